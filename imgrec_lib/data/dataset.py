@@ -1,0 +1,248 @@
+"""The one dataset type, and the part of it that models may see.
+
+A `Dataset` holds everything, held-out items included. Models and the trainer only ever receive its
+`TrainingData`, in which no held-out interaction exists: no model can learn from one, by construction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from imgrec_lib.errors import InputError
+from imgrec_lib.files import fingerprint
+
+if TYPE_CHECKING:
+    from imgrec_lib.data.images import ImageStore
+
+
+class Columns:
+    """Column names, written once.
+
+    `USER`, `ITEM` and `TIME` are those of an interactions table; `ITEM`, `CATEGORY` and `NAME` those of an
+    item table, whose every other column is an attribute.
+    """
+
+    USER = "user"
+    ITEM = "item"
+    TIME = "timestamp"
+    CATEGORY = "category"
+    NAME = "name"
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Which items each user interacted with, in compressed sparse rows.
+
+    Attributes:
+        indptr: (n_users + 1,) int64; the items of user u are `items[indptr[u]:indptr[u + 1]]`.
+        items: (n_interactions,) int64, ascending and without repetition inside a user.
+        n_items: size of the catalogue, cold items included.
+        times: (n_interactions,) int64 Unix seconds, or None when the data has no timestamps.
+    """
+
+    indptr: np.ndarray
+    items: np.ndarray
+    n_items: int
+    times: np.ndarray | None = None
+
+    @classmethod
+    def from_pairs(
+        cls, users: np.ndarray, items: np.ndarray, n_users: int, n_items: int, times: np.ndarray | None = None
+    ) -> Interactions:
+        """Build from (user, item) index pairs, in any order and without repetitions.
+
+        Args:
+            users, items: (n,) integer indices.
+            n_users, n_items: sizes of the two index ranges.
+            times: (n,) Unix seconds, optional.
+
+        Raises:
+            ValueError: an index is out of range or a pair occurs twice.
+        """
+        users, items = np.asarray(users, dtype=np.int64), np.asarray(items, dtype=np.int64)
+        if len(users) and (users.min() < 0 or users.max() >= n_users or items.min() < 0 or items.max() >= n_items):
+            raise ValueError("an interaction's user or item index is out of range")
+        keys = users * n_items + items
+        order = np.argsort(keys, kind="stable")
+        if len(keys) > 1 and (np.diff(keys[order]) == 0).any():
+            raise ValueError("an interaction occurs twice; drop repeated (user, item) pairs first")
+        indptr = np.zeros(n_users + 1, dtype=np.int64)
+        np.cumsum(np.bincount(users, minlength=n_users), out=indptr[1:])
+        return cls(indptr, items[order], n_items, None if times is None else np.asarray(times, np.int64)[order])
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def n_users(self) -> int:
+        """Number of users, those without interactions included."""
+        return len(self.indptr) - 1
+
+    @property
+    def users(self) -> np.ndarray:
+        """(n_interactions,) int64: the user of each interaction."""
+        return np.repeat(np.arange(self.n_users), self.history_lengths)
+
+    @property
+    def history_lengths(self) -> np.ndarray:
+        """(n_users,) int64: interactions of each user."""
+        return np.diff(self.indptr)
+
+    @property
+    def popularity(self) -> np.ndarray:
+        """(n_items,) int64: interactions of each item."""
+        return np.bincount(self.items, minlength=self.n_items)
+
+    def of(self, user: int) -> np.ndarray:
+        """Items of one user: (history length,) int64, ascending."""
+        return self.items[self.indptr[user] : self.indptr[user + 1]]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """One held-out item for each user.
+
+    Attributes:
+        items: (n_users,) int64; -1 where the user has none.
+        times: (n_users,) int64 Unix seconds of the held-out interactions, or None.
+    """
+
+    items: np.ndarray
+    times: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """All that a model and the trainer may see: no held-out item is in here.
+
+    Attributes:
+        interactions: the training interactions.
+        categories: (n_items,) int64 category index of each item, or None.
+        n_categories: number of categories (0 without categories).
+        attributes: the item table's attribute columns as text (n_items rows, maybe no column).
+        features: (n_items, n_features) float32 visual features, or None; rows of zeros are items
+            without a picture. May be memory-mapped.
+        images: the image store, or None.
+    """
+
+    interactions: Interactions
+    categories: np.ndarray | None = None
+    n_categories: int = 0
+    attributes: pd.DataFrame | None = None
+    features: np.ndarray | None = None
+    images: ImageStore | None = None
+
+    @property
+    def n_users(self) -> int:
+        return self.interactions.n_users
+
+    @property
+    def n_items(self) -> int:
+        return self.interactions.n_items
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """Known preferences of simulated users: the score of (u, i) is `users[u] @ items[i]`.
+
+    Attributes:
+        users: (n_users, k) float32.
+        items: (n_items, k) float32.
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Users, items, the split interactions, the item table and the pictures.
+
+    Attributes:
+        name: the reader's name with what distinguishes this data ("wardrobe", "hm").
+        user_ids: (n_users,) str, the users' original ids.
+        items: one row an item, in index order; columns `item` (original id, str), `category` (str, optional),
+            `name` (str, optional); all others are attributes.
+        train: training interactions.
+        validation, test: one held-out item a user.
+        images: the image store (its row i is item i's picture), or None.
+        oracle: the true preferences where the data is simulated, else None.
+        split: how the split was made, for the record (kind, seed, minimum interactions).
+    """
+
+    name: str
+    user_ids: np.ndarray
+    items: pd.DataFrame
+    train: Interactions
+    validation: HeldOut
+    test: HeldOut
+    images: ImageStore | None = None
+    oracle: Oracle | None = None
+    split: dict[str, object] | None = None
+
+    @property
+    def n_users(self) -> int:
+        return self.train.n_users
+
+    @property
+    def n_items(self) -> int:
+        return self.train.n_items
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of ids, interactions, split and pictures: two datasets with the same digits are equal.
+
+        Negative lists, cached features, checkpoints and runs are keyed by it.
+        """
+        times = () if self.train.times is None else (self.train.times,)
+        pictures = "" if self.images is None else self.images.fingerprint
+        return fingerprint(
+            self.user_ids, self.items[Columns.ITEM].to_numpy(), self.train.indptr, self.train.items, *times,
+            self.validation.items, self.test.items, pictures,
+        )  # fmt: skip
+
+    @property
+    def categories(self) -> tuple[np.ndarray, list[str]] | None:
+        """(n_items,) int64 category indices and their names in alphabetical order; None without categories."""
+        if Columns.CATEGORY not in self.items:
+            return None
+        values = pd.Categorical(self.items[Columns.CATEGORY].astype(str))
+        return values.codes.astype(np.int64), [str(c) for c in values.categories]
+
+    @property
+    def attribute_columns(self) -> list[str]:
+        """Names of the item table's attribute columns."""
+        return [c for c in self.items.columns if c not in (Columns.ITEM, Columns.CATEGORY, Columns.NAME)]
+
+    def training_data(self, features: np.ndarray | None = None) -> TrainingData:
+        """The part that models and trainer may see.
+
+        Args:
+            features: (n_items, n_features) float32 visual features, row i for item i, or None.
+
+        Raises:
+            InputError: the features have another number of rows than the catalogue has items.
+        """
+        if features is not None and len(features) != self.n_items:
+            raise InputError(
+                f"the features have {len(features)} rows but dataset {self.name!r} has {self.n_items} items: "
+                "extract them again for this dataset."
+            )
+        categories = self.categories
+        return TrainingData(
+            interactions=self.train,
+            categories=None if categories is None else categories[0],
+            n_categories=0 if categories is None else len(categories[1]),
+            attributes=self.items[self.attribute_columns],
+            features=features,
+            images=self.images,
+        )
+
+    def with_images(self, images: ImageStore) -> Dataset:
+        """The same dataset with another image store."""
+        return replace(self, images=images)

@@ -1,0 +1,162 @@
+"""The contract between a model and everything else.
+
+A model draws its batch, computes its loss and hands out a scorer. The trainer knows nothing else of it, and the
+evaluation sees only the scorer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from imgrec_lib.data.sampler import Batch, Sampler
+
+
+class Scorer(Protocol):
+    """Scores of users for items. Higher is better; only the order inside a user matters."""
+
+    def block(self, users: Tensor) -> Tensor:
+        """(B,) int64 user indices -> (B, n_items) float32 scores of the whole catalogue."""
+        ...
+
+    def pairs(self, users: Tensor, items: Tensor) -> Tensor:
+        """(B,) users and (B, C) items -> (B, C) float32 scores, equal to the entries of `block`."""
+        ...
+
+
+@dataclass(frozen=True)
+class InnerProduct:
+    """The scorer of every latent factor model: s(u, i) = <users[u], items[i]>.
+
+    An item offset is one more column, with ones on the users' side (`with_item_offset`).
+
+    Attributes:
+        users: (n_users, k) float32.
+        items: (n_items, k) float32.
+    """
+
+    users: Tensor
+    items: Tensor
+
+    @classmethod
+    def with_item_offset(cls, users: Tensor, items: Tensor, offset: Tensor) -> InnerProduct:
+        """s(u, i) = <users[u], items[i]> + offset[i]; `offset` is (n_items,)."""
+        ones = users.new_ones(len(users), 1)
+        return cls(torch.cat([users, ones], 1), torch.cat([items, offset.unsqueeze(1)], 1))
+
+    def block(self, users: Tensor) -> Tensor:
+        return self.users[users] @ self.items.T
+
+    def pairs(self, users: Tensor, items: Tensor) -> Tensor:
+        return torch.einsum("bk,bck->bc", self.users[users], self.items[items])
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How the trainer runs one phase of training.
+
+    Attributes:
+        optimiser: "adam", "sgd" or "adagrad".
+        learning_rate: step size.
+        batch_size: positives a step.
+        epochs: at most so many; one epoch draws as many positives as there are training interactions.
+        patience: stop after so many validations without a better validation AUC (0: run all epochs). The weights
+            of the best validation are restored in either case.
+        evaluate_every: epochs between validations.
+        negatives: negatives a positive.
+        positives_by: "user" (user uniform, then one of its items) or "interaction".
+        epsilon: Adam's or Adagrad's epsilon.
+        gradient_clip: largest global gradient norm (0: no clipping).
+        schedule: "constant", or "linear" decay to 1e-4 of the learning rate over all epochs.
+    """
+
+    optimiser: str = "adam"
+    learning_rate: float = 1e-3
+    batch_size: int = 1024
+    epochs: int = 100
+    patience: int = 5
+    evaluate_every: int = 1
+    negatives: int = 1
+    positives_by: str = "user"
+    epsilon: float = 1e-8
+    gradient_clip: float = 0.0
+    schedule: str = "constant"
+
+
+class Recommender(nn.Module):
+    """What a model must be.
+
+    A subclass's constructor is `__init__(self, data: TrainingData, *, <hyper-parameters with defaults>)`. It keeps
+    what it needs of `data` as buffers (`persistent=False` for what the dataset gives again, so that a checkpoint
+    holds weights only). PyTorch's global random stream is seeded when the constructor runs.
+
+    Only `loss` and `scorer` must be written; a model without parameters (PopRank) needs only `scorer`.
+    """
+
+    def sample(self, sampler: Sampler, settings: TrainSettings) -> Batch:
+        """Draw the next training batch. Override for a batch of another form."""
+        return sampler.triples(settings.batch_size, settings.negatives, settings.positives_by)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The scalar that training minimises, penalties included."""
+        raise TypeError(f"{type(self).__name__} has no loss: it is not trained")
+
+    def scorer(self, times: Tensor | None = None) -> Scorer:
+        """What evaluation and recommendation use; computed without gradient, each item embedded once.
+
+        Args:
+            times: (n_users,) int64 Unix seconds at which each user is served, for models that use time; None
+                when unknown.
+        """
+        raise NotImplementedError
+
+    def start_phase(self, phase: int) -> Iterable[nn.Parameter]:
+        """Prepare training phase `phase` (0, 1, ...); return the parameters that it trains."""
+        return [p for p in self.parameters() if p.requires_grad]
+
+    def after_step(self) -> None:
+        """Called after each update, for projections onto a constraint."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One named set of hyper-parameters.
+
+    Attributes:
+        parameters: keyword arguments of the model's constructor.
+        phases: the trainer's settings, one for each phase; empty for a model that is not trained.
+        note: where the values come from.
+    """
+
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    phases: tuple[TrainSettings, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """A model as the registry knows it; each model's file ends with its card.
+
+    Attributes:
+        name: the name by which it is chosen ("bpr-mf").
+        title: the name in tables ("BPR-MF").
+        family: "popularity", "collaborative", "content", "visual", "end-to-end", "generative" or "hybrid".
+        needs: any of "features", "categories", "timestamps", "images", "attributes".
+        source: the paper that defines it.
+        fidelity: "faithful", or "reconstruction" where the sources leave a gap.
+        build: the model's class.
+        profiles: at least "default".
+    """
+
+    name: str
+    title: str
+    family: str
+    needs: frozenset[str]
+    source: str
+    fidelity: str
+    build: Callable[..., Recommender]
+    profiles: Mapping[str, Profile]

@@ -1,0 +1,143 @@
+"""What the three ImgRec variants share: dense embeddings of one-hot ids, met in a dot product.
+
+A variant is a file of its own (imgrec_dir.py, imgrec_ft.py) that says what phi_i, the item's visual input, is.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from imgrec_lib.data.dataset import TrainingData
+from imgrec_lib.data.sampler import Batch
+from imgrec_lib.errors import InputError
+from imgrec_lib.models.base import InnerProduct, Recommender
+from imgrec_lib.models.losses import binary_cross_entropy
+
+
+class Contributions(NamedTuple):
+    """The exact summands of an ImgRec score; each (B, C) float32, and their sum is the score.
+
+    Attributes:
+        identity: from the item's one-hot id, <z_u, W_I[i]>.
+        picture: from its picture, <z_u, W_X phi_i>.
+        offset: from the item side's bias, <z_u, b_I>: the same for all items of a user.
+    """
+
+    identity: Tensor
+    picture: Tensor
+    offset: Tensor
+
+
+class ImgRec(Recommender):
+    """Score: s(u, i) = <z_u, z_i> with z_u = W_U[u] + b_U and z_i = W_I[i] + W_X phi_i + b_I.
+
+    A dense layer on a one-hot vector is a row of its kernel plus its bias; no one-hot vector is ever built. With
+    `crelu` both sides become [relu(z), relu(-z)] (the scripts for Amazon Men), which doubles their width.
+    Loss: binary cross-entropy on logits (Elsayed et al. 2022) plus the Keras penalty l2 * sum w^2 over the whole
+    kernels W_U and [W_I, W_X], and l2_layer * sum w^2 over the variant's own layer.
+
+    Args:
+        data: the training data, with features.
+        n_visual: width of phi.
+        factors: K.
+        l2, l2_layer: penalty weights; 0 reproduces the scripts, whose declared penalties never reach the loss.
+        crelu: concatenated ReLU on both embeddings.
+    """
+
+    def __init__(
+        self, data: TrainingData, n_visual: int, *, factors: int, l2: float, l2_layer: float, crelu: bool
+    ) -> None:
+        super().__init__()
+        self.l2, self.l2_layer, self.crelu = l2, l2_layer, crelu
+        self.user_table = nn.Parameter(torch.empty(data.n_users, factors))
+        self.user_bias = nn.Parameter(torch.zeros(factors))
+        self.item_table = nn.Parameter(torch.empty(data.n_items, factors))
+        self.image_weight = nn.Parameter(torch.empty(n_visual, factors))
+        self.item_bias = nn.Parameter(torch.zeros(factors))
+        # Glorot over the whole one-hot-wide kernel: W_I and W_X are parts of one kernel and share its limit.
+        nn.init.uniform_(self.user_table, *_glorot(data.n_users, factors))
+        nn.init.uniform_(self.item_table, *_glorot(data.n_items + n_visual, factors))
+        nn.init.uniform_(self.image_weight, *_glorot(data.n_items + n_visual, factors))
+
+    def visual(self, items: Tensor) -> Tensor:
+        """phi of the given items: int64 of any shape (...) -> (..., n_visual) float32."""
+        raise NotImplementedError
+
+    def layer_kernels(self) -> list[Tensor]:
+        """Kernels under the penalty `l2_layer`."""
+        return []
+
+    def embed_users(self, users: Tensor) -> Tensor:
+        """z_u: int64 (...) -> (..., K), or (..., 2K) with crelu."""
+        return self._activation(self.user_table[users] + self.user_bias)
+
+    def embed_items(self, items: Tensor) -> Tensor:
+        """z_i: int64 (...) -> (..., K), or (..., 2K) with crelu."""
+        return self._activation(self.item_table[items] + self.visual(items) @ self.image_weight + self.item_bias)
+
+    def loss(self, batch: Batch) -> Tensor:
+        user = self.embed_users(batch.users)
+        # Positives and negatives go through the item side together: one pass, one gather of the features.
+        items = self.embed_items(torch.cat([batch.positives.unsqueeze(1), batch.negatives], 1))
+        logits = torch.einsum("bk,bck->bc", user, items)
+        loss = binary_cross_entropy(logits[:, 0], logits[:, 1:])
+        if self.l2:
+            kernels = (self.user_table, self.item_table, self.image_weight)
+            loss = loss + self.l2 * sum(w.square().sum() for w in kernels)
+        if self.l2_layer:
+            loss = loss + self.l2_layer * sum(w.square().sum() for w in self.layer_kernels())
+        return loss
+
+    @torch.no_grad()
+    def item_embeddings(self, chunk: int = 8192) -> Tensor:
+        """z of the whole catalogue, each item embedded once: (n_items, K)."""
+        every = torch.arange(len(self.item_table), device=self.item_table.device)
+        return torch.cat([self.embed_items(part) for part in every.split(chunk)])
+
+    def scorer(self, times: Tensor | None = None) -> InnerProduct:
+        with torch.no_grad():
+            users = self._activation(self.user_table + self.user_bias)
+        return InnerProduct(users, self.item_embeddings())
+
+    @torch.no_grad()
+    def contributions(self, users: Tensor, items: Tensor) -> Contributions:
+        """Split scores exactly into what the item's id, its picture and the offset contribute.
+
+        Args:
+            users: (B,) int64.
+            items: (B, C) int64.
+
+        Raises:
+            InputError: with crelu the score is no sum of such parts.
+        """
+        if self.crelu:
+            raise InputError("a score behind CReLU is not a sum of parts: contributions need crelu=False.")
+        user = self.embed_users(users)
+        parts = (
+            self.item_table[items],
+            self.visual(items) @ self.image_weight,
+            self.item_bias.expand(*items.shape, -1),
+        )
+        return Contributions(*(torch.einsum("bk,bck->bc", user, part) for part in parts))
+
+    def _activation(self, z: Tensor) -> Tensor:
+        return torch.cat([z.relu(), (-z).relu()], -1) if self.crelu else z
+
+
+def feature_buffer(data: TrainingData) -> Tensor:
+    """The features as a tensor that shares their memory, memory-mapped ones included: (n_items, n_features)."""
+    assert data.features is not None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*not writable.*")  # it is only ever read
+        return torch.from_numpy(np.asarray(data.features, dtype=np.float32))
+
+
+def _glorot(rows: int, columns: int) -> tuple[float, float]:
+    limit = math.sqrt(6 / (rows + columns))
+    return -limit, limit

@@ -1,0 +1,58 @@
+"""ImgRec-Dir: the raw image features enter the item embedding directly."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from imgrec_lib.data.dataset import TrainingData
+from imgrec_lib.models.base import ModelCard, Profile, TrainSettings
+from imgrec_lib.models.imgrec import ImgRec, feature_buffer
+
+
+class ImgRecDir(ImgRec):
+    """ImgRec with phi_i = f_i, the fixed pooled feature of the item's picture (Elsayed et al. 2022, variant Dir).
+
+    Args:
+        data, factors, l2, crelu: see `ImgRec`.
+    """
+
+    features: Tensor
+
+    def __init__(self, data: TrainingData, *, factors: int = 64, l2: float = 0.0, crelu: bool = False) -> None:
+        features = feature_buffer(data)
+        super().__init__(data, features.shape[1], factors=factors, l2=l2, l2_layer=0.0, crelu=crelu)
+        self.register_buffer("features", features, persistent=False)
+
+    def visual(self, items: Tensor) -> Tensor:
+        return self.features[items]
+
+
+SOURCE = "Elsayed, Brinkmeyer, Schmidt-Thieme 2022, End-to-End Image-Based Fashion Recommendation"
+
+CARD = ModelCard(
+    name="imgrec-dir",
+    title="ImgRec-Dir",
+    family="visual",
+    needs=frozenset({"features"}),
+    source=SOURCE,
+    fidelity="faithful",
+    build=ImgRecDir,
+    profiles={
+        "default": Profile({"factors": 64}, (TrainSettings(learning_rate=1e-3),)),
+        "paper": Profile(
+            {"factors": 20, "l2": 0.1},
+            (TrainSettings(learning_rate=1e-4, epochs=150),),
+            "the paper's text: K 20, L2 0.1, learning rate 1e-4, until convergence",
+        ),
+        "code": Profile(
+            {"factors": 30},
+            (TrainSettings(learning_rate=1e-4, epochs=150, evaluate_every=5, patience=0),),
+            "the scripts for Amazon Fashion: K 30, no effective L2",
+        ),
+        "code-men": Profile(
+            {"factors": 20, "crelu": True},
+            (TrainSettings(learning_rate=5e-4, batch_size=512, epochs=120, evaluate_every=5, patience=0),),
+            "the scripts for Amazon Men: K 20 with CReLU",
+        ),
+    },
+)

@@ -1,0 +1,74 @@
+"""ImgRec-FT: a trained ReLU layer compacts the image features before they enter the item embedding."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from imgrec_lib.data.dataset import TrainingData
+from imgrec_lib.models.base import ModelCard, Profile, TrainSettings
+from imgrec_lib.models.imgrec import ImgRec, feature_buffer
+from imgrec_lib.models.imgrec_dir import SOURCE
+
+
+class ImgRecFT(ImgRec):
+    """ImgRec with phi_i = ReLU(W_phi f_i + b_phi), a trained layer of 150 units (Elsayed et al. 2022, variant FT).
+
+    Args:
+        data, factors, l2, l2_layer, crelu: see `ImgRec`.
+        units: width of the layer.
+    """
+
+    features: Tensor
+
+    def __init__(
+        self,
+        data: TrainingData,
+        *,
+        factors: int = 64,
+        units: int = 150,
+        l2: float = 0.0,
+        l2_layer: float = 0.0,
+        crelu: bool = False,
+    ) -> None:
+        features = feature_buffer(data)
+        super().__init__(data, units, factors=factors, l2=l2, l2_layer=l2_layer, crelu=crelu)
+        self.register_buffer("features", features, persistent=False)
+        self.layer = nn.Linear(features.shape[1], units)
+        nn.init.xavier_uniform_(self.layer.weight)
+        nn.init.zeros_(self.layer.bias)
+
+    def visual(self, items: Tensor) -> Tensor:
+        return torch.relu(self.layer(self.features[items]))
+
+    def layer_kernels(self) -> list[Tensor]:
+        return [self.layer.weight]
+
+
+CARD = ModelCard(
+    name="imgrec-ft",
+    title="ImgRec-FT",
+    family="visual",
+    needs=frozenset({"features"}),
+    source=SOURCE,
+    fidelity="faithful",
+    build=ImgRecFT,
+    profiles={
+        "default": Profile({"factors": 64}, (TrainSettings(learning_rate=1e-3),)),
+        "paper": Profile(
+            {"factors": 20, "l2": 0.1, "l2_layer": 0.1},
+            (TrainSettings(learning_rate=1e-4, epochs=150),),
+            "the paper's text: K 20, 150 units, L2 0.1, learning rate 1e-4, until convergence",
+        ),
+        "code": Profile(
+            {"factors": 30},
+            (TrainSettings(learning_rate=1e-4, epochs=150, evaluate_every=5, patience=0),),
+            "the scripts for Amazon Fashion: K 30, 150 units, no effective L2",
+        ),
+        "code-men": Profile(
+            {"factors": 20, "crelu": True},
+            (TrainSettings(learning_rate=5e-4, batch_size=512, epochs=120, evaluate_every=5, patience=0),),
+            "the scripts for Amazon Men: K 20 with CReLU, 150 units",
+        ),
+    },
+)
