@@ -1,13 +1,13 @@
 """The image store: every item's picture, decoded once, resized and memory-mapped.
 
 On-disk format, version 1. A store is a folder with two files. `pixels.npy` is a plain NumPy file (format 1.0,
-C order) of shape (n_items, size, size, 3), dtype uint8, sRGB; row i is item i's picture. `index.json` is an object:
-`format` ("imgrec-images"), `version` (1), `size`, `fit`, `resample`, `ids` (the items' ids in row order), `problems`
-(a list of [row, reason], ascending: the items whose picture is missing or broken, and whose row is white),
-`fingerprint` (the first 16 hexadecimal digits of the SHA-256 of the text "n_items size", the bytes of all rows, and
-one byte an item that is 1 where the picture is present), and `source` (a fingerprint of what the pictures were made
-from: a store is made again when it no longer agrees). The folder is written under a temporary name and renamed, so a
-store that is there is complete.
+C order) of shape (n_items, size, size, 3), dtype uint8, sRGB; row i is item i's picture. `index.json` is an
+object: `format` ("imgrec-images"), `version` (1), `size`, `fit`, `resample`, `ids` (the items' ids in row
+order), `problems` (a list of [row, reason], ascending: the items whose picture is missing or broken, and
+whose row is white), `fingerprint` (the first 16 hexadecimal digits of the SHA-256 of the text "n_items size",
+the bytes of all rows, and one byte an item that is 1 where the picture is present), and `source` (a
+fingerprint of what the pictures were made from: a store is made again when it no longer agrees). The folder
+is written under a temporary name and renamed, so a store that is there is complete.
 """
 
 from __future__ import annotations
@@ -52,11 +52,14 @@ class FileSlice:
         path: the file.
         offset: first byte.
         length: number of bytes.
+        as_text: whether the file holds UTF-8 text whose code points are the bytes (Python 3 writes bytes so at
+            pickle protocol 2).
     """
 
     path: Path
     offset: int
     length: int
+    as_text: bool = False
 
 
 Source = Path | FileSlice | bytes | Image.Image | np.ndarray | None
@@ -98,7 +101,7 @@ class ImageStore:
         present = np.ones(len(pixels), dtype=bool) if present is None else np.asarray(present, dtype=bool)
         digest = _new_digest(len(pixels), pixels.shape[1])
         for row in pixels:
-            digest.update(np.ascontiguousarray(row))
+            digest.update(row.tobytes())
         digest.update(present.tobytes())
         return cls(pixels, present, digest.hexdigest()[:16])
 
@@ -138,29 +141,31 @@ def prepare_images(
 ) -> ImageStore:
     """Decode, resize and store the pictures of a catalogue, or open the store if it is already there.
 
-    Pictures stream through a bounded number of threads: memory does not grow with the catalogue. Two processes that
-    prepare the same folder do the work once. EXIF orientation is applied, transparency becomes white, and of an
-    animation the first frame is taken. A picture that is missing, unreadable, above 64 MB or above 100 megapixels
-    becomes white and is listed in the store's `problems`.
+    Pictures stream through a bounded number of threads: memory does not grow with the catalogue. Two
+        processes that
+    prepare the same folder do the work once. EXIF orientation is applied, transparency becomes white, and of
+    an animation the first frame is taken. A picture that is missing, unreadable, above 64 MB or above 100
+    megapixels becomes white and is listed in the store's `problems`.
 
     Args:
         sources: one entry an item, in index order.
         ids: the items' ids, in the same order.
         folder: where the store lies or will lie; a store made from other sources is replaced.
         size: height and width, in pixels.
-        fit: "squash" changes the aspect ratio (the papers' choice), "pad" adds white, "crop" keeps the centre.
+        fit: "squash" changes the aspect ratio (the papers' choice), "pad" adds white, "crop" keeps the
+            centre.
         resample: "bicubic", "bilinear" or "nearest".
         workers: number of threads; by default one a core, at most 16.
         progress: whether to show a progress bar.
-        source_key: what identifies the sources, for an iterator that draws them one by one. By default it is computed:
-            paths with their sizes and modification times, and the bytes of what is in memory.
+        source_key: what identifies the sources, for an iterator that draws them one by one. By default it is
+            computed: paths with their sizes and modification times, and the bytes of what is in memory.
 
     Returns:
         The store, memory-mapped.
 
     Raises:
-        InputError: an unknown `fit` or `resample`, a `size` below 1, not as many sources as ids, or too little
-            space on the disk.
+        InputError: an unknown `fit` or `resample`, a `size` below 1, not as many sources as ids, or too
+            little space on the disk.
     """
     if fit not in FITS:
         raise unknown_name("fit", fit, FITS)
@@ -183,9 +188,7 @@ def prepare_images(
                     "there: choose another cache folder (IMGREC_CACHE) or a smaller image size."
                 )
             with replacing_folder(folder) as temporary:
-                _write_store(
-                    temporary, sources, [str(i) for i in ids], size, fit, resample, workers, progress, key
-                )
+                _write_store(temporary, sources, [str(i) for i in ids], size, fit, resample, workers, progress, key)
     return open_images(folder)
 
 
@@ -237,7 +240,9 @@ def open_images(folder: Path) -> ImageStore:
         raise InputError(f"the image index {folder / 'index.json'} is not in the expected form: {remedy}") from None
     try:
         # An empty array cannot be memory-mapped.
-        pixels = np.lib.format.open_memmap(folder / "pixels.npy", mode="r") if ids else np.empty((0, size, size, 3), "u1")
+        pixels = (
+            np.lib.format.open_memmap(folder / "pixels.npy", mode="r") if ids else np.empty((0, size, size, 3), "u1")
+        )
     except (OSError, ValueError) as error:
         raise InputError(f"{folder / 'pixels.npy'} cannot be read ({error}): {remedy}") from None
     if pixels.shape != (len(ids), size, size, 3) or pixels.dtype != np.uint8:
@@ -306,8 +311,9 @@ def _read(source: Path | FileSlice | bytes | None) -> bytes:
     try:
         with open(source.path if isinstance(source, FileSlice) else source, "rb") as file:
             file.seek(source.offset if isinstance(source, FileSlice) else 0)
-            return file.read(length)
-    except OSError as error:
+            data = file.read(length)
+        return data.decode().encode("latin-1") if isinstance(source, FileSlice) and source.as_text else data
+    except (OSError, UnicodeError) as error:
         raise ValueError(f"the picture cannot be read: {error}") from None
 
 

@@ -1,0 +1,414 @@
+"""Reader of a user's own catalogue: tables of interactions and items, and a folder of pictures."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path, PureWindowsPath
+
+import numpy as np
+import pandas as pd
+
+from imgrec_lib.data.dataset import Columns, Dataset
+from imgrec_lib.data.images import Source, cached_images
+from imgrec_lib.data.split import given_split, index_ids, split_dataset
+from imgrec_lib.errors import InputError, unknown_name
+
+# Names by which columns are recognised, in other data sets' words; case, "_", "-" and spaces are ignored.
+USER_NAMES = ("user", "userid", "reviewerid", "customerid", "customer", "uid", "visitorid")
+ITEM_NAMES = ("item", "itemid", "productid", "product", "asin", "articleid", "article", "iid", "sku")
+TIME_NAMES = ("timestamp", "time", "unixreviewtime", "tdat", "date", "datetime")
+CATEGORY_NAMES = ("category", "categoryname", "producttypename", "producttype", "type")
+TEXT_NAMES = ("name", "title", "prodname", "productname")
+IMAGE_NAMES = ("image", "imagepath", "picture", "photo", "file", "filename")
+
+TABLE_SUFFIXES = (".csv", ".parquet", ".tsv")
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"})
+
+
+def load_table(
+    root: str | Path | None = None,
+    *,
+    interactions: str | Path | None = None,
+    items: str | Path | None = None,
+    images: str | Path | None = None,
+    train: str | Path | None = None,
+    validation: str | Path | None = None,
+    test: str | Path | None = None,
+    user_column: str | None = None,
+    item_column: str | None = None,
+    time_column: str | None = None,
+    category_column: str | None = None,
+    name_column: str | None = None,
+    image_column: str | None = None,
+    min_interactions: int | None = 5,
+    keep_unused_items: bool = True,
+    split: str = "random",
+    seed: int = 0,
+    image_size: int = 224,
+    cache: str | Path | None = None,
+    progress: bool = True,
+    name: str = "table",
+) -> Dataset:
+    """Read a user's own catalogue.
+
+    In the folder `root` these are found by name: `interactions.csv`, or else the three files `train.csv`,
+    `validation.csv` (or `valid.csv`) and `test.csv`, whose split is then kept (ImgRec's layout); `items.csv`;
+    and a folder `images`. Each may be `.parquet` or `.tsv` as well, and each can be named instead of found.
+    Only interactions are needed. Ids are compared as text.
+
+    Interactions have a user, an item and perhaps a time (Unix seconds or milliseconds, or ISO dates). Items
+    have an item and perhaps a category, a name and an image (a path below the image folder); every further
+    column is an attribute. Columns are recognised by usual names (user_id, reviewerID, customer_id;
+    productId, asin, article_id; ...). Without an image column, the picture of item `X` is `X.jpg` (or .png,
+    .webp, .gif, .bmp) anywhere below the image folder.
+
+    Args:
+        root: folder with the files named above.
+        interactions, items, images: paths that replace those found in `root`.
+        train, validation, test: paths of a split that came with the data; all three or none.
+        user_column, item_column, time_column, category_column, name_column, image_column: column names, where
+            they are not recognised.
+        min_interactions: users with fewer different items are dropped; None drops none. Not used on a given
+            split.
+        keep_unused_items: whether items without interactions stay in the catalogue.
+        split: "random" or "time".
+        seed: seeds the split.
+        image_size: height and width of the stored pictures, in pixels.
+        cache: where the image store is kept; by default `default_cache()`.
+        progress: whether to show progress bars.
+        name: what to call the dataset.
+
+    Raises:
+        InputError: a file or column is missing or unreadable, a value is missing or malformed, an item of an
+            interaction has no row in the item table, no picture matches any item, or the split is empty.
+    """
+    folder = None if root is None else Path(root)
+    if folder is not None and not folder.is_dir():
+        raise InputError(f"there is no folder {folder}: give `root` the folder that holds interactions.csv.")
+    columns = (user_column, item_column, time_column)
+    given = [
+        _path(train, folder, "train"),
+        _path(validation, folder, "validation", "valid"),
+        _path(test, folder, "test"),
+    ]
+    interactions_path = _path(interactions, folder, "interactions")
+    if interactions_path is not None and (interactions is not None or train is None):
+        tables = [(interactions_path, read_interactions(interactions_path, *columns))]
+    elif any(given):
+        missing = [part for part, path in zip(("train", "validation", "test"), given, strict=True) if path is None]
+        if missing:
+            raise InputError(f"the split is incomplete: there is no {' and no '.join(missing)} file beside the others.")
+        tables = [(path, read_interactions(path, *columns)) for path in given if path is not None]
+    else:
+        raise InputError(
+            f"there are no interactions{'' if folder is None else f' in {folder}'}: "
+            "give interactions.csv (columns user, item and perhaps timestamp), or train.csv, validation.csv and test.csv."
+        )
+
+    items_path = _path(items, folder, "items")
+    if items_path is None:
+        distinct = pd.concat([table[Columns.ITEM] for _, table in tables]).unique()
+        catalogue, paths = pd.DataFrame({Columns.ITEM: np.sort(distinct)}), None
+    else:
+        catalogue, paths = read_items(items_path, item_column, category_column, name_column, image_column)
+        for path, table in tables:
+            require_items(table[Columns.ITEM], catalogue[Columns.ITEM], path, items_path)
+
+    if len(tables) == 1:
+        dataset = split_dataset(
+            name,
+            tables[0][1],
+            catalogue,
+            min_interactions=min_interactions,
+            keep_unused_items=keep_unused_items,
+            split=split,
+            seed=seed,
+        )
+    else:
+        dataset = _with_given_split(name, [table for _, table in tables], catalogue, keep_unused_items)
+
+    image_folder = Path(images) if images is not None else None if folder is None else folder / "images"
+    if image_folder is None or (images is None and not image_folder.is_dir()):
+        if paths is not None:
+            raise InputError(f"{items_path} names pictures but there is no image folder: give `images` its path.")
+        return dataset
+    ids = dataset.items[Columns.ITEM].tolist()
+    sources = _matched(image_folder, ids) if paths is None else _named(image_folder, ids, paths)
+    return dataset.with_images(
+        cached_images(name, sources, ids, None if cache is None else Path(cache), size=image_size, progress=progress)
+    )
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a CSV (comma, semicolon or tab) or Parquet file. CSV cells are text, as written; empty ones are
+    NaN.
+
+    Raises:
+        InputError: the file is missing, empty, unreadable or of another kind.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no file {path}: check the path.")
+    if path.suffix not in TABLE_SUFFIXES:
+        raise InputError(f"{path} is neither .csv nor .tsv nor .parquet: convert it to one of them.")
+    try:
+        if path.suffix == ".parquet":
+            table = pd.read_parquet(path)
+        else:
+            with open(path, encoding="utf-8-sig") as file:
+                header = file.readline()
+            separator = max(",;\t", key=header.count)
+            table = pd.read_csv(
+                path, sep=separator, dtype=str, encoding="utf-8-sig", keep_default_na=False, na_values=[""],
+                quoting=csv.QUOTE_MINIMAL,
+            )  # fmt: skip
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not UTF-8 text: save it with that encoding.") from None
+    except pd.errors.EmptyDataError:
+        raise InputError(f"{path} is empty: it needs a header line and rows.") from None
+    # The engines of pandas raise many kinds of exception on damaged files.
+    except Exception as error:
+        raise InputError(f"{path} cannot be read: {str(error).strip()}") from None
+    if table.empty:
+        raise InputError(f"{path} is empty: it has no rows.")
+    return table
+
+
+def find_column(
+    table: pd.DataFrame, path: Path, kind: str, names: Sequence[str], wanted: str | None, needed: bool
+) -> str | None:
+    """Name of the column that holds `kind`.
+
+    Args:
+        table, path: the table and the file it comes from.
+        kind: "user", "item", ...
+        names: names by which the column is recognised, the most likely first.
+        wanted: the name that the user gave, which must then exist.
+        needed: whether it is an error that there is none (else None is returned).
+
+    Raises:
+        InputError: the column is missing; the sentence names those that there are.
+    """
+    columns = [str(column) for column in table.columns]
+    if wanted is not None:
+        if wanted not in columns:
+            raise unknown_name(f"column of {path}", wanted, columns)
+        return wanted
+    plain = {"".join(c for c in column.lower() if c not in "_- "): column for column in reversed(columns)}
+    for name in names:
+        if name in plain:
+            return plain[name]
+    if needed:
+        raise InputError(
+            f"{path} has no {kind} column (found: {', '.join(columns)}): "
+            f"rename one to '{names[0]}', or name it with {kind}_column."
+        )
+    return None
+
+
+def read_interactions(
+    path: Path, user_column: str | None = None, item_column: str | None = None, time_column: str | None = None
+) -> pd.DataFrame:
+    """Read interactions.
+
+    Returns:
+        Columns `user` and `item` (text) and, where the file has times, `timestamp` (int64 Unix seconds).
+
+    Raises:
+        InputError: see `load_table`.
+    """
+    raw = read_table(path)
+    user = find_column(raw, path, "user", USER_NAMES, user_column, needed=True)
+    item = find_column(raw, path, "item", ITEM_NAMES, item_column, needed=True)
+    time = find_column(raw, path, "time", TIME_NAMES, time_column, needed=False)
+    table = pd.DataFrame({Columns.USER: _ids(raw, user, path), Columns.ITEM: _ids(raw, item, path)})
+    if time is not None:
+        table[Columns.TIME] = _seconds(raw[time], time, path)
+    return table
+
+
+def read_items(
+    path: Path,
+    item_column: str | None = None,
+    category_column: str | None = None,
+    name_column: str | None = None,
+    image_column: str | None = None,
+) -> tuple[pd.DataFrame, dict[str, str] | None]:
+    """Read an item table.
+
+    Returns:
+        Columns `item`, `category` and `name` (where the file has them) and the attributes, all text; and the
+        picture's path of each item, or None without an image column.
+
+    Raises:
+        InputError: see `load_table`.
+    """
+    raw = read_table(path)
+    # The file of interactions may call the item otherwise.
+    item_column = item_column if item_column in raw else None
+    item = find_column(raw, path, "item", ITEM_NAMES, item_column, needed=True)
+    category = find_column(raw, path, "category", CATEGORY_NAMES, category_column, needed=False)
+    name = find_column(raw, path, "name", TEXT_NAMES, name_column, needed=False)
+    image = find_column(raw, path, "image", IMAGE_NAMES, image_column, needed=False)
+    ids = _ids(raw, item, path)
+    repeated = ids.duplicated()
+    if repeated.any():
+        row = int(np.flatnonzero(repeated)[0])
+        raise InputError(f"{path} lists item {ids[row]!r} twice (again in row {row + 1}): keep one row an item.")
+    table = pd.DataFrame({Columns.ITEM: ids})
+    if category is not None:
+        table[Columns.CATEGORY] = raw[category].astype(object).where(raw[category].notna(), "unknown").astype(str)
+    if name is not None:
+        table[Columns.NAME] = raw[name].astype(object).where(raw[name].notna(), "").astype(str)
+    for column in raw.columns:
+        if column not in (item, category, name, image):
+            table[str(column)] = raw[column].astype(object).where(raw[column].notna(), "").astype(str)
+    if image is None:
+        return table, None
+    named = raw[image].notna()
+    return table, dict(zip(ids[named], raw[image][named].astype(str), strict=True))
+
+
+def require_items(used: pd.Series, catalogue: pd.Series, path: Path, items_path: Path) -> None:
+    """Refuse interactions with items that have no row in the item table.
+
+    Args:
+        used: the items of the interactions in `path`.
+        catalogue: the items of the table in `items_path`.
+
+    Raises:
+        InputError: naming the first such items and the row of the first.
+    """
+    unknown = ~used.isin(catalogue).to_numpy()
+    if unknown.any():
+        ids = used[unknown].unique()
+        raise InputError(
+            f"{len(ids)} items in {path} have no row in {items_path}: "
+            f"{', '.join(repr(i) for i in ids[:3])}{', ...' if len(ids) > 3 else ''} "
+            f"(first in row {int(np.flatnonzero(unknown)[0]) + 1}); add them, or remove their interactions."
+        )
+
+
+def _path(given: str | Path | None, folder: Path | None, *names: str) -> Path | None:
+    """The path given by the user, else the first that exists in the folder."""
+    if given is not None:
+        return Path(given)
+    if folder is None:
+        return None
+    candidates = (folder / f"{name}{suffix}" for name in names for suffix in TABLE_SUFFIXES)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _ids(table: pd.DataFrame, column: str | None, path: Path) -> pd.Series:
+    """An id column as text."""
+    values = table[column]
+    empty = values.isna().to_numpy()
+    if empty.any():
+        raise InputError(
+            f"{path} has no {column!r} in row {int(np.flatnonzero(empty)[0]) + 1}: fill it in or remove the row."
+        )
+    # Whole numbers that a file format or a program turned into floats keep their plain form.
+    if pd.api.types.is_float_dtype(values) and (values % 1 == 0).all():
+        values = values.astype(np.int64)
+    return values.astype(str).astype(object).reset_index(drop=True)
+
+
+def _seconds(values: pd.Series, column: str, path: Path) -> np.ndarray:
+    """Times as int64 Unix seconds."""
+    if pd.api.types.is_datetime64_any_dtype(values):
+        times = pd.to_datetime(values, utc=True)
+    else:
+        numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+        if np.isfinite(numbers).any():
+            bad = ~np.isfinite(numbers)
+            if not bad.any():
+                # Milliseconds, as in logs of web shops; as seconds they would lie beyond the year 5000.
+                return (numbers // 1000 if np.abs(numbers).max() > 1e11 else numbers).astype(np.int64)
+            times = None
+        else:
+            times = pd.to_datetime(values, format="ISO8601", utc=True, errors="coerce")
+            bad = times.isna().to_numpy()
+    if times is None or times.isna().any():
+        bad = bad if times is None else times.isna().to_numpy()
+        row = int(np.flatnonzero(bad)[0])
+        raise InputError(
+            f"{path} has {values.iloc[row]!r} as {column!r} in row {row + 1}: "
+            "times are Unix seconds, milliseconds or ISO dates such as 2020-09-16, all of one kind."
+        )
+    return times.dt.tz_localize(None).to_numpy("datetime64[s]").astype(np.int64)
+
+
+def _with_given_split(
+    name: str, tables: Sequence[pd.DataFrame], catalogue: pd.DataFrame, keep_unused_items: bool
+) -> Dataset:
+    """A dataset whose split came with it."""
+    users, user_ids = index_ids(pd.concat([table[Columns.USER] for table in tables]))
+    catalogue = catalogue.sort_values(Columns.ITEM)
+    if not keep_unused_items:
+        used = pd.concat([table[Columns.ITEM] for table in tables])
+        catalogue = catalogue[catalogue[Columns.ITEM].isin(used)]
+    catalogue = catalogue.reset_index(drop=True)
+    index = pd.Index(catalogue[Columns.ITEM])
+    parts, start = [], 0
+    for table in tables:
+        part = table.assign(
+            **{
+                Columns.USER: users[start : start + len(table)],
+                Columns.ITEM: index.get_indexer(table[Columns.ITEM]),
+            }
+        )
+        parts.append(part)
+        start += len(table)
+    train, validation, test = given_split(parts[0], parts[1], parts[2], len(user_ids), len(catalogue), user_ids)
+    return Dataset(name, user_ids, catalogue, train, validation, test, split={"kind": "given"})
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """All pictures below a folder, in alphabetical order."""
+    if not folder.is_dir():
+        raise InputError(f"there is no image folder {folder}: check the path.")
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _matched(folder: Path, ids: Sequence[str]) -> list[Source]:
+    """The picture of each item by its file's name; None where there is none."""
+    pictures = _pictures(folder)
+    catalogue = set(ids)
+    by_id: dict[str, Path] = {}
+    for path in pictures:
+        if path.stem in catalogue:
+            if path.stem in by_id:
+                raise InputError(
+                    f"both {by_id[path.stem]} and {path} are named after item {path.stem!r}: keep one, "
+                    "or name the pictures in an 'image' column of the item table."
+                )
+            by_id[path.stem] = path
+    if not by_id:
+        found = f"{pictures[0].name!r}, for example" if pictures else "there are no pictures at all"
+        raise InputError(
+            f"no picture in {folder} is named after an item ({found}, while the first item is {ids[0]!r}): "
+            "name them <item>.jpg, or give their paths in an 'image' column of the item table."
+        )
+    return [by_id.get(item) for item in ids]
+
+
+def _named(folder: Path, ids: Sequence[str], paths: dict[str, str]) -> list[Source]:
+    """The picture of each item by its path below the folder; None where none is named."""
+    if not folder.is_dir():
+        raise InputError(f"there is no image folder {folder}: check the path.")
+    sources: list[Source] = []
+    for item in ids:
+        named = paths.get(item)
+        # Read as a Windows path, both kinds of slash separate.
+        path = None if named is None else PureWindowsPath(named)
+        if path is not None and (path.anchor or ".." in path.parts):
+            raise InputError(
+                f"the picture {named!r} of item {item!r} lies outside the image folder: paths are relative to {folder}."
+            )
+        sources.append(None if path is None else folder.joinpath(*path.parts))
+    if not any(isinstance(source, Path) and source.is_file() for source in sources):
+        raise InputError(
+            f"no picture named in the item table is in {folder} (the first is {next(iter(paths.values()), '')!r}): "
+            "check the image folder; paths are relative to it."
+        )
+    return sources
