@@ -10,13 +10,31 @@ import torch
 
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.errors import InputError, unknown_name
-from imgrec_lib.models import bprmf, imgrec_dir, imgrec_ft, poprank, visrank
+from imgrec_lib.models import (
+    bprmf,
+    deepstyle,
+    fm_id,
+    fm_visual,
+    imgrec_dir,
+    imgrec_ft,
+    pop_visrank,
+    poprank,
+    vbpr,
+    visrank,
+    warp,
+)
 from imgrec_lib.models.base import ModelCard, Profile, Recommender, TrainSettings
 
 CARDS: tuple[ModelCard, ...] = (
     poprank.CARD,
-    visrank.CARD,
+    warp.CARD,
     bprmf.CARD,
+    fm_id.CARD,
+    fm_visual.CARD,
+    visrank.CARD,
+    pop_visrank.CARD,
+    vbpr.CARD,
+    deepstyle.CARD,
     imgrec_dir.CARD,
     imgrec_ft.CARD,
 )
@@ -124,17 +142,19 @@ def build_model(
         data: the training data, with features where the model needs them.
         profile: named set of hyper-parameters.
         seed: seeds the initial weights; PyTorch's global random stream is left as it was.
-        overrides: see `resolve_profile`; settings of the trainer are accepted and concern the trainer alone.
+        overrides: see `resolve_profile`.
 
     Returns:
-        The model, on the CPU.
+        The model, on the CPU, with the trainer's settings in `phases`.
 
     Raises:
         InputError: unknown name or parameter, or the data lacks what the model needs.
     """
     card = model_card(name)
-    parameters = resolve_profile(name, profile, **overrides).parameters
+    resolved = resolve_profile(name, profile, **overrides)
     check_needs(card, data)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return card.build(data, **parameters)
+        model = card.build(data, **resolved.parameters)
+    model.phases = resolved.phases
+    return model

@@ -1,0 +1,64 @@
+"""What the two factorisation machines share: with one user field, any FM is an inner product plus an item offset."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from imgrec_lib.data.dataset import TrainingData
+from imgrec_lib.data.sampler import Batch
+from imgrec_lib.models.base import InnerProduct, Recommender
+from imgrec_lib.models.losses import bpr, half_squared_norm
+
+
+class FactorisationMachine(Recommender):
+    """Score: w_0 + sum_k w_k x_k + sum_{k<l} <v_k, v_l> x_k x_l (Rendle 2010, equation 1) of a user and an item.
+
+    All that a user adds alone (w_0, w_u) cancels in the pairwise loss and in every ranking, and is left out. What
+    remains is s(u, i) = <v_u, z_i> + o_i: z_i sums the vectors of the item's fields, and o_i holds their linear
+    weights and their interactions with one another. A variant says what the item's fields are.
+
+    Loss: mean of -ln sigma(s(u,i) - s(u,j)) (Rendle et al. 2009), plus l2 * mean(1/2 |v_u|^2 + 1/2 |v_i|^2 +
+    1/2 |v_j|^2) + l2_linear * mean(1/2 w_i^2 + 1/2 w_j^2) on the gathered rows.
+
+    Args:
+        data: the training data.
+        factors: latent size K.
+        l2, l2_linear: penalty weights of vectors and linear weights.
+        initial_scale: vectors start normal with this standard deviation; linear weights at 0.
+    """
+
+    def __init__(self, data: TrainingData, *, factors: int, l2: float, l2_linear: float, initial_scale: float) -> None:
+        super().__init__()
+        self.l2, self.l2_linear = l2, l2_linear
+        self.users = nn.Parameter(torch.empty(data.n_users, factors).normal_(std=initial_scale))
+        self.items = nn.Parameter(torch.empty(data.n_items, factors).normal_(std=initial_scale))
+        self.item_weight = nn.Parameter(torch.zeros(data.n_items))
+
+    def item_side(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """z_i and o_i of the given items: int64 (...) -> (..., K) and (...)."""
+        return self.items[items], self.item_weight[items]
+
+    def shared_penalty(self) -> Tensor | None:
+        """The penalty on weights that no single item owns, if the variant has any."""
+        return None
+
+    def loss(self, batch: Batch) -> Tensor:
+        user = self.users[batch.users]
+        candidates = torch.cat([batch.positives.unsqueeze(1), batch.negatives], 1)
+        vectors, offsets = self.item_side(candidates)
+        scores = torch.einsum("bk,bck->bc", user, vectors) + offsets
+        loss = bpr(scores[:, 0], scores[:, 1:])
+        if self.l2:
+            loss = loss + self.l2 * half_squared_norm(user, self.items[batch.positives], self.items[batch.negatives])
+        if self.l2_linear:
+            weights = self.item_weight[batch.positives], self.item_weight[batch.negatives]
+            loss = loss + self.l2_linear * half_squared_norm(*(w.unsqueeze(-1) for w in weights))
+        shared = self.shared_penalty()
+        return loss if shared is None else loss + shared
+
+    @torch.no_grad()
+    def scorer(self, times: Tensor | None = None) -> InnerProduct:
+        parts = torch.arange(len(self.items), device=self.items.device).split(8192)
+        vectors, offsets = zip(*(self.item_side(part) for part in parts), strict=True)
+        return InnerProduct.with_item_offset(self.users.detach(), torch.cat(vectors), torch.cat(offsets))

@@ -1,0 +1,73 @@
+"""Pop+VisRank: popularity corrected by visual similarity. Nothing is learned, yet it is hard to beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from imgrec_lib.data.dataset import TrainingData
+from imgrec_lib.models.base import ModelCard, Profile, Recommender, Scorer
+from imgrec_lib.models.visrank import VisRank
+
+
+@dataclass(frozen=True)
+class WeightedSum:
+    """s(u, i) = offset[i] + weight * base's s(u, i).
+
+    Attributes:
+        base: another scorer.
+        weight: its weight.
+        offset: (n_items,) float32.
+    """
+
+    base: Scorer
+    weight: float
+    offset: Tensor
+
+    def block(self, users: Tensor) -> Tensor:
+        return self.base.block(users).mul_(self.weight).add_(self.offset)
+
+    def pairs(self, users: Tensor, items: Tensor) -> Tensor:
+        return self.offset[items] + self.weight * self.base.pairs(users, items)
+
+
+class PopVisRank(Recommender):
+    """Score: s(u, i) = ln(1 + training interactions of i) + weight * VisRank's cosine score.
+
+    A control that every trained visual model has to beat; no paper defines it. The weight is to be found on
+    validation.
+
+    Args:
+        data: the training data; `features` are needed.
+        weight: weight of the visual score.
+        aggregate: "mean" or "max" over the user's training items, see `VisRank`.
+    """
+
+    log_popularity: Tensor
+
+    def __init__(self, data: TrainingData, *, weight: float = 10.0, aggregate: str = "max") -> None:
+        super().__init__()
+        self.weight = weight
+        self.visrank = VisRank(data, similarity="cosine", aggregate=aggregate)
+        popularity = torch.as_tensor(data.interactions.popularity, dtype=torch.float32)
+        self.register_buffer("log_popularity", popularity.log1p(), persistent=False)
+
+    def scorer(self, times: Tensor | None = None) -> Scorer:
+        return WeightedSum(self.visrank.scorer(times), self.weight, self.log_popularity)
+
+
+CARD = ModelCard(
+    name="pop-visrank",
+    title="Pop+VisRank",
+    family="hybrid",
+    needs=frozenset({"features"}),
+    source="a control of this package, built on the VisRank baseline of Kang et al. 2017",
+    fidelity="reconstruction",
+    build=PopVisRank,
+    profiles={
+        "default": Profile({"weight": 10.0, "aggregate": "max"}),
+        "paper": Profile({"weight": 10.0, "aggregate": "max"}, note="no paper defines this control"),
+    },
+)
