@@ -231,13 +231,15 @@ def open_images(folder: Path) -> ImageStore:
         raise InputError(f"the image index {folder / 'index.json'} cannot be read ({error}): {remedy}") from None
     try:
         if (index["format"], index["version"]) != ("imgrec-images", 1):
-            raise InputError(f"{folder} holds an image store of another version: {remedy}")
+            raise ValueError("another format")
         ids, size, digits = list(index["ids"]), int(index["size"]), str(index["fingerprint"])
         present = np.ones(len(ids), dtype=bool)
         present[[int(row) for row, _ in index["problems"]]] = False
         problems = tuple((str(ids[row]), str(reason)) for row, reason in index["problems"])
     except (KeyError, TypeError, ValueError, IndexError):
-        raise InputError(f"the image index {folder / 'index.json'} is not in the expected form: {remedy}") from None
+        raise InputError(
+            f"the image index {folder / 'index.json'} is not of version 1 of the format: {remedy}"
+        ) from None
     try:
         # An empty array cannot be memory-mapped.
         pixels = (

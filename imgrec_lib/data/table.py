@@ -103,7 +103,8 @@ def load_table(
     else:
         raise InputError(
             f"there are no interactions{'' if folder is None else f' in {folder}'}: "
-            "give interactions.csv (columns user, item and perhaps timestamp), or train.csv, validation.csv and test.csv."
+            "give interactions.csv (columns user, item and perhaps timestamp), or train.csv, validation.csv "
+            "and test.csv."
         )
 
     items_path = _path(items, folder, "items")

@@ -1,0 +1,185 @@
+"""Leave-two-out: a partition, seeded, by time where asked, and Table 1."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from imgrec_lib.data.dataset import Dataset, HeldOut, Interactions
+from imgrec_lib.data.images import ImageStore
+from imgrec_lib.data.split import dataset_table, filter_minimum, given_split, leave_two_out, split_dataset
+from imgrec_lib.errors import InputError
+
+N_ITEMS = 12
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> tuple[pd.DataFrame, int]:
+    """Interactions in which every user has at least three items; rows shuffled, some pairs repeated."""
+    n_users = draw(st.integers(1, 6))
+    rows = []
+    for user in range(n_users):
+        items = draw(st.lists(st.integers(0, N_ITEMS - 1), min_size=3, max_size=8, unique=True))
+        rows += [(user, item, draw(st.integers(0, 4))) for item in items]
+    rows += draw(st.lists(st.sampled_from(rows), max_size=4))
+    rows = draw(st.permutations(rows))
+    return pd.DataFrame(rows, columns=["user", "item", "timestamp"]), n_users
+
+
+def pairs(split: tuple[Interactions, HeldOut, HeldOut]) -> list[tuple[int, int]]:
+    train, validation, test = split
+    found = list(zip(train.users.tolist(), train.items.tolist(), strict=True))
+    return found + [(u, int(i)) for part in (validation, test) for u, i in enumerate(part.items)]
+
+
+@given(tables(), st.sampled_from(["random", "time"]), st.integers(0, 2**32))
+def test_every_pair_is_in_exactly_one_part(drawn: tuple[pd.DataFrame, int], kind: str, seed: int) -> None:
+    table, n_users = drawn
+    found = pairs(leave_two_out(table, n_users, N_ITEMS, kind, seed))
+    assert sorted(found) == sorted(set(zip(table.user, table.item, strict=True)))
+
+
+@given(tables(), st.sampled_from(["random", "time"]), st.randoms())
+def test_the_order_of_rows_does_not_matter(drawn: tuple[pd.DataFrame, int], kind: str, random) -> None:
+    table, n_users = drawn
+    order = list(range(len(table)))
+    random.shuffle(order)
+    first = leave_two_out(table, n_users, N_ITEMS, kind, seed=3)
+    second = leave_two_out(table.iloc[order], n_users, N_ITEMS, kind, seed=3)
+    assert pairs(first) == pairs(second)
+    np.testing.assert_array_equal(first[0].times, second[0].times)
+
+
+@given(tables())
+def test_by_time_the_latest_are_held_out(drawn: tuple[pd.DataFrame, int]) -> None:
+    table, n_users = drawn
+    earliest: dict[tuple[int, int], int] = {}
+    for user, item, time in table.itertuples(index=False):
+        earliest[user, item] = min(time, earliest.get((user, item), time))
+    train, validation, test = leave_two_out(table, n_users, N_ITEMS, "time")
+    for user in range(n_users):
+        times = sorted(time for (u, _), time in earliest.items() if u == user)
+        assert test.times[user] == earliest[user, test.items[user]] == times[-1]
+        assert validation.times[user] == earliest[user, validation.items[user]] == times[-2]
+        kept = train.times[train.indptr[user] : train.indptr[user + 1]]
+        assert kept.tolist() == [earliest[user, item] for item in train.of(user)]
+
+
+def test_ties_in_time_do_not_favour_an_item() -> None:
+    table = pd.DataFrame([(u, i, 7) for u in range(2000) for i in range(4)], columns=["user", "item", "timestamp"])
+    _, _, test = leave_two_out(table, 2000, 4, "time", seed=1)
+    assert stats.chisquare(np.bincount(test.items, minlength=4)).pvalue > 1e-3
+
+
+def test_random_draws_ordered_pairs_uniformly() -> None:
+    table = pd.DataFrame([(u, i) for u in range(6000) for i in range(4)], columns=["user", "item"])
+    _, validation, test = leave_two_out(table, 6000, 4, seed=5)
+    counts = np.bincount(test.items * 4 + validation.items, minlength=16).reshape(4, 4)
+    assert counts.diagonal().sum() == 0
+    assert stats.chisquare(counts[~np.eye(4, dtype=bool)]).pvalue > 1e-3
+    assert not np.array_equal(test.items, leave_two_out(table, 6000, 4, seed=6)[2].items)
+
+
+def test_the_same_on_every_platform() -> None:
+    """The split is the order of raw PCG64 words, which NumPy guarantees for ever; recomputed here in a loop."""
+    table = pd.DataFrame([(u, i) for u in range(5) for i in range(u + 3)], columns=["user", "item"])
+    _, validation, test = leave_two_out(table, 5, 8, seed=0)
+    words = iter(np.random.PCG64(0).random_raw(len(table)).tolist())
+    for user in range(5):
+        drawn = sorted((next(words), item) for item in range(user + 3))
+        assert (test.items[user], validation.items[user]) == (drawn[-1][1], drawn[-2][1])
+
+
+def test_sentences() -> None:
+    table = pd.DataFrame({"user": [0, 0, 0, 1, 1], "item": [0, 1, 2, 0, 1]})
+    with pytest.raises(InputError, match="user bob has 2 different items, too few"):
+        leave_two_out(table, 2, 3, user_ids=np.array(["ann", "bob"]))
+    with pytest.raises(InputError, match="needs timestamps"):
+        leave_two_out(table, 2, 3, "time")
+    with pytest.raises(InputError, match="unknown split 'tyme': did you mean 'time'"):
+        leave_two_out(table, 2, 3, "tyme")
+    with pytest.raises(InputError, match="split is empty"):
+        leave_two_out(table[:0], 0, 3)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.sampled_from("abcde"), st.integers(0, 6)), max_size=60), st.integers(3, 6))
+def test_filter_minimum_counts_different_items(rows: list[tuple[str, int]], least: int) -> None:
+    table = pd.DataFrame(rows, columns=["user", "item"])
+    different = {user: {i for u, i in rows if u == user} for user in "abcde"}
+    expected = {(user, i) for user, items in different.items() if len(items) >= least for i in items}
+    if not expected:
+        with pytest.raises(InputError, match="split is empty"):
+            filter_minimum(table, least)
+        return
+    kept = filter_minimum(table, least)
+    assert len(kept) == len(expected) and set(zip(kept.user, kept.item, strict=True)) == expected
+
+
+def test_the_first_occurrence_in_time_is_kept() -> None:
+    table = pd.DataFrame({"user": ["a"] * 4, "item": ["x", "y", "z", "x"], "timestamp": [9, 5, 6, 2]})
+    assert filter_minimum(table, 3).set_index("item").timestamp.to_dict() == {"x": 2, "y": 5, "z": 6}
+    with pytest.raises(InputError, match="at least 3"):
+        filter_minimum(table, 2)
+
+
+def given_tables(**parts: list[tuple[int, int]]) -> list[pd.DataFrame]:
+    return [pd.DataFrame(rows, columns=["user", "item"]) for rows in parts.values()]
+
+
+def test_given_split_holds_out_what_leaks() -> None:
+    parts = given_tables(
+        train=[(0, 1), (0, 1), (0, 2), (0, 3), (1, 0)], validation=[(0, 2), (1, 4)], test=[(0, 3), (1, 4)]
+    )
+    with pytest.warns(UserWarning, match="2 held-out pairs were also in training, and 1 validation items"):
+        train, validation, test = given_split(*parts, n_users=3, n_items=5)
+    assert train.of(0).tolist() == [1] and train.of(1).tolist() == [0] and train.of(2).tolist() == []
+    assert validation.items.tolist() == [2, -1, -1] and test.items.tolist() == [3, 4, -1]
+
+
+def test_given_split_sentences() -> None:
+    with pytest.raises(InputError, match="no validation interactions"):
+        given_split(*given_tables(train=[(0, 1)], validation=[], test=[(0, 2)]), n_users=1, n_items=3)
+    parts = given_tables(train=[(0, 1)], validation=[(0, 0)], test=[(0, 2), (0, 1)])
+    with pytest.raises(InputError, match="user ann has 2 test items"):
+        given_split(*parts, n_users=1, n_items=3, user_ids=np.array(["ann"]))
+
+
+def test_split_dataset_numbers_by_id_and_drops_unused_items() -> None:
+    table = pd.DataFrame({"user": ["z"] * 3 + ["b"] * 3 + ["q"], "item": list("cabdcax")})
+    items = pd.DataFrame({"item": list("xabcde"), "category": list("XABCDE")})
+    dataset = split_dataset("d", table, items, min_interactions=3)
+    assert dataset.user_ids.tolist() == ["b", "z"]
+    assert dataset.items.item.tolist() == list("abcd") and dataset.items.category.tolist() == list("ABCD")
+    owned = {u: {*dataset.train.of(u), dataset.validation.items[u], dataset.test.items[u]} for u in (0, 1)}
+    assert owned == {0: {0, 2, 3}, 1: {0, 1, 2}}
+    whole = split_dataset("d", table, items, min_interactions=3, keep_unused_items=True)
+    assert whole.items.item.tolist() == list("abcdex") and whole.n_items == 6
+    with pytest.raises(InputError, match="user q has 1 different items"):
+        split_dataset("d", table, items, min_interactions=None)
+
+
+def test_table_1_by_hand() -> None:
+    train = Interactions.from_pairs(np.array([0, 0, 1]), np.array([0, 1, 1]), n_users=2, n_items=5)
+    images = ImageStore.from_array(np.zeros((5, 2, 2, 3), np.uint8), np.array([True, True, False, True, True]))
+    dataset = Dataset(
+        "hand", np.array(["a", "b"]), pd.DataFrame({"item": list("abcde")}), train,
+        validation=HeldOut(np.array([2, -1])), test=HeldOut(np.array([3, 0])), images=images,
+    )  # fmt: skip
+    assert dataset_table(dataset).iloc[0].to_dict() == {
+        "dataset": "hand",
+        "users": 2,
+        "items": 5,
+        "interactions": 6,
+        "density": 0.6,
+        "training interactions per user": 1.5,
+        "training interactions per item": 0.6,
+        "cold items": 3,
+        "cold items, share": 0.6,
+        "held-out interactions on cold items, share": pytest.approx(2 / 3),
+        "items without a picture": 1,
+    }
