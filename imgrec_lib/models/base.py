@@ -95,7 +95,12 @@ class Recommender(nn.Module):
     holds weights only). PyTorch's global random stream is seeded when the constructor runs.
 
     Only `loss` and `scorer` must be written; a model without parameters (PopRank) needs only `scorer`.
+
+    Attributes:
+        phases: the trainer's settings for each training phase, from the profile; empty for a model without training.
     """
+
+    phases: tuple[TrainSettings, ...] = ()
 
     def sample(self, sampler: Sampler, settings: TrainSettings) -> Batch:
         """Draw the next training batch. Override for a batch of another form."""
@@ -146,6 +151,7 @@ class ModelCard:
         title: the name in tables ("BPR-MF").
         family: "popularity", "collaborative", "content", "visual", "end-to-end", "generative" or "hybrid".
         needs: any of "features", "categories", "timestamps", "images", "attributes".
+        optional: what it uses where the data has it.
         source: the paper that defines it.
         fidelity: "faithful", or "reconstruction" where the sources leave a gap.
         build: the model's class.
@@ -160,3 +166,9 @@ class ModelCard:
     fidelity: str
     build: Callable[..., Recommender]
     profiles: Mapping[str, Profile]
+    optional: frozenset[str] = frozenset()
+
+    @property
+    def uses(self) -> frozenset[str]:
+        """What it needs and what it uses where present."""
+        return self.needs | self.optional

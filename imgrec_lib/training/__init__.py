@@ -1,0 +1,6 @@
+"""Training: the loop (`fit`) and its checkpoints."""
+
+from imgrec_lib.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from imgrec_lib.training.trainer import FitResult, fit
+
+__all__ = ["Checkpoint", "FitResult", "fit", "read_checkpoint", "write_checkpoint"]

@@ -1,0 +1,44 @@
+# The README's two commands: `make reproduce` and `make test`. Both set up .venv first; a set-up that is done is not repeated.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export IMGREC_CACHE ?= $(CURDIR)/.cache
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PYTHONHASHSEED := 0
+
+.PHONY: help reproduce test lint lab clean
+
+help: ## say what can be made
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+reproduce: $(VENV)/installed ## set up, run every model on the embedded data set, write reports/index.html
+	$(BIN)/imgrec run matrices/default.yaml --runs runs --reports reports
+
+test: $(VENV)/installed-test lint ## set up, check the code, run the tests and the notebooks
+	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest --nbval -p tests.notebook_comparison notebooks
+
+lint: $(VENV)/installed-test ## ruff and mypy
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+lab: $(VENV)/installed ## open JupyterLab on the notebooks
+	$(BIN)/jupyter lab --ip 127.0.0.1 notebooks
+
+clean: ## remove what runs have left, not the environment
+	rm -rf runs .cache reports/*.ipynb reports/*.html
+
+$(VENV)/created:
+	$(PYTHON) -c 'import sys; sys.exit("imgrec needs Python 3.11 or newer, not " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/installed: $(VENV)/created pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -c constraints.txt -e .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(BIN)/python -m pip install -c constraints.txt -e '.[test]'
+	touch $@

@@ -1,0 +1,215 @@
+"""The console script `imgrec`: each command is a thin front of a library function."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from imgrec_lib.errors import InputError
+
+app = typer.Typer(
+    help="Image-based fashion recommendation: reproduce, compare and extend visual recommenders.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """List the models: what each needs, where it comes from, its profiles.
+
+    Example: imgrec models --json
+    """
+    from imgrec_lib.models import list_models
+
+    rows = [
+        {
+            "name": card.name,
+            "title": card.title,
+            "family": card.family,
+            "needs": sorted(card.needs),
+            "uses": sorted(card.optional),
+            "fidelity": card.fidelity,
+            "profiles": list(card.profiles),
+            "source": card.source,
+        }
+        for card in list_models().values()
+    ]
+    _print(rows, as_json)
+
+
+@app.command()
+def datasets(as_json: Json = False) -> None:
+    """List the dataset readers: what each reads and its options.
+
+    Example: imgrec datasets
+    """
+    from imgrec_lib.data import list_datasets
+
+    rows = [
+        {"name": card.name, "reads": card.title, "root": card.root, "options": sorted(card.options)}
+        for card in list_datasets().values()
+    ]
+    _print(rows, as_json)
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Option(help="A model of 'imgrec models'.")],
+    out: Annotated[Path, typer.Option(help="The run's folder.")],
+    dataset: Annotated[str, typer.Option(help="A dataset of 'imgrec datasets'.")] = "wardrobe",
+    root: Annotated[str, typer.Option(help="File or folder of the dataset.")] = "",
+    profile: Annotated[str, typer.Option(help="Named hyper-parameters: default, paper, code.")] = "default",
+    seed: Annotated[int, typer.Option(help="Seeds weights, batches and sampled negatives.")] = 0,
+    parameter: Annotated[
+        list[str] | None, typer.Option("-p", "--parameter", help="A hyper-parameter, name=value; repeatable.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("-o", "--option", help="An option of the dataset, name=value; repeatable.")
+    ] = None,
+    backbone: Annotated[str, typer.Option(help="Where visual features come from.")] = "efficientnet-lite0",
+    weights: Annotated[str, typer.Option(help="default, random, a name of torchvision's, or a file.")] = "default",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+) -> None:
+    """Train and evaluate one model by running the training notebook; a stopped run goes on where it was.
+
+    Example: imgrec train --dataset wardrobe --model imgrec-ft --seed 0 -p factors=32 --out runs/ft-0
+    """
+    from imgrec_lib.models import resolve_profile
+    from imgrec_lib.notebooks import run_notebook
+    from imgrec_lib.runs import open_run
+
+    parameters = _assignments(parameter)
+    resolve_profile(model, profile, **parameters)  # a misspelt name fails now, not after loading the data
+    values = {
+        "dataset": dataset,
+        "root": root,
+        "dataset_options": _assignments(option),
+        "backbone": backbone,
+        "weights": weights,
+        "model": model,
+        "profile": profile,
+        "seed": seed,
+        "parameters": parameters,
+        "device": device,
+        "out": str(out.resolve()),
+    }
+    run_notebook("03_train", values, out / "notebook.ipynb")
+    _print_metrics(open_run(out).metrics)
+    typer.echo(f"open {out / 'notebook.ipynb'}")
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    as_json: Json = False,
+) -> None:
+    """Load a run's weights, evaluate them again on the test items, and print every metric.
+
+    Example: imgrec evaluate runs/ft-0 --json
+    """
+    from imgrec_lib.evaluation import evaluate as evaluate_model
+    from imgrec_lib.runs import load_inputs, load_model, open_run
+
+    opened = open_run(run)
+    dataset, features = load_inputs(opened)
+    metrics = evaluate_model(load_model(opened, dataset, features), dataset, seed=opened.record["seed"]).metrics
+    if as_json:
+        typer.echo(json.dumps(metrics, indent=2))
+    else:
+        _print_metrics(metrics)
+
+
+@app.command()
+def report(
+    runs: Annotated[Path, typer.Argument(help="A folder of finished runs.")],
+    out: Annotated[Path, typer.Option(help="Where the report goes.")],
+) -> None:
+    """Write one HTML page and the tables (Markdown, LaTeX, CSV) of all runs below a folder.
+
+    Example: imgrec report runs --out reports
+    """
+    from imgrec_lib.report import write_report
+
+    typer.echo(f"open {write_report(runs, out)}")
+
+
+@app.command()
+def run(
+    matrix: Annotated[Path, typer.Argument(help="A matrix file (YAML), such as matrices/default.yaml.")],
+    runs: Annotated[Path, typer.Option(help="Where the run folders go.")] = Path("runs"),
+    reports: Annotated[Path, typer.Option(help="Where notebooks and report go.")] = Path("reports"),
+    workers: Annotated[int | None, typer.Option(help="Processes at a time; by default one a core.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run and stop.")] = False,
+) -> None:
+    """Run models x seeds as notebooks, skip what is done, and write the report.
+
+    Example: imgrec run matrices/default.yaml --dry-run
+    """
+    from imgrec_lib.matrix import plan, read_matrix, run_matrix
+    from imgrec_lib.report import write_report
+
+    content = read_matrix(matrix)
+    if dry_run:
+        for task in (task for group in plan(content, runs, reports) for task in group):
+            typer.echo(f"{'done' if task.done else 'to do':6} {task.output}")
+        return
+    failures = run_matrix(content, runs, reports, workers=workers)
+    page = write_report(runs, reports)
+    for failure in failures:
+        typer.echo(f"failed: {failure}", err=True)
+    typer.echo(f"open {page}")
+    if failures:
+        raise typer.Exit(1)
+
+
+def _assignments(texts: list[str] | None) -> dict[str, Any]:
+    """name=value texts as a dict; a value is JSON where it can be read so (numbers, true, lists), else text."""
+    values: dict[str, Any] = {}
+    for text in texts or []:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InputError(f"{text!r} is no assignment: write name=value, such as factors=32.")
+        try:
+            values[name] = json.loads(value)
+        except json.JSONDecodeError:
+            values[name] = value
+    return values
+
+
+def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    cells = [{key: ", ".join(v) if isinstance(v, list) else str(v) for key, v in row.items()} for row in rows]
+    for row in cells:
+        name, *rest = row
+        typer.echo(row[name])
+        for key in rest:
+            if row[key]:
+                typer.echo(f"    {key:9} {row[key]}")
+
+
+def _print_metrics(metrics: dict[str, dict[str, float | int | None]]) -> None:
+    names = ("auc", "auc_strict", "hr@10", "ndcg@10", "cold_auc")
+    typer.echo(f"{'protocol':14}" + "".join(f"{name:>12}" for name in names))
+    for protocol, values in metrics.items():
+        cells = (values.get(name) for name in names)
+        typer.echo(f"{protocol:14}" + "".join(f"{'-' if v is None else f'{v:.4f}':>12}" for v in cells))
+
+
+def main() -> None:
+    """Entry point: bad input prints its sentence and exits with status 2."""
+    try:
+        app()
+    except InputError as error:
+        typer.echo(f"imgrec: {error}", err=True)
+        sys.exit(2)

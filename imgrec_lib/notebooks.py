@@ -1,0 +1,187 @@
+"""Notebooks as commands: their parameters checked, executed by papermill, the result renamed into place.
+
+A notebook's parameters are the annotated assignments of the cell tagged `parameters`, one a line, each described by
+the comment behind it: `seed: int = 0  # seeds weights and batches`.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from imgrec_lib.errors import InputError, unknown_name
+from imgrec_lib.files import fingerprint, write_text
+
+TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a notebook: its name, type name ("int", ...), default and description."""
+
+    name: str
+    type: str
+    default: Any
+    help: str
+
+
+def notebooks_folder() -> Path:
+    """Where the notebooks lie: beside the package, in a clone.
+
+    Raises:
+        InputError: the package was installed without them.
+    """
+    folder = Path(__file__).resolve().parent.parent / "notebooks"
+    if not folder.is_dir():
+        raise InputError(
+            "the notebooks are not installed: clone the repository and install it with 'pip install -e .'."
+        )
+    return folder
+
+
+def notebook_path(name: str) -> Path:
+    """The path of a notebook by its name without ending ("03_train").
+
+    Raises:
+        InputError: no notebook has that name.
+    """
+    names = {path.stem: path for path in notebooks_folder().glob("*.ipynb")}
+    if name not in names:
+        raise unknown_name("notebook", name, names)
+    return names[name]
+
+
+def notebook_parameters(name: str) -> dict[str, Parameter]:
+    """The parameters of a notebook, by name.
+
+    Raises:
+        InputError: no notebook has that name.
+    """
+    from papermill import inspect_notebook
+
+    return {
+        key: Parameter(key, entry["inferred_type_name"], ast.literal_eval(entry["default"]), entry["help"])
+        for key, entry in inspect_notebook(str(notebook_path(name))).items()
+    }
+
+
+def check_values(kind: str, types: Mapping[str, str], values: Mapping[str, Any]) -> None:
+    """Refuse unknown names and values of the wrong type.
+
+    Args:
+        kind: whose parameters they are, for the sentence ("notebook 03_train").
+        types: admissible names and their type names.
+        values: what was given.
+
+    Raises:
+        InputError: naming the parameter and the remedy.
+    """
+    for key, value in values.items():
+        if key not in types:
+            raise unknown_name(f"parameter of {kind}", key, types)
+        wanted = TYPES[types[key]]
+        whole_as_float = wanted is float and type(value) is int
+        if type(value) is not wanted and not whole_as_float:
+            raise InputError(f"parameter {key!r} of {kind} must be {types[key]}, not {value!r}.")
+
+
+def check_parameters(namespace: Mapping[str, Any]) -> None:
+    """Called by a notebook's first cell behind the parameters: refuse injected names that it does not declare.
+
+    papermill itself only warns of an unknown parameter and injects it; a misspelt one would silently do nothing.
+
+    Args:
+        namespace: the notebook's `globals()`.
+
+    Raises:
+        InputError: an undeclared name (with a suggestion), or a value of another type than declared.
+    """
+    declared = {name: str(getattr(kind, "__name__", kind)) for name, kind in _annotations(namespace).items()}
+    plain = (str, int, float, bool, list, dict, type(None))
+    # IPython's own history (In, Out, _, _dh, ...) is no parameter.
+    values = {
+        name: value
+        for name, value in namespace.items()
+        if not name.startswith("_") and name not in ("In", "Out") and isinstance(value, plain)
+    }
+    check_values("this notebook", declared, values)
+
+
+def _annotations(namespace: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "__annotations__" in namespace:
+        return namespace["__annotations__"]
+    annotate = namespace.get("__annotate__")  # Python 3.14 keeps them behind a function
+    return annotate(1) if annotate is not None else {}
+
+
+def notebook_address(name: str, parameters: Mapping[str, Any], *inputs: str) -> str:
+    """What makes an executed notebook: 16 hexadecimal digits of its code, parameters, inputs and the library's version.
+
+    Args:
+        name: the notebook.
+        parameters: values by name.
+        inputs: fingerprints of what it reads.
+    """
+    cells = json.loads(notebook_path(name).read_text(encoding="utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    return fingerprint(code, dict(parameters), list(inputs), version("imgrec"))
+
+
+def executed_address(output: Path) -> str | None:
+    """The address of an executed notebook, or None where there is none or it is no notebook of ours."""
+    try:
+        return json.loads(output.read_text(encoding="utf-8"))["metadata"]["imgrec"]["address"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def run_notebook(
+    name: str, parameters: Mapping[str, Any], output: Path, *, address: str | None = None, progress: bool = True
+) -> Path:
+    """Execute a notebook with papermill and leave the executed copy at `output`.
+
+    Args:
+        name: the notebook's name without ending.
+        parameters: values by name; the others keep their defaults.
+        output: the executed notebook; a failed one is kept beside it as `<output>.failed.ipynb`.
+        address: kept in the notebook's metadata, where `executed_address` finds it.
+        progress: show papermill's progress bar.
+
+    Returns:
+        `output`.
+
+    Raises:
+        InputError: unknown notebook or parameter, wrong type, or a cell that failed (its error in one sentence).
+    """
+    import nbformat
+    import papermill
+    from traitlets.config import Config
+
+    types = {key: parameter.type for key, parameter in notebook_parameters(name).items()}
+    check_values(f"notebook {name}", types, parameters)
+    failed = output.with_suffix(".failed.ipynb")
+    running = output.with_suffix(".running.ipynb")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        notebook = papermill.execute_notebook(
+            str(notebook_path(name)),
+            str(running),
+            parameters=dict(parameters),
+            progress_bar={"desc": name, "unit": "cell"} if progress else False,
+            kernel_name="python3",
+            config=Config({"KernelManager": {"transport": "ipc"}}),  # tcp makes ipykernel 7 warn
+        )
+    except papermill.PapermillExecutionError as error:
+        os.replace(running, failed)
+        raise InputError(f"notebook {name} failed: {error.evalue or error.ename} (see {failed})") from error
+    notebook.metadata["imgrec"] = {"address": address}
+    write_text(output, nbformat.writes(notebook))
+    running.unlink(missing_ok=True)
+    failed.unlink(missing_ok=True)
+    return output

@@ -1,0 +1,308 @@
+"""The run record: one folder a run, complete if and only if it holds `run.json`.
+
+<run>/run.json                 parameters, versions, fingerprints, metrics, timings; written last, by rename
+<run>/curve.csv                the learning curve, one row an epoch
+<run>/per_user.parquet         what evaluation counted for each user
+<run>/model.safetensors        the weights of the best validation
+<run>/training.safetensors     only while training: where to go on after a crash
+<run>/notebook.ipynb           the executed notebook, where a notebook made the run
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from imgrec_lib.data import load_dataset
+from imgrec_lib.data.dataset import Dataset
+from imgrec_lib.errors import InputError
+from imgrec_lib.evaluation import PROTOCOLS, ValidationAUC, evaluate
+from imgrec_lib.features import Features, extract_features
+from imgrec_lib.files import fingerprint, replacing, write_json
+from imgrec_lib.models import build_model, list_models, model_card, resolve_profile
+from imgrec_lib.models.base import InnerProduct, Recommender
+from imgrec_lib.training import fit, read_checkpoint, write_checkpoint
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: where it lies.
+        record: the content of `run.json`.
+    """
+
+    folder: Path
+    record: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float | int | None]]:
+        """Protocol -> metric -> value, on the test items."""
+        return self.record["metrics"]
+
+    @cached_property
+    def curve(self) -> pd.DataFrame:
+        """The learning curve; columns as in `FitResult.curve`."""
+        return pd.read_csv(self.folder / "curve.csv")
+
+    @cached_property
+    def per_user(self) -> pd.DataFrame:
+        """What evaluation counted for each user; columns as in `Evaluation.per_user`."""
+        return pd.read_parquet(self.folder / "per_user.parquet")
+
+
+def train_run(
+    dataset: Dataset,
+    model: str,
+    out: Path,
+    *,
+    features: Features | None = None,
+    profile: str = "default",
+    seed: int = 0,
+    parameters: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    requested: Mapping[str, Any] | None = None,
+    save_every: float = 30.0,
+    progress: bool = True,
+) -> Run:
+    """Build, train and evaluate one model, and leave the record of it in `out`.
+
+    A run that is complete is opened and not repeated; one that was stopped goes on from its last saved epoch and ends
+    as if it had never stopped.
+
+    Args:
+        dataset: what to train and test on.
+        model: one of `list_models()`.
+        out: the run's folder.
+        features: visual features, for models that need them.
+        profile, parameters: see `resolve_profile`.
+        seed: seeds initial weights, batches and the sampled negatives of the test.
+        device: "cpu", "cuda", ...
+        requested: what the caller asked for, kept in the record as it is.
+        save_every: seconds between saves of the training state.
+        progress: show progress bars.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        InputError: bad names or values, data that lacks what the model needs, or a folder that holds another run.
+    """
+    resolved = resolve_profile(model, profile, **(parameters or {}))
+    card = model_card(model)
+    uses_features = features is not None and "features" in card.uses
+    what = {
+        "model": model,
+        "profile": profile,
+        "parameters": dict(resolved.parameters),
+        "phases": [asdict(phase) for phase in resolved.phases],
+        "seed": seed,
+        "dataset": dataset.fingerprint,
+        "features": features.fingerprint if features is not None and uses_features else None,
+    }
+    identity = fingerprint(what)
+    if (out / "run.json").exists():
+        run = open_run(out)
+        if run.record["identity"] != identity:
+            raise InputError(
+                f"{out} holds another run ({run.record['title']}, seed {run.record['seed']}): choose another folder."
+            )
+        return run
+    data = dataset.training_data(features.values if features is not None and uses_features else None)
+    recommender = build_model(model, data, profile=profile, seed=seed, **(parameters or {}))
+    out.mkdir(parents=True, exist_ok=True)
+    began = time.perf_counter()
+    result = fit(
+        recommender,
+        data,
+        ValidationAUC(dataset, device=device),
+        seed=seed,
+        device=device,
+        checkpoint=out / "training.safetensors",
+        identity=identity,
+        save_every=save_every,
+        progress=progress,
+    )
+    trained = time.perf_counter()
+    evaluation = evaluate(recommender, dataset, protocols=tuple(PROTOCOLS), seed=seed, device=device)
+    evaluated = time.perf_counter()
+    with replacing(out / "curve.csv") as temporary:
+        result.curve.to_csv(temporary, index=False)
+    with replacing(out / "per_user.parquet") as temporary:
+        evaluation.per_user.to_parquet(temporary, index=False)
+    write_checkpoint(out / "model.safetensors", {"model": recommender.state_dict()}, {}, _weights_of(dataset, model))
+    seconds = result.curve["seconds"]
+    record = what | {
+        "format": FORMAT,
+        "identity": identity,
+        "title": card.title,
+        "family": card.family,
+        "fidelity": card.fidelity,
+        "dataset": dataset_record(dataset),
+        "features": None if features is None or not uses_features else dict(features.description),
+        "requested": dict(requested or {}),
+        "metrics": evaluation.metrics,
+        "oracle": oracle_metrics(dataset, seed),
+        "validation": {"auc": result.best_auc, "phase": result.best_phase, "epoch": result.best_epoch},
+        "cost": {
+            "epochs": int((result.curve["epoch"] > 0).sum()),
+            "seconds_training": float(seconds.sum()),
+            "seconds_per_epoch": _finite(float(seconds[result.curve["epoch"] > 0].mean())),
+            "seconds_fit": trained - began,
+            "seconds_evaluation": evaluated - trained,
+            "interactions_per_second": result.interactions_per_second,
+            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            * (1 if sys.platform == "darwin" else 1024),
+            "parameters": sum(p.numel() for p in recommender.parameters()),
+        },
+        "device": _device_name(device),
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("imgrec", "torch", "torchvision", "numpy", "pandas", "pillow")},
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_json(out / "run.json", record)
+    return Run(out, json.loads(json.dumps(record)))
+
+
+def dataset_record(dataset: Dataset) -> dict[str, Any]:
+    """What a run keeps of its dataset: name, fingerprint, sizes and split."""
+    return {
+        "name": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "users": dataset.n_users,
+        "items": dataset.n_items,
+        "training_interactions": len(dataset.train),
+        "split": dataset.split,
+    }
+
+
+def oracle_metrics(dataset: Dataset, seed: int) -> dict[str, dict[str, float | int | None]] | None:
+    """The metrics of the true preferences, the ceiling of any model; None where they are unknown."""
+    if dataset.oracle is None:
+        return None
+    oracle = InnerProduct(torch.as_tensor(dataset.oracle.users), torch.as_tensor(dataset.oracle.items))
+    return evaluate(oracle, dataset, protocols=tuple(PROTOCOLS), seed=seed).metrics
+
+
+def open_run(folder: Path) -> Run:
+    """Open a finished run.
+
+    Raises:
+        InputError: no such run, an unfinished one, or a damaged record.
+    """
+    folder = Path(folder)
+    path = folder / "run.json"
+    if not path.exists():
+        raise InputError(
+            f"{folder} holds no finished run (no run.json): run the training again, it goes on where it stopped."
+        )
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["format"] != FORMAT:
+            raise InputError(f"{path} has format {record['format']}, not {FORMAT}: run it again with this version.")
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is damaged ({error}): delete it and run the training again.") from error
+    return Run(folder, record)
+
+
+def find_runs(folder: Path) -> list[Run]:
+    """All finished runs below a folder, ordered by dataset, model in registry order, profile and seed.
+
+    Raises:
+        InputError: the folder does not exist or holds no finished run.
+    """
+    folder = Path(folder)
+    runs = [open_run(path.parent) for path in sorted(folder.glob("**/run.json"))]
+    if not runs:
+        raise InputError(f"{folder} holds no finished run: train one first with 'imgrec train'.")
+    return sorted(runs, key=_order)
+
+
+def load_inputs(run: Run, progress: bool = True) -> tuple[Dataset, Features | None]:
+    """The dataset and the features of a run, loaded again as its record says.
+
+    Raises:
+        InputError: the run was not made by the training notebook, or its data is no longer where it was.
+    """
+    asked = run.record["requested"]
+    if "dataset" not in asked:
+        raise InputError(
+            f"run {run.name} does not say how its dataset was loaded: load it yourself and use load_model."
+        )
+    dataset = load_dataset(asked["dataset"], asked["root"] or None, **asked["dataset_options"])
+    if run.record["features"] is None or dataset.images is None:
+        return dataset, None
+    options = {"backbone": asked["backbone"], "weights": asked["weights"], "progress": progress}
+    return dataset, extract_features(dataset.images, **options, **asked["feature_options"])
+
+
+def load_model(run: Run, dataset: Dataset, features: Features | None = None, device: str = "cpu") -> Recommender:
+    """The trained model of a run, in evaluation mode.
+
+    Args:
+        run: a finished run.
+        dataset: the dataset that it was trained on.
+        features: the features that it was trained with, where it used any.
+        device: where to put it.
+
+    Raises:
+        InputError: the dataset is another one, or the features are missing.
+    """
+    record = run.record
+    trained_on = record["dataset"]
+    if dataset.fingerprint != trained_on["fingerprint"]:
+        raise InputError(
+            f"run {run.name} was trained on {trained_on['name']!r} ({trained_on['fingerprint']}), not on "
+            f"{dataset.name!r} ({dataset.fingerprint}): load the dataset with the options in its run.json."
+        )
+    uses_features = record["features"] is not None
+    if uses_features and (features is None or features.description != record["features"]):
+        raise InputError(f"run {run.name} needs the features it was trained with: {record['features']}.")
+    data = dataset.training_data(features.values if features is not None and uses_features else None)
+    overrides = dict(record["parameters"])
+    model = build_model(record["model"], data, profile=record["profile"], seed=record["seed"], **overrides)
+    checkpoint = read_checkpoint(run.folder / "model.safetensors", _weights_of(dataset, record["model"]), device)
+    model.load_state_dict(checkpoint.group("model"))
+    return model.to(device).eval()
+
+
+def _weights_of(dataset: Dataset, model: str) -> str:
+    return f"{model} on {dataset.name} {dataset.fingerprint}"
+
+
+def _order(run: Run) -> tuple[Any, ...]:
+    names = list(list_models())
+    model = run.record["model"]
+    place = names.index(model) if model in names else len(names)
+    return run.record["dataset"]["name"], place, run.record["profile"], run.record["seed"], run.name
+
+
+def _device_name(device: str) -> str:
+    kind = torch.device(device)
+    return torch.cuda.get_device_name(kind) if kind.type == "cuda" else f"cpu ({platform.machine()})"
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

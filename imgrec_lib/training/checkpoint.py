@@ -1,0 +1,76 @@
+"""Checkpoints: one safetensors file, tensors named `<group>.<name>`, with a JSON header. Nothing is ever unpickled.
+
+The header's metadata holds `identity` (what was trained) and `progress` (where training stood, JSON).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from imgrec_lib.errors import InputError
+from imgrec_lib.files import replacing
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in memory.
+
+    Attributes:
+        tensors: by `<group>.<name>`.
+        progress: the JSON object that was saved beside them.
+    """
+
+    tensors: dict[str, Tensor]
+    progress: dict[str, Any]
+
+    def group(self, name: str) -> dict[str, Tensor]:
+        """The tensors of one group, by the rest of their names."""
+        prefix = f"{name}."
+        return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
+
+
+def write_checkpoint(path: Path, groups: dict[str, dict[str, Tensor]], progress: dict[str, Any], identity: str) -> None:
+    """Write groups of tensors and their progress to `path`, atomically."""
+    tensors = {
+        f"{group}.{name}": value.detach().to("cpu", copy=True).contiguous()
+        for group, members in groups.items()
+        for name, value in members.items()
+    }
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, {"identity": identity, "progress": json.dumps(progress)})
+
+
+def read_checkpoint(path: Path, identity: str | None = None, device: torch.device | str = "cpu") -> Checkpoint:
+    """Read a checkpoint.
+
+    Args:
+        path: the file.
+        identity: what the checkpoint must be of; None accepts any.
+        device: where the tensors go.
+
+    Raises:
+        InputError: missing, damaged, or of another identity.
+    """
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        progress = json.loads(metadata["progress"])
+    except FileNotFoundError:
+        raise InputError(f"there is no checkpoint at {path}: train the model first.") from None
+    except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
+        raise InputError(f"{path} is no readable checkpoint of imgrec ({error}): delete it and train again.") from error
+    if identity is not None and metadata.get("identity") != identity:
+        raise InputError(
+            f"the checkpoint {path} is of {metadata.get('identity')!r}, not of {identity!r}: "
+            "choose another folder, or delete it to train anew."
+        )
+    return Checkpoint(tensors, progress)

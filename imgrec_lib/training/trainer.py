@@ -1,0 +1,301 @@
+"""The trainer: one loop for every model, with early stopping on validation AUC and exact resumption.
+
+It knows a model only through `Recommender`, and validation only as a function that it is given: held-out items
+never reach it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from imgrec_lib.data.dataset import TrainingData
+from imgrec_lib.data.sampler import Sampler
+from imgrec_lib.errors import InputError
+from imgrec_lib.models.base import Recommender, TrainSettings
+from imgrec_lib.training.checkpoint import read_checkpoint, write_checkpoint
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What training leaves behind; the model itself holds the best weights.
+
+    Attributes:
+        curve: one row an epoch: `phase` and `epoch` (both from 1; epoch 0 is before training), `loss` (mean over the
+            epoch's steps; missing at epoch 0), `validation_auc` (missing where not validated), `seconds` of training
+            in this epoch, validation excluded.
+        best_auc: best validation AUC; best_phase, best_epoch: when it was reached.
+        interactions_per_second: positives drawn a second of training, over all epochs.
+    """
+
+    curve: pd.DataFrame
+    best_auc: float
+    best_phase: int
+    best_epoch: int
+    interactions_per_second: float
+
+
+@dataclass
+class _Progress:
+    """Where training stands; with the tensors beside it in the checkpoint it is all that resumption needs."""
+
+    phase: int = 0
+    epoch: int = 0
+    best_auc: float = -1.0
+    best_phase: int = 0
+    best_epoch: int = 0
+    stale: int = 0
+    positives: int = 0
+    curve: list[dict[str, Any]] = field(default_factory=list)
+
+
+def fit(
+    model: Recommender,
+    data: TrainingData,
+    validate: Callable[[Recommender], float],
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    checkpoint: Path | None = None,
+    identity: str = "",
+    save_every: float = 30.0,
+    progress: bool = True,
+) -> FitResult:
+    """Train a model in place and leave it, in evaluation mode, with the weights of its best validation.
+
+    Everything a step needs lies on the device; on the CPU the result depends on the seed alone. On a GPU the loss is
+    computed in bfloat16 mixed precision.
+
+    Args:
+        model: an untrained model, from `build_model`.
+            `model.phases` are the settings of each training phase; a phase starts from the best weights so far, with
+            a fresh optimiser. A model without phases is only validated.
+        data: its training data.
+        validate: returns the validation AUC of the model as it is.
+        seed: seeds batches and dropout.
+        device: where to train; the model is moved there.
+        checkpoint: file to save to while training (safetensors); when it exists, training goes on from it and ends as
+            if it had never stopped. It is deleted at the end.
+        identity: says what is being trained (dataset, model, parameters); a checkpoint of another identity is refused.
+        save_every: seconds between saves; 0 saves after every epoch.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: the checkpoint belongs to another run, or loss or weights stop being finite.
+    """
+    device = torch.device(device)
+    model.to(device)
+    phases = model.phases
+    if not phases:
+        return FitResult(_curve([]), validate(model.eval()), 0, 0, 0.0)
+    with _reproducible(device, seed):
+        sampler = Sampler(data, seed, device)
+        state = _Progress()
+        best: dict[str, Tensor] = {}
+        saved = None
+        if checkpoint is not None and checkpoint.exists():
+            saved = read_checkpoint(checkpoint, identity, device)
+            state = _Progress(**saved.progress)
+            best = saved.group("best")
+        for phase in range(state.phase, len(phases)):
+            settings = phases[phase]
+            if saved is None and best:
+                model.load_state_dict(best)
+            parameters = list(model.start_phase(phase))
+            optimiser, scheduler = _optimiser(parameters, settings)
+            if saved is not None:
+                model.load_state_dict(saved.group("model"))
+                _load_optimiser(optimiser, saved.group("optimiser"))
+                if scheduler is not None:
+                    scheduler.last_epoch = state.epoch
+                    _set_rate(optimiser, settings.learning_rate * _decay(state.epoch, settings))
+                sampler.generator.set_state(saved.tensors["random.sampler"].cpu())
+                _set_random_state(device, saved.tensors["random.global"].cpu())
+            else:
+                state.phase, state.epoch, state.stale = phase, 0, 0
+                best = _validated(model, validate, state, best, loss=None, seconds=0.0)
+            saved = None
+            steps = max(1, sampler.n_interactions // settings.batch_size)
+            bar = tqdm(
+                range(state.epoch, settings.epochs),
+                desc=f"training, phase {phase + 1} of {len(phases)}" if len(phases) > 1 else "training",
+                unit="epoch",
+                disable=not progress,
+            )
+            last_save = time.monotonic()
+            for epoch in bar:
+                if settings.patience and state.stale >= settings.patience:
+                    break
+                loss, seconds = _epoch(model, sampler, optimiser, parameters, settings, steps, epoch)
+                if scheduler is not None:
+                    scheduler.step()
+                state.epoch = epoch + 1
+                state.positives += steps * settings.batch_size
+                if state.epoch % settings.evaluate_every == 0 or state.epoch == settings.epochs:
+                    best = _validated(model, validate, state, best, loss, seconds)
+                else:
+                    state.curve.append(_row(state, loss, None, seconds))
+                bar.set_postfix(loss=f"{loss:.4f}", best_auc=f"{state.best_auc:.4f}")
+                if checkpoint is not None and time.monotonic() - last_save >= save_every:
+                    groups = {"model": model.state_dict(), "best": best, "optimiser": _optimiser_state(optimiser)}
+                    groups["random"] = {"sampler": sampler.generator.get_state(), "global": _random_state(device)}
+                    write_checkpoint(checkpoint, groups, vars(state), identity)
+                    last_save = time.monotonic()
+            bar.close()
+        model.load_state_dict(best)
+        model.eval()
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    seconds = sum(row["seconds"] for row in state.curve)
+    return FitResult(
+        _curve(state.curve), state.best_auc, state.best_phase, state.best_epoch, state.positives / max(seconds, 1e-9)
+    )
+
+
+def _epoch(
+    model: Recommender,
+    sampler: Sampler,
+    optimiser: torch.optim.Optimizer,
+    parameters: list[nn.Parameter],
+    settings: TrainSettings,
+    steps: int,
+    epoch: int,
+) -> tuple[float, float]:
+    """One epoch; returns the mean loss and the seconds it took."""
+    began = time.perf_counter()
+    device = sampler.device
+    model.train()
+    losses = torch.empty(steps, device=device)
+    for step in range(steps):
+        batch = model.sample(sampler, settings)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            loss = model.loss(batch)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        if settings.gradient_clip:
+            nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)
+        optimiser.step()
+        model.after_step()
+        losses[step] = loss.detach()  # stays on the device: reading it here would stall a GPU at every step
+    mean = losses.mean().item()
+    if not torch.isfinite(losses).all():
+        bad = int((~torch.isfinite(losses)).nonzero()[0])
+        names = [name for name, p in model.named_parameters() if not torch.isfinite(p).all()]
+        raise InputError(
+            f"the loss became {losses[bad].item()} in epoch {epoch + 1}, batch {bad + 1}"
+            + (f" (parameter {names[0]!r} is no longer finite)" if names else "")
+            + ": lower the learning rate or check the features."
+        )
+    return mean, time.perf_counter() - began
+
+
+def _validated(
+    model: Recommender,
+    validate: Callable[[Recommender], float],
+    state: _Progress,
+    best: dict[str, Tensor],
+    loss: float | None,
+    seconds: float,
+) -> dict[str, Tensor]:
+    """Validate, record it, and return the best weights so far."""
+    auc = validate(model.eval())
+    state.curve.append(_row(state, loss, auc, seconds))
+    if auc > state.best_auc:
+        state.best_auc, state.best_phase, state.best_epoch, state.stale = auc, state.phase + 1, state.epoch, 0
+        return {name: value.detach().clone() for name, value in model.state_dict().items()}
+    state.stale += 1
+    return best
+
+
+def _row(state: _Progress, loss: float | None, auc: float | None, seconds: float) -> dict[str, Any]:
+    return {"phase": state.phase + 1, "epoch": state.epoch, "loss": loss, "validation_auc": auc, "seconds": seconds}
+
+
+def _curve(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=["phase", "epoch", "loss", "validation_auc", "seconds"])
+    return frame.astype({"loss": float, "validation_auc": float})
+
+
+def _optimiser(
+    parameters: list[nn.Parameter], settings: TrainSettings
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler | None]:
+    rate = settings.learning_rate
+    optimiser: torch.optim.Optimizer
+    if settings.optimiser == "adam":
+        optimiser = torch.optim.Adam(parameters, lr=rate, eps=settings.epsilon, fused=True)
+    elif settings.optimiser == "adagrad":
+        optimiser = torch.optim.Adagrad(parameters, lr=rate, eps=settings.epsilon)
+    elif settings.optimiser == "sgd":
+        optimiser = torch.optim.SGD(parameters, lr=rate)
+    else:
+        raise InputError(f"the optimiser is 'adam', 'adagrad' or 'sgd', not {settings.optimiser!r}.")
+    if settings.schedule == "constant":
+        return optimiser, None
+    if settings.schedule == "linear":
+        return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda epoch: _decay(epoch, settings))
+    raise InputError(f"the schedule is 'constant' or 'linear', not {settings.schedule!r}.")
+
+
+def _decay(epoch: int, settings: TrainSettings) -> float:
+    return max(1e-4, 1 - epoch / settings.epochs)
+
+
+def _set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+
+
+def _optimiser_state(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's tensors by name; its numbers are in the settings."""
+    state = optimiser.state_dict()["state"]
+    return {
+        f"{index}.{name}": value
+        for index, entry in state.items()
+        for name, value in entry.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def _random_state(device: torch.device) -> Tensor:
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def _set_random_state(device: torch.device, state: Tensor) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
+
+
+@contextmanager
+def _reproducible(device: torch.device, seed: int) -> Iterator[None]:
+    """Seed the global random stream and, on the CPU, ask for deterministic kernels; leave both as they were."""
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        try:
+            if device.type == "cpu":
+                torch.use_deterministic_algorithms(True)
+                torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+            yield
+        finally:
+            torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+            torch.use_deterministic_algorithms(deterministic)

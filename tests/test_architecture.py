@@ -1,0 +1,83 @@
+"""Data flows one way: no module imports one that comes after it."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+ORDER = [
+    ["errors"],
+    ["files"],
+    ["data"],
+    ["features"],
+    ["models"],
+    ["evaluation", "training"],
+    ["runs"],
+    ["report"],
+    ["notebooks"],
+    ["matrix"],
+    ["cli"],
+]
+RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
+
+
+def imported_rooms(path: Path) -> set[str]:
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module] if node.module != "imgrec_lib" else [f"imgrec_lib.{a.name}" for a in node.names]
+        elif isinstance(node, ast.Import):
+            names = [a.name for a in node.names]
+        rooms |= {name.split(".")[1] for name in names if name.startswith("imgrec_lib.")}
+    return rooms
+
+
+def test_no_module_imports_downstream() -> None:
+    package = ROOT / "imgrec_lib"
+    seen = set()
+    for path in package.rglob("*.py"):
+        room = path.relative_to(package).parts[0].removesuffix(".py")
+        if room == "__init__":
+            continue
+        seen.add(room)
+        for other in imported_rooms(path) - {room}:
+            assert RANK[other] < RANK[room], f"{path.relative_to(ROOT)} imports {other}, which comes after {room}"
+    assert seen == RANK.keys()
+
+
+def test_every_module_has_a_docstring() -> None:
+    for path in (ROOT / "imgrec_lib").rglob("*.py"):
+        assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
+
+
+def test_environment_yml_installs_what_pyproject_declares() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    conda = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
+    (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    assert environment["channels"] == ["conda-forge"]
+    assert f"python{project['requires-python']}" in conda and "pip" in conda
+    (editable,) = [entry for entry in pip if entry.startswith("-e .")]
+    extras = editable.removeprefix("-e .[").removesuffix("]").split(",")
+    assert set(extras) <= project["optional-dependencies"].keys()
+    assert "-c constraints.txt" in pip
+
+
+def test_constraints_pin_every_dependency_within_its_bounds() -> None:
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            name, pinned = line.split("==")
+            pins[canonicalize_name(name)] = pinned
+    for text in project["dependencies"] + project["optional-dependencies"]["test"]:
+        requirement = Requirement(text)
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), text

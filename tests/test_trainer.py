@@ -1,0 +1,200 @@
+"""The trainer: what it minimises, when it stops, what it restores, and that it resumes to the same result."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from imgrec_lib.data.dataset import Interactions, TrainingData
+from imgrec_lib.data.sampler import Sampler
+from imgrec_lib.errors import InputError
+from imgrec_lib.models import build_model
+from imgrec_lib.models.base import Recommender, TrainSettings
+from imgrec_lib.training import fit, read_checkpoint, write_checkpoint
+
+
+@pytest.fixture
+def data() -> TrainingData:
+    rng = np.random.default_rng(5)
+    users, items = np.nonzero(rng.random((40, 30)) < 0.2)
+    features = rng.random((30, 8), dtype=np.float32)
+    return TrainingData(Interactions.from_pairs(users, items, 40, 30), features=features)
+
+
+def scripted(values: list[float]):
+    """A validation function that returns the given values one after the other, and keeps what it was asked."""
+    calls: list[dict[str, torch.Tensor]] = []
+
+    def validate(model: Recommender) -> float:
+        calls.append({name: value.clone() for name, value in model.state_dict().items()})
+        return values[min(len(calls), len(values)) - 1]
+
+    validate.calls = calls
+    return validate
+
+
+def test_one_epoch_equals_a_loop_written_by_hand(data: TrainingData) -> None:
+    model = build_model("bpr-mf", data, seed=1, batch_size=16, epochs=1, learning_rate=0.01)
+    reference = build_model("bpr-mf", data, seed=1)
+    fit(model, data, scripted([0.1, 0.2]), seed=7, progress=False)
+    optimiser = torch.optim.Adam(reference.parameters(), lr=0.01, eps=1e-8)
+    sampler = Sampler(data, 7)
+    for _ in range(len(data.interactions) // 16):
+        batch = sampler.triples(16, 1, "user")
+        optimiser.zero_grad()
+        reference.loss(batch).backward()
+        optimiser.step()
+    for name, value in reference.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_patience_counts_validations_and_the_best_weights_return(data: TrainingData) -> None:
+    model = build_model("bpr-mf", data, patience=2, epochs=50, batch_size=32)
+    validate = scripted([0.5, 0.6, 0.8, 0.7, 0.75, 0.9])
+    result = fit(model, data, validate, progress=False)
+    assert list(result.curve["validation_auc"]) == [0.5, 0.6, 0.8, 0.7, 0.75]
+    assert (result.best_auc, result.best_phase, result.best_epoch) == (0.8, 1, 2)
+    for name, value in validate.calls[2].items():
+        assert torch.equal(model.state_dict()[name], value)
+    assert not model.training
+
+
+def test_without_patience_all_epochs_run(data: TrainingData) -> None:
+    model = build_model("bpr-mf", data, patience=0, epochs=6, evaluate_every=4)
+    result = fit(model, data, scripted([0.9, 0.1]), progress=False)
+    assert list(result.curve["epoch"]) == list(range(7))
+    assert list(result.curve["validation_auc"].notna()) == [True, False, False, False, True, False, True]
+    assert result.best_epoch == 0
+
+
+def test_a_second_phase_starts_from_the_best_weights_of_the_first(data: TrainingData) -> None:
+    model = build_model("bpr-mf", data, epochs=3, patience=0, batch_size=32)
+    model.phases = (model.phases[0], replace(model.phases[0], learning_rate=1e-4, epochs=2))
+    validate = scripted([0.1, 0.9, 0.2, 0.3, 0.9, 0.95, 0.5])
+    result = fit(model, data, validate, progress=False)
+    assert list(result.curve["phase"]) == [1, 1, 1, 1, 2, 2, 2]
+    for name, value in validate.calls[1].items():
+        assert torch.equal(validate.calls[4][name], value)
+    assert (result.best_phase, result.best_epoch) == (2, 1)
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 5])
+@pytest.mark.parametrize("optimiser, schedule", [("adam", "constant"), ("adagrad", "constant"), ("sgd", "linear")])
+def test_a_stopped_training_resumes_to_the_same_result(
+    data: TrainingData, tmp_path, stop_after: int, optimiser: str, schedule: str
+) -> None:
+    values = [0.3, 0.4, 0.5, 0.45, 0.6, 0.55, 0.5]
+
+    def build() -> Recommender:
+        model = build_model("imgrec-ft", data, factors=4, units=5, epochs=4, patience=3, batch_size=16)
+        first = replace(model.phases[0], optimiser=optimiser, schedule=schedule)
+        model.phases = (first, replace(first, epochs=2))
+        return model
+
+    undisturbed = build()
+    expected = fit(undisturbed, data, scripted(values), seed=3, progress=False)
+
+    checkpoint, calls = tmp_path / "training.safetensors", 0
+
+    def validate(model: Recommender) -> float:
+        nonlocal calls
+        calls += 1
+        if calls == stop_after + 2 and not resumed:
+            calls -= 1
+            raise Interrupted
+        return values[min(calls, len(values)) - 1]
+
+    resumed = False
+    options = {"seed": 3, "checkpoint": checkpoint, "identity": "x", "save_every": 0.0, "progress": False}
+    with pytest.raises(Interrupted):
+        fit(build(), data, validate, **options)
+    assert checkpoint.exists()
+    # The validations that came after the last save happen again.
+    calls = len(read_checkpoint(checkpoint).progress["curve"])
+    resumed = True
+    model = build()
+    result = fit(model, data, validate, **options)
+    for name, value in undisturbed.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+    columns = ["phase", "epoch", "loss", "validation_auc"]
+    pd.testing.assert_frame_equal(result.curve[columns], expected.curve[columns])
+    assert not checkpoint.exists()
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(data: TrainingData) -> None:
+    def weights(seed: int) -> torch.Tensor:
+        model = build_model("imgrec-ft", data, epochs=2, patience=0, batch_size=16)
+        fit(model, data, scripted([0.1, 0.2, 0.3]), seed=seed, progress=False)
+        return model.item_table.detach()
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+def test_the_users_random_stream_and_settings_are_left_alone(data: TrainingData) -> None:
+    torch.manual_seed(11)
+    expected = torch.rand(3)
+    torch.manual_seed(11)
+    fit(build_model("bpr-mf", data, epochs=1), data, scripted([0.5]), progress=False)
+    assert torch.equal(torch.rand(3), expected)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_loss_that_is_not_finite_names_batch_and_parameter(data: TrainingData) -> None:
+    model = build_model("bpr-mf", data, epochs=3, batch_size=16)
+    with torch.no_grad():
+        model.item_bias[:] = float("nan")
+    with pytest.raises(InputError, match=r"epoch 1, batch 1 .*'(users|items|item_bias)'.*learning rate"):
+        fit(model, data, scripted([0.5]), progress=False)
+
+
+def test_a_gradient_is_clipped_to_its_global_norm(data: TrainingData) -> None:
+    model = build_model("bpr-mf", data, epochs=1, patience=0, initial_scale=5.0)
+    model.phases = (TrainSettings(optimiser="sgd", learning_rate=1.0, epochs=1, batch_size=10_000, gradient_clip=1e-3),)
+    before = torch.cat([p.detach().clone().flatten() for p in model.parameters()])
+    fit(model, data, scripted([0.1, 0.2]), progress=False)
+    after = torch.cat([p.detach().flatten() for p in model.parameters()])
+    assert (after - before).norm().item() == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_linear_decay_is_by_epoch(data: TrainingData, monkeypatch) -> None:
+    model = build_model("bpr-mf", data, epochs=1)
+    model.phases = (TrainSettings(optimiser="sgd", learning_rate=0.5, epochs=4, patience=0, schedule="linear"),)
+    rates, step = [], torch.optim.SGD.step
+
+    def recorded(self, *args, **kwargs):
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", recorded)
+    fit(model, data, scripted([0.1]), progress=False)
+    assert rates == pytest.approx([0.5, 0.375, 0.25, 0.125])
+
+
+def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(data: TrainingData, tmp_path) -> None:
+    path = tmp_path / "c.safetensors"
+    write_checkpoint(path, {"model": {"w": torch.ones(2)}}, {"epoch": 3}, "bpr-mf on a")
+    assert read_checkpoint(path, "bpr-mf on a").progress == {"epoch": 3}
+    with pytest.raises(InputError, match="is of 'bpr-mf on a', not of 'bpr-mf on b'"):
+        read_checkpoint(path, "bpr-mf on b")
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(InputError, match="no readable checkpoint"):
+        read_checkpoint(path)
+    with pytest.raises(InputError, match="there is no checkpoint"):
+        read_checkpoint(tmp_path / "none")
+
+
+@pytest.mark.parametrize("field, value", [("optimiser", "adamw"), ("schedule", "cosine"), ("positives_by", "item")])
+def test_unknown_settings_get_a_sentence(data: TrainingData, field: str, value: str) -> None:
+    model = build_model("bpr-mf", data, epochs=1)
+    model.phases = (replace(model.phases[0], **{field: value}),)
+    with pytest.raises(InputError, match=value):
+        fit(model, data, scripted([0.5]), progress=False)
