@@ -1,0 +1,25 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from imgrec_lib.data.dataset import Dataset
+from imgrec_lib.data.wardrobe import load_wardrobe
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests neither read nor write the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IMGREC_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def small_wardrobe(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """150 users, 120 items, pictures of 32 pixels. Shared: do not change it."""
+    cache = tmp_path_factory.mktemp("wardrobe")
+    return load_wardrobe(n_users=150, n_items=120, image_size=32, cache=cache, progress=False)
