@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from torch import Tensor
+from toy import N_ITEMS, N_USERS, START, exact_auc, planted_dataset, toy_data
 
 from imgrec_lib.data.dataset import HeldOut, Interactions, TrainingData
 from imgrec_lib.data.images import ImageStore
@@ -18,7 +19,6 @@ from imgrec_lib.data.sampler import Sampler
 from imgrec_lib.errors import InputError
 from imgrec_lib.models import build_model, check_needs, list_models, model_card, resolve_profile
 from imgrec_lib.models.base import ModelCard, Recommender, TrainSettings
-from toy import N_ITEMS, N_USERS, START, exact_auc, planted_dataset, toy_data
 
 CARDS = list_models()
 TRAINED = [name for name, card in CARDS.items() if card.profiles["default"].phases]

@@ -26,8 +26,8 @@ class WARP(Recommender):
       et al. 2011). A reconstruction: the projection's radius and the learning rate are not known to us, nor is the
       implementation behind the published fashion results.
 
-    The penalty is l2 * 1/2 (|v_u|^2 + |w_i|^2 + |w_j|^2) + l2_bias * 1/2 (b_i^2 + b_j^2) of the triples that violate
-    the margin, divided by B like the loss.
+    The penalty is l2 * 1/2 (|v_u|^2 + |w_i|^2 + |w_j|^2) + l2_bias * 1/2 (b_i^2 + b_j^2) of the triples that have a
+    violator and a weight above 0, divided by B like the loss.
 
     Args:
         data: the training data.
