@@ -263,7 +263,9 @@ def read_items(
         table[Columns.NAME] = raw[name].astype(object).where(raw[name].notna(), "").astype(str)
     for column in raw.columns:
         if column not in (item, category, name, image):
-            table[str(column)] = raw[column].astype(object).where(raw[column].notna(), "").astype(str)
+            # Another column may bear the name of one that was chosen, such as `category`.
+            attribute = f"{column}_attribute" if column in table else str(column)
+            table[attribute] = raw[column].astype(object).where(raw[column].notna(), "").astype(str)
     if image is None:
         return table, None
     named = raw[image].notna()

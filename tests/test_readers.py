@@ -1,0 +1,394 @@
+"""The registry, and the readers of H&M's layout and of a user's own tables."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from imgrec_lib.data import list_datasets, load_dataset
+from imgrec_lib.data.dataset import Dataset
+from imgrec_lib.data.images import decode
+from imgrec_lib.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMGREC_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def load(name: str, root: Path | None, **options: Any) -> Dataset:
+    return load_dataset(name, root, **{"image_size": 8, "progress": False, "min_interactions": 3, **options})
+
+
+def owned(dataset: Dataset) -> dict[str, set[str]]:
+    """Ids of all items of each user, by the user's id."""
+    items = dataset.items["item"].to_numpy()
+    held_out = np.stack([dataset.validation.items, dataset.test.items], axis=1)
+    return {
+        str(user): {items[i] for i in [*dataset.train.of(u), *held_out[u][held_out[u] >= 0]]}
+        for u, user in enumerate(dataset.user_ids)
+    }
+
+
+# The registry
+
+
+def test_registry_lists_the_four_readers() -> None:
+    cards = list_datasets()
+    assert list(cards) == ["wardrobe", "hm", "dvbpr", "table"]
+    assert all(card.name == name and card.title for name, card in cards.items())
+    assert cards["wardrobe"].root == "" and all(cards[name].root for name in ("hm", "dvbpr", "table"))
+    assert cards["hm"].options["min_interactions"] == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "root", "options", "message"),
+    [
+        ("hmm", None, {}, "unknown dataset 'hmm': did you mean 'hm'"),
+        ("hm", ".", {"splitt": "time"}, "unknown option of dataset hm 'splitt': did you mean 'split'"),
+        ("hm", None, {}, r"dataset 'hm' needs a root: the folder with transactions_train.csv"),
+        ("dvbpr", None, {}, r"needs a root: the published \.npy file"),
+        ("table", None, {}, r"needs a root: the folder with interactions\.csv"),
+    ],
+)  # fmt: skip
+def test_registry_sentences(name: str, root: str | None, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_dataset(name, root, **options)
+
+
+# H&M
+
+
+@pytest.fixture
+def hm(tmp_path: Path) -> Path:
+    articles = [f"01{i:08}" for i in range(6)]
+    text = {
+        name: [f"{name} {i % 2}" for i in range(6)]
+        for name in [
+            "prod_name",
+            "product_type_name",
+            "product_group_name",
+            "graphical_appearance_name",
+            "colour_group_name",
+            "perceived_colour_master_name",
+            "index_name",
+            "section_name",
+            "garment_group_name",
+            "detail_desc",
+        ]
+    }
+    pd.DataFrame({"article_id": articles, "product_code": 1, **text}).to_csv(tmp_path / "articles.csv", index=False)
+    purchases = [
+        ("2020-09-17", "ann", 0), ("2020-09-16", "ann", 1), ("2020-09-18", "ann", 2), ("2020-09-18", "ann", 2),
+        ("2020-09-16", "bob", 1), ("2020-09-17", "bob", 2), ("2020-09-19", "bob", 3), ("2020-09-20", "bob", 5),
+        ("2020-09-16", "eve", 0), ("2020-09-16", "eve", 1), ("2020-09-16", "eve", 5),
+    ]  # fmt: skip
+    pd.DataFrame(
+        [(day, customer, articles[i], 0.01, 2) for day, customer, i in purchases],
+        columns=["t_dat", "customer_id", "article_id", "price", "sales_channel_id"],
+    ).to_csv(tmp_path / "transactions_train.csv", index=False)
+    folder = tmp_path / "images" / "010"
+    folder.mkdir(parents=True)
+    for i in range(5):  # article 5 has no photograph
+        Image.new("RGB", (6, 9), (40 * i, 0, 0)).save(folder / f"{articles[i]}.jpg")
+    return tmp_path
+
+
+def test_hm(hm: Path) -> None:
+    dataset = load("hm", hm, split="time")
+    a = [f"01{i:08}" for i in range(6)]
+    assert owned(dataset) == {"ann": {a[0], a[1], a[2]}, "bob": {a[1], a[2], a[3]}}
+    assert dataset.items.item.tolist() == a[:4]  # 4 is never bought, 5 has no photograph
+    assert dataset.items.category.tolist() == ["product_type_name 0", "product_type_name 1"] * 2
+    assert dataset.items.name[1] == "prod_name 1"
+    assert "product_group_name" in dataset.attribute_columns and "product_type_name" not in dataset.attribute_columns
+    assert dataset.test.items.tolist() == [2, 3] and dataset.validation.items.tolist() == [0, 2]
+    day = pd.Timestamp("2020-09-16", tz="UTC").timestamp()
+    assert dataset.train.times.tolist() == [day, day] and dataset.test.times.tolist() == [
+        day + 2 * 86400,
+        day + 3 * 86400,
+    ]
+    assert dataset.images.present.all()
+    for i in range(4):
+        photograph = hm / "images" / "010" / f"{a[i]}.jpg"
+        np.testing.assert_array_equal(dataset.images.pixels[i], decode(photograph, 8))
+
+
+def test_hm_options(hm: Path) -> None:
+    with pytest.warns(UserWarning, match="1 of 5 items have no usable picture"):
+        dataset = load("hm", hm, require_image=False, category_column="section_name")
+    assert set(owned(dataset)) == {"ann", "bob", "eve"} and dataset.items.category[0] == "section_name 0"
+    assert dataset.images.present.tolist() == [True, True, True, True, False]
+    assert load("hm", hm, keep_unused_items=True).n_items == 5
+    assert set(owned(load("hm", hm, until="2020-09-18"))) == {"ann"}
+    with pytest.raises(InputError, match="split is empty: no user has 3 different items"):
+        load("hm", hm, since="2020-09-18")
+    with pytest.raises(InputError, match=r"no purchases .* between the days"):
+        load("hm", hm, since="2021-01-01")
+    with pytest.raises(InputError, match="'next week' is not a day"):
+        load("hm", hm, since="next week")
+
+
+def test_hm_sentences(hm: Path, tmp_path: Path) -> None:
+    purchases = hm / "transactions_train.csv"
+    content = purchases.read_text()
+    for old, new, message in [
+        ("0100000003", "0199999999", "article 0199999999 is purchased .* has no row in articles.csv"),
+        ("2020-09-19", "19/09/2020", "transactions_train.csv cannot be read: .*19/09/2020"),
+        ("2020-09-19", "", "a row without t_dat|cannot be read"),
+        ("customer_id", "customer", "customer_id"),
+    ]:
+        purchases.write_text(content.replace(old, new))
+        with pytest.raises(InputError, match=message):
+            load("hm", hm)
+    purchases.unlink()
+    with pytest.raises(InputError, match=r"there is no file .*transactions_train.csv"):
+        load("hm", hm)
+    articles = pd.read_csv(hm / "articles.csv", dtype=str)
+    articles.drop(columns="section_name").to_csv(hm / "articles.csv", index=False)
+    with pytest.raises(InputError, match=r"unknown column of .*articles.csv 'section_name'"):
+        load("hm", hm)
+    for path in (hm / "images" / "010").iterdir():
+        path.unlink()
+    articles.to_csv(hm / "articles.csv", index=False)
+    with pytest.raises(InputError, match="there is no photograph in"):
+        load("hm", hm)
+
+
+@pytest.mark.skipif("IMGREC_HM_WEEK" not in os.environ, reason="IMGREC_HM_WEEK names no folder with H&M's real data")
+def test_hm_real_week() -> None:
+    dataset = load_dataset("hm", os.environ["IMGREC_HM_WEEK"], image_size=8, progress=False)
+    n_pairs = len(dataset.train) + 2 * dataset.n_users
+    assert (dataset.n_users, dataset.n_items, n_pairs) == (11_737, 8_709, 86_981)
+    assert dataset.images.present.all() and dataset.train.history_lengths.min() >= 3
+
+
+# A user's own catalogue
+
+ROWS = [("u1", "007"), ("u1", "b"), ("u1", "c"), ("u2", "007"), ("u2", "c"), ("u2", "d"), ("u3", "b")]
+TIMES = [1_600_000_000 + 86_400 * i for i in range(len(ROWS))]
+USERS = {"u1": {"007", "b", "c"}, "u2": {"007", "c", "d"}}
+
+
+def interactions(**columns: Any) -> pd.DataFrame:
+    return pd.DataFrame(ROWS, columns=["user", "item"]).assign(**columns)
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    interactions(timestamp=TIMES).to_csv(tmp_path / "interactions.csv", index=False)
+    pd.DataFrame(
+        {
+            "item": ["d", "c", "b", "007", "never bought"],
+            "category": ["hat", "shoe", "", "hat", "shoe"],
+            "name": ["D", "C", "B", "Bond", "N"],
+            "colour": ["red", "", "blue", "black", "red"],
+        }
+    ).to_csv(tmp_path / "items.csv", index=False)
+    (tmp_path / "images" / "deep").mkdir(parents=True)
+    Image.new("RGB", (5, 5), (10, 20, 30)).save(tmp_path / "images" / "007.png")
+    Image.new("RGB", (5, 5), (200, 20, 30)).save(tmp_path / "images" / "deep" / "b.JPG", "JPEG")
+    for name in ("c", "d", "never bought"):
+        Image.new("RGB", (5, 5)).save(tmp_path / "images" / f"{name}.webp")
+    return tmp_path
+
+
+def test_table(shop: Path) -> None:
+    dataset = load("table", shop, split="time")
+    assert dataset.name == "table" and owned(dataset) == USERS
+    assert dataset.items.item.tolist() == ["007", "b", "c", "d", "never bought"]
+    assert dataset.items.category.tolist() == ["hat", "unknown", "shoe", "hat", "shoe"]
+    assert dataset.items.name[0] == "Bond" and dataset.attribute_columns == ["colour"]
+    assert dataset.items.colour.tolist() == ["black", "blue", "", "red", "red"]
+    assert dataset.test.items.tolist() == [2, 3] and dataset.test.times.tolist() == [TIMES[2], TIMES[5]]
+    assert dataset.images.present.all()
+    np.testing.assert_array_equal(dataset.images.pixels[0, 0, 0], [10, 20, 30])
+    np.testing.assert_allclose(dataset.images.pixels[1, 4, 4], [200, 20, 30], atol=3)
+    assert load("table", shop, keep_unused_items=False).n_items == 4
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        ("reviewerID", "productId", "unixReviewTime"),
+        ("customer_id", "article_id", "t_dat"),
+        ("User ID", "ASIN", "Date"),
+    ],
+)
+def test_usual_column_names_are_recognised(shop: Path, columns: tuple[str, ...]) -> None:
+    interactions(timestamp=TIMES).set_axis(list(columns), axis=1).to_csv(shop / "interactions.csv", index=False)
+    dataset = load("table", shop)
+    assert owned(dataset) == USERS and dataset.train.times is not None
+
+
+def test_columns_can_be_named(shop: Path) -> None:
+    table = interactions(timestamp=TIMES).set_axis(["who", "what", "when"], axis=1)
+    table.to_csv(shop / "interactions.csv", index=False)
+    with pytest.raises(InputError, match=r"interactions.csv has no user column \(found: who, what, when\)"):
+        load("table", shop)
+    with pytest.raises(InputError, match="'wo': did you mean 'who'"):
+        load("table", shop, user_column="wo")
+    dataset = load("table", shop, user_column="who", item_column="what", time_column="when", category_column="colour")
+    assert owned(dataset) == USERS and dataset.train.times is not None
+    assert dataset.items.category.tolist() == ["black", "blue", "unknown", "red", "red"]
+    assert dataset.attribute_columns == ["category_attribute"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "semicolon", "parquet", "parquet of numbers"])
+def test_file_kinds(tmp_path: Path, suffix: str) -> None:
+    table = interactions(timestamp=TIMES)
+    users = USERS
+    if suffix == "parquet of numbers":
+        table["item"] = table["item"].map({"007": 7, "b": 11, "c": 12, "d": 13}).astype("float64")
+        users = {"u1": {"7", "11", "12"}, "u2": {"7", "12", "13"}}
+    if suffix.startswith("parquet"):
+        table.to_parquet(tmp_path / "interactions.parquet")
+    else:
+        separator = {"csv": ",", "tsv": "\t", "semicolon": ";"}[suffix]
+        name = "interactions.tsv" if suffix == "tsv" else "interactions.csv"
+        table.to_csv(tmp_path / name, sep=separator, index=False, encoding="utf-8-sig")
+    dataset = load("table", tmp_path)
+    assert owned(dataset) == users and dataset.images is None
+    assert set(dataset.train.times) | set(dataset.validation.times) | set(dataset.test.times) == set(TIMES[:6])
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        TIMES,
+        [t * 1000 for t in TIMES],
+        [float(t) for t in TIMES],
+        [pd.Timestamp(t, unit="s").isoformat() for t in TIMES],
+        [pd.Timestamp(t, unit="s", tz="UTC").tz_convert("Asia/Tokyo").isoformat() for t in TIMES],
+        [pd.Timestamp(t, unit="s").strftime("%Y-%m-%d") for t in TIMES],
+        pd.to_datetime(TIMES, unit="s"),
+    ],
+    ids=["seconds", "milliseconds", "floats", "iso", "zone", "day", "datetime"],
+)
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_times(tmp_path: Path, times: Any, suffix: str) -> None:
+    table = interactions(timestamp=times)
+    path = tmp_path / f"interactions.{suffix}"
+    table.to_csv(path, index=False) if suffix == "csv" else table.to_parquet(path)
+    dataset = load("table", tmp_path, split="time")
+    expected = [TIMES[0], TIMES[3]]
+    if isinstance(times[0], str) and len(times[0]) == 10:
+        expected = [t // 86_400 * 86_400 for t in expected]
+    assert dataset.train.times.tolist() == expected
+
+
+def test_given_split_of_imgrec(shop: Path) -> None:
+    parts = {"train": ROWS[:1] + ROWS[3:4] + ROWS[6:], "valid": ROWS[1:2] + ROWS[4:5], "test": ROWS[2:3] + ROWS[5:6]}
+    (shop / "interactions.csv").unlink()
+    for name, rows in parts.items():
+        pd.DataFrame(rows, columns=["reviewerID", "productId"]).to_csv(shop / f"{name}.csv", index=False)
+    dataset = load("table", shop)
+    assert dataset.user_ids.tolist() == ["u1", "u2", "u3"]
+    assert dataset.train.items.tolist() == [0, 0, 1] and dataset.split == {"kind": "given"}
+    assert dataset.validation.items.tolist() == [1, 2, -1] and dataset.test.items.tolist() == [2, 3, -1]
+    assert load("table", shop, keep_unused_items=False).n_items == 4
+    paths = {"train": shop / "train.csv", "validation": shop / "valid.csv", "test": shop / "test.csv"}
+    assert load("table", None, **paths).validation.items.tolist() == [1, 2, -1]
+    (shop / "valid.csv").unlink()
+    with pytest.raises(InputError, match="split is incomplete: there is no validation file"):
+        load("table", shop)
+    pd.DataFrame(columns=["reviewerID", "productId"]).to_csv(shop / "valid.csv", index=False)
+    with pytest.raises(InputError, match=r"valid\.csv is empty"):
+        load("table", shop)
+
+
+def test_image_column(shop: Path) -> None:
+    items = pd.read_csv(shop / "items.csv", dtype=str)
+    items["image"] = ["d.webp", "c.webp", r"deep\b.JPG", "007.png", None]
+    items.to_csv(shop / "items.csv", index=False)
+    with pytest.warns(UserWarning, match="1 of 5 items have no usable picture"):
+        dataset = load("table", shop)
+    assert dataset.images.present.tolist() == [True, True, True, True, False]
+    assert dataset.attribute_columns == ["colour"]
+    np.testing.assert_allclose(dataset.images.pixels[1, 4, 4], [200, 20, 30], atol=3)
+    for path in ("../interactions.csv", "deep/../../x.png", r"..\x.png", "/etc/passwd", r"C:\x.png", r"\\host\x.png"):
+        items.loc[0, "image"] = path
+        items.to_csv(shop / "items.csv", index=False)
+        with pytest.raises(InputError, match="of item 'd' lies outside the image folder"):
+            load("table", shop)
+    items["image"] = "elsewhere.png"
+    items.to_csv(shop / "items.csv", index=False)
+    with pytest.raises(InputError, match="no picture named in the item table is in"):
+        load("table", shop)
+    with pytest.raises(InputError, match="there is no image folder"):
+        load("table", shop, images=shop / "nowhere")
+
+
+def test_images_that_do_not_match(shop: Path) -> None:
+    (shop / "images" / "deep" / "b.png").write_bytes(b"")
+    with pytest.raises(InputError, match="named after item 'b': keep one"):
+        load("table", shop)
+    (shop / "other").mkdir()
+    with pytest.raises(InputError, match="there are no pictures at all, while the first item is '007'"):
+        load("table", shop, images=shop / "other")
+    Image.new("RGB", (2, 2)).save(shop / "other" / "IMG_1.png")
+    with pytest.raises(InputError, match=r"no picture .* is named after an item \('IMG_1.png', for example"):
+        load("table", shop, images=shop / "other")
+    Image.new("RGB", (2, 2)).save(shop / "other" / "c.png")
+    (shop / "other" / "d.png").write_bytes(b"no picture")
+    with pytest.warns(UserWarning, match="4 of 5 items have no usable picture"):
+        dataset = load("table", shop, images=shop / "other")
+    assert {item for item, _ in dataset.images.problems} == {"007", "b", "d", "never bought"}
+    assert "broken" in dict(dataset.images.problems)["d"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty: it needs a header"),
+        ("user,item\n", "is empty: it has no rows"),
+        ("user,thing\na,b\n", r"no item column \(found: user, thing\)"),
+        ("user,item\na,\n", "no 'item' in row 1"),
+        ("user,item\na,b\n,b\n", "no 'user' in row 2"),
+        ("user,item,time\na,b,1\na,c,soon\n", "'soon' as 'time' in row 2"),
+        ("user,item,time\na,b,1\na,c,\n", "nan as 'time' in row 2"),
+        ("user,item,time\na,b,2020-01-01\na,c,2020-13-01\n", "'2020-13-01' as 'time' in row 2"),
+        ("user,item,time\na,b,1\na,c,inf\n", "'inf' as 'time' in row 2"),
+        ("user,item\na,b\na,b,c,d,e\n", "cannot be read"),
+        ("user,item\na,b\na,c\n", "no user has 3 different items"),
+    ],
+)
+def test_bad_interactions_get_a_sentence(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "interactions.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        load("table", tmp_path)
+
+
+def test_other_bad_input_gets_a_sentence(shop: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="user u3 has 1 different items, too few"):
+        load("table", shop, min_interactions=None)
+    with pytest.raises(InputError, match="no user has 4 different items"):
+        load("table", shop, min_interactions=4)
+    with pytest.raises(InputError, match="there is no folder"):
+        load("table", shop / "nowhere")
+    with pytest.raises(InputError, match="there are no interactions in"):
+        load("table", shop / "images")
+    with pytest.raises(InputError, match=r"there is no file .*gone\.csv"):
+        load("table", shop, interactions=shop / "gone.csv")
+    with pytest.raises(InputError, match=r"neither \.csv nor"):
+        load("table", shop, interactions=shop / "images" / "007.png")
+    (shop / "bad.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(InputError, match=r"bad\.parquet cannot be read"):
+        load("table", shop, interactions=shop / "bad.parquet")
+    (shop / "latin.csv").write_bytes("user,item\nJos\xe9,b\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"latin\.csv is not UTF-8"):
+        load("table", shop, interactions=shop / "latin.csv")
+
+    items = pd.read_csv(shop / "items.csv", dtype=str)
+    items.iloc[[0, 1, 2, 3, 1]].to_csv(shop / "items.csv", index=False)
+    with pytest.raises(InputError, match=r"items\.csv lists item 'c' twice \(again in row 5\)"):
+        load("table", shop)
+    items.iloc[[0, 1]].to_csv(shop / "items.csv", index=False)
+    with pytest.raises(InputError, match=r"2 items in .* have no row in .*items.csv: '007', 'b' \(first in row 1\)"):
+        load("table", shop)
