@@ -55,7 +55,7 @@ class DeepStyle(Recommender):
         c_positive = self.categories[self.category[batch.positives]]
         c_negative = self.categories[self.category[batch.negatives]]
         # E f is linear in f, so the pair's difference is projected instead of both its sides.
-        visual = self.features.difference(batch.positives, batch.negatives) @ self.projection
+        visual = self.features.project(self.features.difference(batch.positives, batch.negatives), self.projection)
         s_positive = (user * (positive - c_positive)).sum(1)
         s_negative = torch.einsum("bk,bnk->bn", user, negative - c_negative - visual)
         loss = (
@@ -69,8 +69,8 @@ class DeepStyle(Recommender):
 
     @torch.no_grad()
     def scorer(self, times: Tensor | None = None) -> InnerProduct:
-        items = self.features.project(self.projection) - self.categories[self.category] + self.items
-        return InnerProduct(self.users.detach(), items)
+        looks = self.features.project(self.features.values, self.projection)
+        return InnerProduct(self.users.detach(), looks - self.categories[self.category] + self.items)
 
 
 CARD = ModelCard(

@@ -45,11 +45,14 @@ class FMVisual(FactorisationMachine):
 
     def item_side(self, items: Tensor) -> tuple[Tensor, Tensor]:
         vector, weight = super().item_side(items)
-        feature = self.features(items)
-        projected = feature @ self.feature_vectors
-        own = feature.square() @ self.feature_vectors.square().sum(1)
+        rows = self.features(items)
+        # V^T f_i and <w_f, f_i> in one product; the squares carry the features' divisor twice.
+        linear = torch.cat([self.feature_vectors, self.feature_weight.unsqueeze(1)], 1)
+        projected, weighted = self.features.project(rows, linear).split([vector.shape[-1], 1], -1)
+        norms = self.feature_vectors.square().sum(1, keepdim=True) / self.features.scale
+        own = self.features.project(rows.square(), norms).squeeze(-1)
         pairs = (vector * projected).sum(-1) + 0.5 * (projected.square().sum(-1) - own)
-        return vector + projected, weight + feature @ self.feature_weight + pairs
+        return vector + projected, weight + weighted.squeeze(-1) + pairs
 
     def shared_penalty(self) -> Tensor | None:
         if not self.l2_visual:

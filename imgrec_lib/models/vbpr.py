@@ -64,8 +64,8 @@ class VBPR(Recommender):
         positive, negative = self.items[batch.positives], self.items[batch.negatives]
         b_positive, b_negative = self.item_bias[batch.positives], self.item_bias[batch.negatives]
         # The visual terms are linear in f, so the pair's difference is projected instead of both its sides.
-        difference = self.features.difference(batch.positives, batch.negatives)
-        visual = torch.einsum("bk,bnk->bn", taste, difference @ self.projection) + difference @ self.visual_bias
+        difference = self.project(self.features.difference(batch.positives, batch.negatives))
+        visual = torch.einsum("bk,bnk->bn", taste, difference[..., :-1]) + difference[..., -1]
         s_positive = (user * positive).sum(1) + b_positive
         s_negative = torch.einsum("bk,bnk->bn", user, negative) + b_negative - visual
         loss = (
@@ -78,12 +78,17 @@ class VBPR(Recommender):
             loss = loss + self.l2_visual * 0.5 * (self.projection.square().sum() + self.visual_bias.square().sum())
         return loss
 
+    def project(self, rows: Tensor) -> Tensor:
+        """[E f, <b', f>] in one product: (..., n_features) rows of the features -> (..., K2 + 1)."""
+        return self.features.project(rows, torch.cat([self.projection, self.visual_bias.unsqueeze(1)], 1))
+
     @torch.no_grad()
     def scorer(self, times: Tensor | None = None) -> InnerProduct:
+        visual = self.project(self.features.values)
         return InnerProduct.with_item_offset(
             torch.cat([self.users, self.visual_users], 1),
-            torch.cat([self.items, self.features.project(self.projection)], 1),
-            self.item_bias + self.features.project(self.visual_bias),
+            torch.cat([self.items, visual[:, :-1]], 1),
+            self.item_bias + visual[:, -1],
         )
 
 
