@@ -392,3 +392,14 @@ def test_other_bad_input_gets_a_sentence(shop: Path, tmp_path: Path) -> None:
     items.iloc[[0, 1]].to_csv(shop / "items.csv", index=False)
     with pytest.raises(InputError, match=r"2 items in .* have no row in .*items.csv: '007', 'b' \(first in row 1\)"):
         load("table", shop)
+
+
+def test_picture_settings_reach_the_store(shop: Path) -> None:
+    Image.fromarray(np.arange(12 * 6 * 3, dtype=np.uint8).reshape(12, 6, 3)).save(shop / "images" / "007.png")
+    stores = [
+        load("table", shop, image_fit=f, image_resample=r).images
+        for f in ("squash", "pad")
+        for r in ("bicubic", "nearest")
+    ]
+    assert len({store.fingerprint for store in stores}) == 4
+    np.testing.assert_array_equal(stores[3].pixels[0], decode(shop / "images" / "007.png", 8, "pad", "nearest"))

@@ -52,6 +52,8 @@ def load_dvbpr(
     *,
     name: str | None = None,
     image_size: int = 224,
+    image_fit: str = "squash",
+    image_resample: str = "bicubic",
     cache: str | Path | None = None,
     progress: bool = True,
 ) -> Dataset:
@@ -65,6 +67,8 @@ def load_dvbpr(
         root: the `.npy` file.
         name: what to call the dataset; by default the file's name.
         image_size: height and width of the stored pictures, in pixels.
+        image_fit: "squash" changes the aspect ratio (the papers' choice), "pad" adds white, "crop" keeps the centre.
+        image_resample: "bicubic", "bilinear" or "nearest" (DVBPR's, by Pillow's default of its time).
         cache: where the image store is kept; by default `default_cache()`.
         progress: whether to show progress bars.
 
@@ -103,8 +107,10 @@ def load_dvbpr(
         name,
         [_picture(record.get("imgs")) for record in records],
         items[Columns.ITEM].tolist(),
-        None if cache is None else Path(cache),
+        cache,
         size=image_size,
+        fit=image_fit,
+        resample=image_resample,
         progress=progress,
     )
     return dataset.with_images(images)

@@ -42,6 +42,8 @@ def load_hm(
     require_image: bool = True,
     keep_unused_items: bool = False,
     image_size: int = 224,
+    image_fit: str = "squash",
+    image_resample: str = "bicubic",
     cache: str | Path | None = None,
     progress: bool = True,
 ) -> Dataset:
@@ -59,6 +61,8 @@ def load_hm(
         require_image: whether articles without a photograph, and their purchases, are left out.
         keep_unused_items: whether articles that no remaining customer bought stay in the catalogue.
         image_size: height and width of the stored pictures, in pixels.
+        image_fit: "squash" changes the aspect ratio (the papers' choice), "pad" adds white, "crop" keeps the centre.
+        image_resample: "bicubic", "bilinear" or "nearest" (DVBPR's, by Pillow's default of its time).
         cache: where the image store is kept; by default `default_cache()`.
         progress: whether to show progress bars.
 
@@ -101,8 +105,10 @@ def load_hm(
         "hm",
         [photographs.get(item) for item in kept],
         kept,
-        None if cache is None else Path(cache),
+        cache,
         size=image_size,
+        fit=image_fit,
+        resample=image_resample,
         progress=progress,
     )
     return dataset.with_images(images)

@@ -196,21 +196,32 @@ def cached_images(
     name: str,
     sources: Sequence[Source],
     ids: Sequence[str],
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     *,
     size: int = 224,
+    fit: str = "squash",
+    resample: str = "bicubic",
     progress: bool = True,
 ) -> ImageStore:
-    """`prepare_images` in a folder of the cache whose name tells datasets, catalogues and sizes apart.
+    """`prepare_images` in a folder of the cache whose name tells datasets, catalogues and settings apart.
 
     Args:
         name: the dataset's name.
-        sources, ids, size, progress: see `prepare_images`.
         cache: the cache folder; by default `default_cache()`.
+        sources, ids, size, fit, resample, progress: see `prepare_images`.
     """
     source_key = _source_key(sources)
-    folder = Path(cache or default_cache()) / "images" / f"{name}-{size}-{fingerprint(source_key, list(ids))}"
-    return prepare_images(sources, ids, folder, size=size, progress=progress, source_key=source_key)
+    digits = fingerprint(source_key, list(ids), fit, resample)
+    return prepare_images(
+        sources,
+        ids,
+        Path(cache or default_cache()) / "images" / f"{name}-{size}-{digits}",
+        size=size,
+        fit=fit,
+        resample=resample,
+        progress=progress,
+        source_key=source_key,
+    )
 
 
 def open_images(folder: Path) -> ImageStore:

@@ -46,6 +46,8 @@ def load_table(
     split: str = "random",
     seed: int = 0,
     image_size: int = 224,
+    image_fit: str = "squash",
+    image_resample: str = "bicubic",
     cache: str | Path | None = None,
     progress: bool = True,
     name: str = "table",
@@ -75,6 +77,8 @@ def load_table(
         split: "random" or "time".
         seed: seeds the split.
         image_size: height and width of the stored pictures, in pixels.
+        image_fit: "squash" changes the aspect ratio (the papers' choice), "pad" adds white, "crop" keeps the centre.
+        image_resample: "bicubic", "bilinear" or "nearest" (DVBPR's, by Pillow's default of its time).
         cache: where the image store is kept; by default `default_cache()`.
         progress: whether to show progress bars.
         name: what to call the dataset.
@@ -137,7 +141,9 @@ def load_table(
     ids = dataset.items[Columns.ITEM].tolist()
     sources = _matched(image_folder, ids) if paths is None else _named(image_folder, ids, paths)
     return dataset.with_images(
-        cached_images(name, sources, ids, None if cache is None else Path(cache), size=image_size, progress=progress)
+        cached_images(
+            name, sources, ids, cache, size=image_size, fit=image_fit, resample=image_resample, progress=progress
+        )
     )
 
 
