@@ -58,9 +58,9 @@ SUMMER = ("vest", "camisole", "shorts", "hot pants", "mini skirt", "sandals", "m
 WINTER = ("jumper", "hoodie", "jacket", "roll-neck jumper", "cardigan", "Chelsea boots", "lace-up boots")
 
 # How much each kind of property matters: standard deviations of its part of the logit.
-TASTE = {"audience": 0.9, "category": 0.6, "cut": 0.7, "colour": 0.7, "tone": 0.9, "pattern": 0.6, "hidden": 0.8}
-GROUPS = 6
-GROUP_SHARE = 0.6
+TASTE = {"audience": 1.2, "category": 0.7, "cut": 0.7, "colour": 0.8, "tone": 0.9, "pattern": 0.8, "hidden": 0.7}
+GROUPS = 5
+GROUP_SHARE = 0.85
 """Share of a taste's variance that is the style group's; the rest is the user's own."""
 HIDDEN = 4
 """Dimensions of the qualities that no picture shows."""
@@ -68,7 +68,7 @@ BRAND_SHARE = 0.6
 TREND_SHARE = 0.5
 """Share of the appeal behind an item's popularity that its looks explain."""
 ZIPF_EXPONENT = 0.8
-LENGTH_TAIL, LENGTH_SCALE = 1.8, 4.0
+LENGTH_TAIL, LENGTH_SCALE = 1.8, 5.0
 """Shape and scale of the Pareto (Lomax) distribution of what a user has beyond the minimum."""
 START, DAY, DAYS = 1_672_531_200, 86_400, 730
 """First second (1 January 2023, UTC), seconds a day, and days that the interactions span."""
