@@ -12,11 +12,14 @@ from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.models import (
     bprmf,
+    concars,
     deepstyle,
     fm_id,
     fm_visual,
+    graphrec,
     imgrec_dir,
     imgrec_ft,
+    jrl,
     pop_visrank,
     poprank,
     vbpr,
@@ -35,6 +38,9 @@ CARDS: tuple[ModelCard, ...] = (
     pop_visrank.CARD,
     vbpr.CARD,
     deepstyle.CARD,
+    jrl.CARD,
+    graphrec.CARD,
+    concars.CARD,
     imgrec_dir.CARD,
     imgrec_ft.CARD,
 )

@@ -1,0 +1,146 @@
+"""JRL, visual view only: user and item embeddings that a shared decoder turns back into item pictures."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from imgrec_lib.data.dataset import TrainingData
+from imgrec_lib.data.sampler import Batch, Sampler
+from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings
+from imgrec_lib.models.imgrec import feature_buffer
+from imgrec_lib.models.losses import binary_cross_entropy, half_squared_norm
+
+
+class JRL(Recommender):
+    """Score: s(u, i) = <P_u, Q_i>, plus o_i with `score_with_bias`.
+
+    Loss, summed over the batch and divided by its size, as in the repositories evison/JRL and
+    QingyaoAi/Joint-Representation-Learning-for-Top-N-Recommendation:
+
+    * reconstruction: image_weight * (1/2 |dec(P_u) - f_i|^2 + 1/2 |dec(Q_i) - f_i|^2);
+    * ranking: -ln sigma(<P_u, Q_i> + o_i) - sum over the negatives j of ln sigma(-<P_u, Q_j> - o_j).
+
+    One decoder, d -> (F + d) / 2 -> F with ELU after both layers, serves users and items. The negatives are shared
+    by the whole batch, drawn uniformly with replacement and not filtered. P, Q and o start at zero, where the
+    ranking loss has no gradient for P and Q: reconstruction is what moves them at first. Features enter as given.
+
+    Two differences to the repositories: only the visual view is here, and training passes over interactions, while
+    their loader passes over the words of reviews (each interaction once for every kept word).
+
+    Args:
+        data: the training data; `features` are needed.
+        factors: latent size d.
+        image_weight: weight of the reconstruction loss.
+        l2: penalty on the mean of 1/2 |P_u|^2 + 1/2 |Q_i|^2 + 1/2 |Q_j|^2.
+        score_with_bias: add o_i to the score at serving time (the repositories' default leaves it out).
+    """
+
+    features: Tensor
+
+    def __init__(
+        self,
+        data: TrainingData,
+        *,
+        factors: int = 64,
+        image_weight: float = 1.0,
+        l2: float = 0.0,
+        score_with_bias: bool = False,
+    ) -> None:
+        super().__init__()
+        self.image_weight, self.l2, self.score_with_bias = image_weight, l2, score_with_bias
+        self.register_buffer("features", feature_buffer(data), persistent=False)
+        width = self.features.shape[1]
+        hidden = (width + factors) // 2
+        self.users = nn.Parameter(torch.zeros(data.n_users, factors))
+        self.items = nn.Parameter(torch.zeros(data.n_items, factors))
+        self.item_bias = nn.Parameter(torch.zeros(data.n_items))
+        inner, outer = nn.Linear(factors, hidden), nn.Linear(hidden, width)
+        self.decoder = nn.Sequential(inner, nn.ELU(), outer, nn.ELU())
+        for layer in (inner, outer):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def sample(self, sampler: Sampler, settings: TrainSettings) -> Batch:
+        """Positives as usual; one row of negatives, shared by all of them: (B, n), every row the same."""
+        users, items, times = sampler.positives(settings.batch_size, settings.positives_by)
+        shared = sampler.randint(sampler.n_items, (1, settings.negatives))
+        return Batch(users, items, shared.expand(len(users), -1), times)
+
+    def reconstruction(self, batch: Batch) -> Tensor:
+        """Mean over the batch of 1/2 |dec(P_u) - f_i|^2 + 1/2 |dec(Q_i) - f_i|^2, not weighted: a scalar."""
+        both = torch.cat([self.users[batch.users], self.items[batch.positives]])
+        target = self.features[batch.positives].repeat(2, 1)
+        return F.mse_loss(self.decoder(both), target, reduction="sum") / (2 * len(batch.users))
+
+    def ranking(self, batch: Batch) -> Tensor:
+        """Mean over the batch of the sampled logistic loss, summed over positive and negatives: a scalar."""
+        items = torch.cat([batch.positives.unsqueeze(1), batch.negatives], 1)
+        logits = torch.einsum("bk,bck->bc", self.users[batch.users], self.items[items]) + self.item_bias[items]
+        return items.shape[1] * binary_cross_entropy(logits[:, 0], logits[:, 1:])
+
+    def loss(self, batch: Batch) -> Tensor:
+        loss = self.ranking(batch) + self.image_weight * self.reconstruction(batch)
+        if self.l2:
+            rows = (self.users[batch.users], self.items[batch.positives], self.items[batch.negatives])
+            loss = loss + self.l2 * half_squared_norm(*rows)
+        return loss
+
+    def scorer(self, times: Tensor | None = None) -> InnerProduct:
+        users, items = self.users.detach(), self.items.detach()
+        if self.score_with_bias:
+            return InnerProduct.with_item_offset(users, items, self.item_bias.detach())
+        return InnerProduct(users, items)
+
+
+CARD = ModelCard(
+    name="jrl",
+    title="JRL (visual)",
+    family="visual",
+    needs=frozenset({"features"}),
+    source="Zhang et al. 2017, Joint Representation Learning for Top-N Recommendation with Heterogeneous "
+    "Information Sources; visual view only, over interactions instead of words",
+    fidelity="faithful",
+    build=JRL,
+    profiles={
+        "default": Profile(
+            {"factors": 64, "image_weight": 1.0},
+            (TrainSettings(learning_rate=1e-3, negatives=5, gradient_clip=5.0),),
+        ),
+        "paper": Profile(
+            {"factors": 300, "image_weight": 1e-4},
+            (
+                TrainSettings(
+                    optimiser="sgd",
+                    learning_rate=0.5,
+                    batch_size=64,
+                    epochs=20,
+                    patience=0,
+                    negatives=5,
+                    positives_by="interaction",
+                    gradient_clip=5.0,
+                    schedule="linear",
+                ),
+            ),
+            "defaults of QingyaoAi/Joint-Representation-Learning-for-Top-N-Recommendation, made for 4096-d features",
+        ),
+        "code": Profile(
+            {"factors": 100, "image_weight": 1.0},
+            (
+                TrainSettings(
+                    optimiser="sgd",
+                    learning_rate=0.05,
+                    batch_size=64,
+                    epochs=5,
+                    patience=0,
+                    negatives=5,
+                    positives_by="interaction",
+                    gradient_clip=5.0,
+                    schedule="linear",
+                ),
+            ),
+            "defaults of evison/JRL, made for 4096-d features",
+        ),
+    },
+)
