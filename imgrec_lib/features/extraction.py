@@ -1,0 +1,154 @@
+"""Visual features of a whole catalogue, computed once and kept on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from tqdm.auto import tqdm
+
+from imgrec_lib.data.images import ImageStore
+from imgrec_lib.errors import InputError, unknown_name
+from imgrec_lib.features.backbones import Backbone, build_backbone
+from imgrec_lib.files import default_cache, fingerprint, replacing_folder, write_json
+
+MISSING = ("white", "zero")
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Visual features of a catalogue.
+
+    Attributes:
+        values: (n_items, n_features) float32, read-only and memory-mapped; row i is item i's.
+        description: what they are, as text: `Backbone.description`, "precision" ("float32" or "bfloat16") and
+            "missing" ("white" or "zero").
+        fingerprint: 16 hexadecimal digits of the pictures' fingerprint and the description: equal digits, equal
+            features.
+    """
+
+    values: np.ndarray
+    description: dict[str, str]
+    fingerprint: str
+
+    @property
+    def random(self) -> bool:
+        """Whether they come from random weights: a table that uses them has to say so."""
+        return self.description["random"] == "yes"
+
+
+def extract_features(
+    images: ImageStore,
+    *,
+    backbone: str = "efficientnet-lite0",
+    weights: str | Path = "default",
+    pooling: str | None = None,
+    size: int | None = None,
+    stride: str | None = None,
+    preprocessing: str | None = None,
+    seed: int = 0,
+    missing: str = "white",
+    batch_size: int | None = None,
+    device: str | torch.device = "cpu",
+    cache: Path | None = None,
+    progress: bool = True,
+) -> Features:
+    """Compute the pooled features of every item's picture, or open them if they were computed before.
+
+    They are kept in the cache, keyed by the pictures and by all that changes a value. Two processes that want the same
+    features do the work once. Batches stream to disk: memory does not grow with the catalogue. On a GPU the network
+    runs in bfloat16.
+
+    Args:
+        images: the pictures.
+        backbone, weights, pooling, size, stride, preprocessing, seed: see `build_backbone`.
+        missing: items without a picture get the features of a white one ("white", as in ImgRec's scripts) or zeros
+            ("zero", as VBPR and VisRank are used).
+        batch_size: pictures a step, which changes speed and memory alone; by default 256 on a GPU and 4 on a CPU,
+            where activations of more do not fit its caches.
+        device: where the network runs.
+        cache: the cache folder; by default `default_cache()`.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The features, memory-mapped.
+
+    Raises:
+        InputError: an unknown option, weights that cannot be used, an empty image store, or a feature that is not
+            finite.
+    """
+    if missing not in MISSING:
+        raise unknown_name("treatment of missing pictures", missing, MISSING)
+    if not len(images.pixels):
+        raise InputError("the image store has no pictures: load a dataset with at least one item.")
+    device = torch.device(device)
+    batch_size = (4 if device.type == "cpu" else 256) if batch_size is None else batch_size
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1, not {batch_size}.")
+    network = build_backbone(
+        backbone, weights=weights, pooling=pooling, size=size, stride=stride, preprocessing=preprocessing, seed=seed
+    )
+    precision = "float32" if device.type == "cpu" else "bfloat16"
+    description = network.description | {"precision": precision, "missing": missing}
+    # The weights' content counts, not what their file is called.
+    key = fingerprint(images.fingerprint, {k: v for k, v in description.items() if k != "weights"})
+    folder = Path(cache or default_cache()) / "features" / f"{backbone}-{key}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.parent / f".{folder.name}.lock"):
+        if not folder.is_dir():
+            with replacing_folder(folder) as temporary:
+                _write(temporary / "values.npy", network.to(device), images, missing, batch_size, progress)
+                write_json(temporary / "description.json", description)
+    try:
+        values = np.lib.format.open_memmap(folder / "values.npy", mode="r")
+        intact = values.shape == (len(images.pixels), network.n_features) and values.dtype == np.float32
+    except (OSError, ValueError):
+        intact = False
+    if not intact:
+        raise InputError(f"the features in {folder} are damaged: delete the folder and extract them again.")
+    return Features(values, description, key)
+
+
+def _write(path: Path, network: Backbone, images: ImageStore, missing: str, batch_size: int, progress: bool) -> None:
+    """Run the network over all pictures and write the features as a `.npy` file, batch by batch."""
+    _fold_batch_norms(network)
+    n_items, device = len(images.pixels), network.mean.device
+    header = {"descr": "<f4", "fortran_order": False, "shape": (n_items, network.n_features)}
+    # Written as a stream, not through a memory map, for which a full disk is a fatal signal.
+    with (
+        open(path, "wb") as file,
+        tqdm(total=n_items, desc="features", unit="image", disable=not progress) as bar,
+        torch.inference_mode(),
+        torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu"),
+    ):
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, n_items, batch_size):
+            pixels = np.array(images.pixels[start : start + batch_size])
+            absent = ~images.present[start : start + batch_size]
+            pixels[absent] = 255
+            values = network(torch.from_numpy(pixels).to(device)).float().cpu().numpy()
+            if missing == "zero":
+                values[absent] = 0
+            if not np.isfinite(values).all():
+                item = start + int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
+                raise InputError(
+                    f"the features of item {item} (row of the image store) are not finite: the weights "
+                    f"({network.description['weights']}) do not suit {network.spec.name}; choose others."
+                )
+            file.write(np.ascontiguousarray(values, dtype="<f4").tobytes())
+            bar.update(len(pixels))
+
+
+def _fold_batch_norms(network: nn.Module) -> None:
+    """Merge each batch norm into the convolution before it: the same features, in two thirds of the time on a CPU."""
+    for module in list(network.modules()):
+        for (conv_name, conv), (norm_name, norm) in pairwise(list(module.named_children())):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, conv_name, fuse_conv_bn_eval(conv, norm))
+                setattr(module, norm_name, nn.Identity())
