@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import Any
 
@@ -63,8 +64,13 @@ def model_card(name: str) -> ModelCard:
     return models[name]
 
 
-def check_needs(card: ModelCard, data: TrainingData) -> None:
+def check_needs(card: ModelCard, data: TrainingData, coming: Iterable[str] = ()) -> None:
     """Refuse, in one sentence, a dataset that lacks what the model needs.
+
+    Args:
+        card: the model.
+        data: the training data.
+        coming: what will still be added ("features", while only the pictures are there).
 
     Raises:
         InputError: naming the model, what is missing, and the remedy.
@@ -79,7 +85,7 @@ def check_needs(card: ModelCard, data: TrainingData) -> None:
             "add attribute columns to the item table",
         ),
     }
-    for need in sorted(card.needs):
+    for need in sorted(card.needs.difference(coming)):
         present, remedy = remedies[need]
         if not present:
             raise InputError(f"{card.title} needs {need}, which this dataset lacks: {remedy}.")

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from imgrec_lib.data.dataset import Interactions, TrainingData
 from imgrec_lib.data.sampler import Batch
 from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings
-from imgrec_lib.models.imgrec import feature_buffer
 from imgrec_lib.models.losses import binary_cross_entropy, half_squared_norm
+from imgrec_lib.models.visual import shared_features
 
 
 class GraphRec(Recommender):
@@ -67,7 +67,7 @@ class GraphRec(Recommender):
         self.items = GraphLayer(by_item, factors, laplacian=laplacian)
         has_features = use_features and data.features is not None
         has_categories = use_categories and data.categories is not None
-        self.register_buffer("features", feature_buffer(data) if has_features else None, persistent=False)
+        self.register_buffer("features", shared_features(data) if has_features else None, persistent=False)
         self.register_buffer(
             "categories", torch.as_tensor(data.categories) if has_categories else None, persistent=False
         )

@@ -6,10 +6,8 @@ A variant is a file of its own (imgrec_dir.py, imgrec_ft.py) that says what phi_
 from __future__ import annotations
 
 import math
-import warnings
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -79,7 +77,10 @@ class ImgRec(Recommender):
 
     def embed_items(self, items: Tensor) -> Tensor:
         """z_i: int64 (...) -> (..., K), or (..., 2K) with crelu."""
-        return self._activation(self.item_table[items] + self.visual(items) @ self.image_weight + self.item_bias)
+        # Of an item that occurs several times the picture is looked at once: cost follows items, not interactions.
+        different, place = items.unique(return_inverse=True)
+        z = self.item_table[different] + self.visual(different) @ self.image_weight + self.item_bias
+        return self._activation(z)[place]
 
     def loss(self, batch: Batch) -> Tensor:
         user = self.embed_users(batch.users)
@@ -128,14 +129,6 @@ class ImgRec(Recommender):
 
     def _activation(self, z: Tensor) -> Tensor:
         return torch.cat([z.relu(), (-z).relu()], -1) if self.crelu else z
-
-
-def feature_buffer(data: TrainingData) -> Tensor:
-    """The features as a tensor that shares their memory, memory-mapped ones included: (n_items, n_features)."""
-    assert data.features is not None
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*not writable.*")  # it is only ever read
-        return torch.from_numpy(np.asarray(data.features, dtype=np.float32))
 
 
 def _glorot(rows: int, columns: int) -> tuple[float, float]:

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.models.base import ModelCard, Profile, TrainSettings
-from imgrec_lib.models.imgrec import ImgRec, feature_buffer
+from imgrec_lib.models.imgrec import ImgRec
+from imgrec_lib.models.visual import shared_features
 
 
 class ImgRecDir(ImgRec):
@@ -19,7 +20,7 @@ class ImgRecDir(ImgRec):
     features: Tensor
 
     def __init__(self, data: TrainingData, *, factors: int = 64, l2: float = 0.0, crelu: bool = False) -> None:
-        features = feature_buffer(data)
+        features = shared_features(data)
         super().__init__(data, features.shape[1], factors=factors, l2=l2, l2_layer=0.0, crelu=crelu)
         self.register_buffer("features", features, persistent=False)
 

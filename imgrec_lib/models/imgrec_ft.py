@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.models.base import ModelCard, Profile, TrainSettings
-from imgrec_lib.models.imgrec import ImgRec, feature_buffer
+from imgrec_lib.models.imgrec import ImgRec
 from imgrec_lib.models.imgrec_dir import SOURCE
+from imgrec_lib.models.visual import shared_features
 
 
 class ImgRecFT(ImgRec):
@@ -31,7 +32,7 @@ class ImgRecFT(ImgRec):
         l2_layer: float = 0.0,
         crelu: bool = False,
     ) -> None:
-        features = feature_buffer(data)
+        features = shared_features(data)
         super().__init__(data, units, factors=factors, l2=l2, l2_layer=l2_layer, crelu=crelu)
         self.register_buffer("features", features, persistent=False)
         self.layer = nn.Linear(features.shape[1], units)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch, Sampler
 from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings
-from imgrec_lib.models.imgrec import feature_buffer
 from imgrec_lib.models.losses import binary_cross_entropy, half_squared_norm
+from imgrec_lib.models.visual import shared_features
 
 
 class JRL(Recommender):
@@ -50,7 +50,7 @@ class JRL(Recommender):
     ) -> None:
         super().__init__()
         self.image_weight, self.l2, self.score_with_bias = image_weight, l2, score_with_bias
-        self.register_buffer("features", feature_buffer(data), persistent=False)
+        self.register_buffer("features", shared_features(data), persistent=False)
         width = self.features.shape[1]
         hidden = (width + factors) // 2
         self.users = nn.Parameter(torch.zeros(data.n_users, factors))

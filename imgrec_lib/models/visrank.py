@@ -13,6 +13,7 @@ from torch import Tensor
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.errors import InputError
 from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, Scorer
+from imgrec_lib.models.visual import shared_features
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,7 @@ class VisRank(Recommender):
 
     def __init__(self, data: TrainingData, *, similarity: str = "cosine", aggregate: str = "mean") -> None:
         super().__init__()
-        assert data.features is not None
-        features = torch.as_tensor(np.asarray(data.features), dtype=torch.float32)
+        features = shared_features(data)
         if similarity == "cosine":
             queries = candidates = F.normalize(features, dim=1)
         elif similarity == "euclidean":

@@ -13,6 +13,14 @@ from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.errors import InputError
 
 
+def shared_features(data: TrainingData) -> Tensor:
+    """The features as a tensor that shares their memory, memory-mapped ones included: (n_items, n_features) float32."""
+    assert data.features is not None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*not writable.*")  # it is only ever read
+        return torch.from_numpy(np.asarray(data.features, dtype=np.float32))
+
+
 class CatalogueFeatures(nn.Module):
     """The features of all items, f_i, divided by one number, so that a learning rate suits any backbone.
 
@@ -36,15 +44,12 @@ class CatalogueFeatures(nn.Module):
 
     def __init__(self, data: TrainingData, scale: float = 0.0) -> None:
         super().__init__()
-        assert data.features is not None
         if scale < 0:
             raise InputError(f"feature_scale must be positive, or 0 for the catalogue's maximum, not {scale}.")
-        features = np.asarray(data.features, dtype=np.float32)
+        features = shared_features(data)
         # Without a single picture every feature is zero, and any divisor serves.
         self.scale = scale or float(max(features.max(), -features.min())) or 1.0
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*not writable.*")  # it is only ever read
-            self.register_buffer("values", torch.from_numpy(features), persistent=False)
+        self.register_buffer("values", features, persistent=False)
 
     @property
     def width(self) -> int:
