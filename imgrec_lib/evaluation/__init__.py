@@ -1,0 +1,25 @@
+"""Evaluation by leave-one-out ranking: metrics from counts, the papers' protocols by name, blocked and exact."""
+
+from imgrec_lib.evaluation.evaluate import (
+    Evaluation,
+    ValidationAUC,
+    evaluate,
+    history_bands,
+    popularity_bands,
+    recommend,
+    user_metrics,
+)
+from imgrec_lib.evaluation.protocols import PROTOCOLS, EvaluationProtocol, negative_lists
+
+__all__ = [
+    "PROTOCOLS",
+    "Evaluation",
+    "EvaluationProtocol",
+    "ValidationAUC",
+    "evaluate",
+    "history_bands",
+    "negative_lists",
+    "popularity_bands",
+    "recommend",
+    "user_metrics",
+]

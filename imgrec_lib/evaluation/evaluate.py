@@ -1,0 +1,402 @@
+"""Rank every user's held-out item by a scorer: blocked, without sorting, one pass for all protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from imgrec_lib.data.dataset import Dataset, Interactions, TrainingData
+from imgrec_lib.errors import InputError
+from imgrec_lib.evaluation.metrics import auc, summary, user_values
+from imgrec_lib.evaluation.protocols import PROTOCOLS, evaluation_protocol, held_out, negative_lists, owned_items
+
+if TYPE_CHECKING:
+    from imgrec_lib.models.base import Recommender, Scorer
+
+BLOCK_BYTES = 16 * 2**20
+"""Size of a block of scores: stays in the last-level cache between product and counting, and small enough for
+the allocator to hand the same memory out again (larger blocks cost a page fault every 4 KiB)."""
+
+GATHERED_BYTES = 1024
+"""What one candidate of a list is counted as when it is scored by itself: a gathered row of 256 factors."""
+
+
+class Counts(NamedTuple):
+    """Counts of the users that have a held-out item, each (n,) int64: see `metrics`."""
+
+    higher: np.ndarray
+    tied: np.ndarray
+    candidates: np.ndarray
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of `evaluate`.
+
+    Attributes:
+        part: "test" or "validation".
+        seed: seed of the negative lists.
+        metrics: by protocol, then by metric: "auc", "auc_strict", "hr@10", "ndcg@10" and "tie_share" as means over
+            users, "users" and "users_without_candidates"; then the same, prefixed "cold_", over the users whose
+            held-out item has no training interaction. A mean over no user is None. Ready for JSON.
+        per_user: one row a user with a held-out item: `user` and `item` (indices), `history_length` (training
+            interactions of the user), `item_popularity` (those of the item), `cold`, and for each protocol
+            `<protocol>/higher`, `<protocol>/tied` and `<protocol>/candidates`, from which `user_metrics` gives
+            every metric.
+    """
+
+    part: str
+    seed: int
+    metrics: dict[str, dict[str, float | int | None]]
+    per_user: pd.DataFrame
+
+
+def evaluate(
+    model: Recommender | Scorer,
+    dataset: Dataset,
+    *,
+    protocols: Sequence[str] = tuple(PROTOCOLS),
+    seed: int = 0,
+    part: str = "test",
+    device: torch.device | str = "cpu",
+    block_bytes: int = BLOCK_BYTES,
+) -> Evaluation:
+    """Evaluate a model by leave-one-out ranking.
+
+    `exact` ranks the test item among all items but the user's training, validation and test items; a validation item
+    among all but its training items and itself, so that its metrics tell nothing of the test items. If `exact` is
+    asked for, the sampled protocols read their scores from the same blocks; else only the drawn items are scored.
+
+    Args:
+        model: the model (which serves each user at the time of the held-out interaction, where times are known), or
+            a scorer.
+        dataset: the dataset.
+        protocols: names from `PROTOCOLS`.
+        seed: seed of the negative lists.
+        part: the held-out items that are ranked, "test" or "validation". Choose a model by `ValidationAUC`, which
+            cannot see the test items.
+        device: where the model lives.
+        block_bytes: size of a block of scores; the result does not depend on it.
+
+    Raises:
+        InputError: unknown protocol or part, no user with a held-out item, or scores that are not finite.
+    """
+    held = held_out(dataset, part)
+    targets = held.items
+    lists = {
+        name: None if evaluation_protocol(name).draws is None else negative_lists(dataset, name, seed, part)
+        for name in protocols
+    }
+    owned = owned_items(dataset.train, targets, *([dataset.validation.items] if part == "test" else []))
+    scorer = _scorer_of(model, held.times, device)
+    counts = rank_held_out(scorer, dataset.user_ids, targets, owned, lists, device, block_bytes)
+    users = np.flatnonzero(targets >= 0)
+    popularity = dataset.train.popularity[targets[users]]
+    columns: dict[str, Any] = {
+        "user": users,
+        "item": targets[users],
+        "history_length": dataset.train.history_lengths[users],
+        "item_popularity": popularity,
+        "cold": popularity == 0,
+    }
+    metrics: dict[str, dict[str, float | int | None]] = {}
+    for name, count in counts.items():
+        columns |= {f"{name}/{kind}": values for kind, values in count._asdict().items()}
+        cold = summary(*(values[popularity == 0] for values in count))
+        metrics[name] = summary(*count) | {f"cold_{key}": value for key, value in cold.items()}
+    return Evaluation(part, seed, metrics, pd.DataFrame(columns))
+
+
+class ValidationAUC:
+    """The number by which models are selected: mean exact mid-rank AUC of the validation items.
+
+    The candidates are all items but the user's training items and the validation item. The test items are
+    candidates like any other: this object keeps no reference to them and so cannot tell which they are.
+
+    Args:
+        dataset: the dataset.
+        device: where the models to be validated live.
+        block_bytes: see `evaluate`.
+
+    Raises:
+        InputError: no user has a validation item.
+    """
+
+    def __init__(self, dataset: Dataset, device: torch.device | str = "cpu", block_bytes: int = BLOCK_BYTES) -> None:
+        self.device, self.block_bytes = torch.device(device), block_bytes
+        self.user_ids = dataset.user_ids
+        self.targets, self.times = dataset.validation.items, dataset.validation.times
+        self.owned = owned_items(dataset.train, self.targets)
+        if not (self.targets >= 0).any():
+            raise InputError(f"no user of dataset {dataset.name!r} has a validation item: hold some out.")
+
+    def __call__(self, model: Recommender) -> float:
+        """Validation AUC of a model; NaN if no user has a candidate.
+
+        Raises:
+            InputError: a score is not finite.
+        """
+        scorer = _scorer_of(model, self.times, self.device)
+        counts = rank_held_out(
+            scorer, self.user_ids, self.targets, self.owned, {"exact": None}, self.device, self.block_bytes
+        )["exact"]
+        values = auc(*counts)
+        return float(np.mean(values[counts.candidates > 0])) if (counts.candidates > 0).any() else float("nan")
+
+
+@torch.no_grad()
+def _scorer_of(model: Recommender | Scorer, times: np.ndarray | None, device: torch.device | str) -> Scorer:
+    """The scorer of a model in evaluation mode (the model's mode is restored); a scorer is returned as it is."""
+    if not isinstance(model, nn.Module):
+        return model
+    training = model.training
+    model.eval()
+    try:
+        return model.scorer(None if times is None else torch.as_tensor(times, device=device))
+    finally:
+        model.train(training)
+
+
+@torch.no_grad()
+def rank_held_out(
+    scorer: Scorer,
+    user_ids: np.ndarray,
+    targets: np.ndarray,
+    owned: Interactions,
+    lists: Mapping[str, np.ndarray | None],
+    device: torch.device | str,
+    block_bytes: int,
+) -> dict[str, Counts]:
+    """Count, for every user with a held-out item, the candidates that score above it and as it does.
+
+    Args:
+        scorer: the scores.
+        user_ids: (n_users,) original ids, for messages.
+        targets: (n_users,) int64 held-out items, -1 for none.
+        owned: for each user, the items that are no candidates of `exact`, the held-out item among them.
+        lists: by protocol, the (n_users, draws) candidates with -1 for none, or None for the whole catalogue.
+        device: where the scorer lives.
+        block_bytes: size of a block of scores.
+
+    Returns:
+        By protocol, the counts of the users with `targets >= 0`, in order.
+
+    Raises:
+        InputError: no user has a held-out item, or a score is not finite.
+    """
+    users = np.flatnonzero(targets >= 0)
+    if not len(users):
+        raise InputError("no user has a held-out item: split the dataset so that some items are held out.")
+    n_items, whole = owned.n_items, any(drawn is None for drawn in lists.values())
+    widest = max((1 + drawn.shape[1] for drawn in lists.values() if drawn is not None), default=0)
+    rows = max(1, block_bytes // (4 * n_items if whole else GATHERED_BYTES * widest))
+    # One buffer of comparisons for all blocks: 0 and 1 as floats sum several times faster than bools do.
+    exact_type = torch.float32 if n_items < 2**24 else torch.float64  # which counts so far without rounding
+    buffer = torch.empty(min(rows, len(users)) if whole else 0, n_items, dtype=exact_type, device=device)
+    found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in lists}
+    for start in range(0, len(users), rows):
+        block = users[start : start + rows]
+        index, target = torch.as_tensor(block, device=device), torch.as_tensor(targets[block], device=device)
+        target = target.unsqueeze(1)
+        if whole:
+            scores = _finite(scorer.block(index), (len(block), n_items), user_ids[block])
+        for name, drawn in lists.items():
+            if drawn is None:
+                found[name].append(_count_all(scores, target, *_rows(owned, block, device), buffer[: len(block)]))
+                continue
+            items = torch.as_tensor(drawn[block], device=device)
+            wanted = torch.cat([target, items.clamp_min(0)], 1)
+            if whole:
+                values = scores.gather(1, wanted)
+            else:
+                values = _finite(scorer.pairs(index, wanted), wanted.shape, user_ids[block])
+            found[name].append(_count_listed(values, target, items))
+    return {
+        name: Counts(*(torch.cat(parts).cpu().numpy() for parts in zip(*blocks, strict=True)))
+        for name, blocks in found.items()
+    }
+
+
+def _rows(owned: Interactions, users: np.ndarray, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """Row in `users` and item of everything that these users own: two (n,) int64."""
+    lengths = owned.history_lengths[users]
+    row = np.repeat(np.arange(len(users)), lengths)
+    within = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    items = owned.items[owned.indptr[users][row] + within]
+    return torch.as_tensor(row, device=device), torch.as_tensor(items, device=device)
+
+
+def _count_all(
+    scores: Tensor, target: Tensor, row: Tensor, item: Tensor, buffer: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Counts over the whole catalogue less the owned items (row, item), `target` (B, 1) being one of them."""
+    size, n_items = scores.shape
+    reference = scores.gather(1, target)
+    own, limit = scores[row, item], reference[row, 0]
+    higher = torch.gt(scores, reference, out=buffer).sum(1).long() - torch.bincount(row[own > limit], minlength=size)
+    tied = torch.eq(scores, reference, out=buffer).sum(1).long() - torch.bincount(row[own == limit], minlength=size)
+    return higher, tied, n_items - torch.bincount(row, minlength=size)
+
+
+def _count_listed(values: Tensor, target: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Counts over the listed items (B, C), -1 for none; `values` (B, 1 + C) has the target's score first."""
+    reference, values = values[:, :1], values[:, 1:]
+    listed, itself = items >= 0, items == target
+    higher = (values > reference) & listed & ~itself
+    # The item itself ties by definition, however the arithmetic of its two columns rounds.
+    tied = ((values == reference) | itself) & listed
+    return higher.sum(1), tied.sum(1), listed.sum(1)
+
+
+def _finite(scores: Tensor, shape: Sequence[int], user_ids: np.ndarray) -> Tensor:
+    """`scores`, after its shape and values were checked.
+
+    Raises:
+        ValueError: the scorer returned another shape.
+        InputError: a score is NaN or infinite.
+    """
+    if tuple(scores.shape) != tuple(shape):
+        raise ValueError(f"the scorer returned scores of shape {tuple(scores.shape)}, not {tuple(shape)}")
+    # The sum of a row is cheap and not finite if one of its scores is not; only then the scores are looked at singly.
+    if not scores.sum(1).isfinite().all():
+        broken = ~scores.isfinite().all(1)
+        if broken.any():
+            user = user_ids[int(broken.nonzero()[0, 0])]
+            raise InputError(
+                f"the model gives user {user!s} a score that is NaN or infinite: train it again with a lower "
+                "learning rate or stronger regularisation."
+            )
+    return scores
+
+
+@torch.no_grad()
+def recommend(
+    model: Recommender | Scorer,
+    data: Dataset | TrainingData,
+    users: Sequence[int] | np.ndarray,
+    k: int = 10,
+    exclude_seen: bool = True,
+    *,
+    device: torch.device | str = "cpu",
+    block_bytes: int = BLOCK_BYTES,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k best items of each user; of items with equal scores the one with the lower index comes first.
+
+    Args:
+        model: the model (at no particular time), or a scorer.
+        data: the dataset or its training data.
+        users: (B,) user indices.
+        k: length of the lists.
+        exclude_seen: leave out the user's training items.
+        device: where the model lives.
+        block_bytes: size of a block of scores.
+
+    Returns:
+        Items (B, k) int64, best first, and their scores (B, k) float32; -1 and -inf past the end of the list of a
+        user who has fewer than k items left.
+
+    Raises:
+        InputError: a user or `k` is out of range, or a score is not finite.
+    """
+    train = data.train if isinstance(data, Dataset) else data.interactions
+    users = np.asarray(users, dtype=np.int64)
+    outside = (users < 0) | (users >= train.n_users)
+    if outside.any():
+        raise InputError(f"user index {users[outside][0]} does not exist: choose from 0 to {train.n_users - 1}.")
+    if k < 1:
+        raise InputError(f"k, the length of a list of recommendations, must be at least 1, not {k}.")
+    items, values = np.full((len(users), k), -1, np.int64), np.full((len(users), k), -np.inf, np.float32)
+    width = min(k, train.n_items)
+    rows = max(1, block_bytes // (4 * train.n_items))
+    scorer = _scorer_of(model, None, device)
+    descending = torch.arange(train.n_items - 1, -1, -1, device=device)
+    for start in range(0, len(users), rows):
+        block = users[start : start + rows]
+        scores = scorer.block(torch.as_tensor(block, device=device))
+        scores = _finite(scores, (len(block), train.n_items), _user_ids(data)[block]).float()
+        if exclude_seen:
+            scores = scores.index_put(_rows(train, block, device), scores.new_tensor(-torch.inf))
+        # float32 bits as integers in the same order (0.0 + -0.0 is 0.0), then the index: no two keys are equal.
+        bits = (scores + 0.0).view(torch.int32).long()
+        keys = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits) * 2**32 + descending
+        best = keys.topk(width, dim=1).indices
+        chosen = scores.gather(1, best)
+        items[start : start + rows, :width] = torch.where(chosen == -torch.inf, -1, best).cpu().numpy()
+        values[start : start + rows, :width] = chosen.cpu().numpy()
+    return items, values
+
+
+def _user_ids(data: Dataset | TrainingData) -> np.ndarray:
+    """Original user ids where the data has them, else indices."""
+    return data.user_ids if isinstance(data, Dataset) else np.arange(data.n_users)
+
+
+def user_metrics(per_user: pd.DataFrame, protocol: str = "exact") -> pd.DataFrame:
+    """Every metric of every user under one protocol, for statistics over users.
+
+    Args:
+        per_user: `Evaluation.per_user`.
+        protocol: one of the evaluated protocols.
+
+    Returns:
+        Columns "auc", "auc_strict", "hr@10", "ndcg@10" and "tie_share"; the index of `per_user`; NaN for a user without
+        candidates.
+
+    Raises:
+        InputError: the protocol was not evaluated.
+    """
+    return pd.DataFrame(user_values(*_counts_of(per_user, protocol)), index=per_user.index)
+
+
+def popularity_bands(
+    per_user: pd.DataFrame, protocol: str = "exact", starts: Sequence[int] = (0, 1, 2, 5, 10)
+) -> pd.DataFrame:
+    """Metrics by the popularity of the held-out item: how a model serves cold, rare and popular items.
+
+    Args:
+        per_user: `Evaluation.per_user`.
+        protocol: one of the evaluated protocols.
+        starts: the least number of training interactions of each band, ascending; fewer than the first are left out.
+
+    Returns:
+        One row a band that has users, indexed by its label ("0", "1", "2-4", "5-9", "10+"), with the columns of
+        `metrics.summary`.
+
+    Raises:
+        InputError: the protocol was not evaluated, or the bands are not ascending.
+    """
+    return _bands(per_user, "item_popularity", protocol, starts)
+
+
+def history_bands(
+    per_user: pd.DataFrame, protocol: str = "exact", starts: Sequence[int] = (0, 1, 2, 5, 10, 20)
+) -> pd.DataFrame:
+    """Metrics by the number of the user's training interactions; otherwise as `popularity_bands`."""
+    return _bands(per_user, "history_length", protocol, starts)
+
+
+def _bands(per_user: pd.DataFrame, column: str, protocol: str, starts: Sequence[int]) -> pd.DataFrame:
+    if not starts or any(a >= b for a, b in pairwise(starts)):
+        raise InputError(f"the starts of the bands must ascend, not {tuple(starts)}.")
+    ends = [start - 1 for start in starts[1:]]
+    labels = [str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=False)] + [f"{starts[-1]}+"]
+    band = np.searchsorted(starts, per_user[column].to_numpy(), side="right") - 1
+    counts = _counts_of(per_user, protocol)
+    present = [i for i in range(len(labels)) if (band == i).any()]
+    rows = [summary(*(values[band == i] for values in counts)) for i in present]
+    return pd.DataFrame(rows, index=pd.Index([labels[i] for i in present], name=column))
+
+
+def _counts_of(per_user: pd.DataFrame, protocol: str) -> Counts:
+    columns = [f"{protocol}/{kind}" for kind in Counts._fields]
+    if not set(columns) <= set(per_user.columns):
+        known = sorted({str(c).partition("/")[0] for c in per_user.columns if "/" in str(c)})
+        raise InputError(f"protocol {protocol!r} was not evaluated; these were: {', '.join(known)}.")
+    return Counts(*(per_user[c].to_numpy() for c in columns))
