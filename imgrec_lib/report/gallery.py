@@ -1,0 +1,430 @@
+"""Galleries: rows of items as pictures, one object with three faces.
+
+gallery.html(), and as a cell's result in Jupyter    static HTML, pictures inside as data URIs
+gallery.widget()                                     a live widget with a slider for the size
+gallery.png(path)                                    a contact sheet, for places that show files only
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from imgrec_lib.data.dataset import Columns, Dataset
+from imgrec_lib.data.images import ImageStore
+from imgrec_lib.errors import InputError
+from imgrec_lib.evaluation import recommend
+from imgrec_lib.files import replacing
+from imgrec_lib.models.base import Scorer
+
+if TYPE_CHECKING:
+    import ipywidgets
+
+STYLE = """\
+.imgrec-gallery { margin: 0; font: 13px/1.35 system-ui, sans-serif; color: inherit; }
+.imgrec-gallery p { margin: 1em 0 .4em; }
+.imgrec-gallery .title { font-size: 15px; font-weight: 600; }
+.imgrec-gallery ul { display: flex; flex-wrap: wrap; gap: 10px; list-style: none; margin: 0; padding: 0; }
+.imgrec-gallery li { margin: 0; }
+.imgrec-gallery figure { margin: 0; }
+.imgrec-gallery img, .imgrec-gallery .tile { display: block; box-sizing: border-box; border-radius: 6px;
+  border: 1px solid rgba(128, 128, 128, .4); background: #fff; object-fit: cover; max-width: none; }
+.imgrec-gallery .tile { display: grid; place-items: center; padding: 4px; background: rgba(128, 128, 128, .15);
+  text-align: center; overflow: hidden; overflow-wrap: anywhere; }
+.imgrec-gallery figcaption { margin: 4px 0 0; padding: 0; font-size: 12px; text-align: left; color: inherit; }
+.imgrec-gallery figcaption span { display: block; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.imgrec-gallery figcaption span:first-child { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2;
+  white-space: normal; overflow-wrap: anywhere; }
+.imgrec-gallery .mark { width: fit-content; max-width: 100%; box-sizing: border-box; padding: 0 6px;
+  border-radius: 4px; background: #0b5cad; color: #fff; font-weight: 600; }
+.imgrec-gallery .marked { outline: 3px solid #0b5cad; outline-offset: 1px; }
+.imgrec-gallery .score { font-variant-numeric: tabular-nums; }
+"""
+"""Style of the HTML face, for a page that holds several galleries."""
+
+INK, GREY, BADGE, PAPER, TILE = "#1b1f24", "#57606a", "#0b5cad", "#ffffff", "#e9ebee"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One item in a gallery.
+
+    Attributes:
+        item: item index.
+        caption: lines of text, the name first.
+        score: similarity or the model's score, where there is one.
+        mark: what is special about it ("query", "held out"); empty for nothing.
+    """
+
+    item: int
+    caption: tuple[str, ...]
+    score: float | None = None
+    mark: str = ""
+
+    @property
+    def alt(self) -> str:
+        """The cell in words: name, category, score and mark."""
+        parts = [*self.caption, *([] if self.score is None else [f"score {self.score:.3f}"]), self.mark]
+        return ", ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A titled row of cells."""
+
+    title: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Gallery:
+    """Rows of items with their pictures.
+
+    Attributes:
+        title: what it shows.
+        rows: the rows.
+        images: the image store, or None: then, and where a picture is missing, text stands in its place.
+    """
+
+    title: str
+    rows: tuple[Row, ...]
+    images: ImageStore | None
+
+    def __repr__(self) -> str:
+        return f"Gallery({self.title!r}, {len(self.rows)} rows, {sum(len(row.cells) for row in self.rows)} items)"
+
+    def _repr_html_(self) -> str:
+        return self.html()
+
+    def html(self, size: int = 96, *, style: bool = True) -> str:
+        """Static HTML without any reference to the outside; all text is escaped, every picture has an alt text.
+
+        Args:
+            size: side of the pictures in CSS pixels.
+            style: whether to put `STYLE` in; without it the page must.
+        """
+        encoded: dict[int, str] = {}
+        rows = "".join(
+            f"<p>{html.escape(row.title)}</p>\n<ul>\n"
+            + "".join(self._cell(cell, size, encoded) for cell in row.cells)
+            + "</ul>\n"
+            for row in self.rows
+        )
+        head = f"<style>{STYLE}</style>\n" if style else ""
+        title = html.escape(self.title)
+        return f'{head}<div class="imgrec-gallery">\n<p class="title">{title}</p>\n{rows}</div>\n'
+
+    def widget(self, size: int = 96) -> ipywidgets.VBox:
+        """The gallery in Jupyter with a slider for the size of the pictures."""
+        import ipywidgets
+
+        slider = ipywidgets.IntSlider(size, 48, 224, 16, description="Picture size", continuous_update=False)
+        slider.style.description_width = "initial"
+        view = ipywidgets.HTML(self.html(size))
+
+        def resize(change: dict[str, Any]) -> None:
+            view.value = self.html(change["new"])
+
+        slider.observe(resize, "value")
+        return ipywidgets.VBox([slider, view])
+
+    def png(self, path: Path, size: int = 96) -> Path:
+        """Write a contact sheet.
+
+        Its width is 2 margins of 16 pixels and `size` + 10 for each column less 10; `sheet_size` tells both sides.
+
+        Args:
+            path: where to write; replaced whole.
+            size: side of the pictures in pixels.
+
+        Returns:
+            `path`.
+        """
+        sheet = Image.new("RGB", self.sheet_size(size), PAPER)
+        draw = ImageDraw.Draw(sheet)
+        width = sheet.width - 2 * _MARGIN
+        draw.text((_MARGIN, _MARGIN), _fitting(self.title, _font(16), width), INK, _font(16))
+        top = _MARGIN + _TITLE
+        for row in self.rows:
+            draw.text((_MARGIN, top + 6), _fitting(row.title, _font(13), width), INK, _font(13))
+            for number, cell in enumerate(row.cells):
+                self._draw(sheet, draw, cell, (_MARGIN + number * (size + _GAP), top + _ROW_TITLE), size)
+            top += self._row_height(row, size)
+        with replacing(Path(path)) as temporary:
+            sheet.save(temporary, format="PNG")
+        return Path(path)
+
+    def sheet_size(self, size: int = 96) -> tuple[int, int]:
+        """Width and height in pixels of the contact sheet."""
+        columns = max((len(row.cells) for row in self.rows), default=1) or 1
+        height = 2 * _MARGIN + _TITLE + sum(self._row_height(row, size) for row in self.rows)
+        return 2 * _MARGIN + columns * (size + _GAP) - _GAP, height
+
+    def _row_height(self, row: Row, size: int) -> int:
+        return _ROW_TITLE + size + _LINE * max((len(_lines(cell, size)) for cell in row.cells), default=0) + _GAP
+
+    def _picture(self, item: int) -> bool:
+        return self.images is not None and bool(self.images.present[item])
+
+    def _cell(self, cell: Cell, size: int, encoded: dict[int, str]) -> str:
+        mark = " marked" if cell.mark else ""
+        if self._picture(cell.item):
+            if cell.item not in encoded:
+                encoded[cell.item] = _data_uri(self.images, cell.item, size)
+            picture = (
+                f'<img class="picture{mark}" src="{encoded[cell.item]}" width="{size}" height="{size}" '
+                f'alt="{html.escape(cell.alt)}">'
+            )
+        else:
+            text = html.escape(cell.caption[0] if cell.caption else str(cell.item))
+            picture = f'<div class="tile{mark}" style="width:{size}px;height:{size}px">{text}<br>(no picture)</div>'
+        lines = "".join(f"<span>{html.escape(line)}</span>" for line in cell.caption if line)
+        if cell.score is not None:
+            lines += f'<span class="score">{cell.score:.3f}</span>'
+        if cell.mark:
+            lines += f'<span class="mark">{html.escape(cell.mark)}</span>'
+        return (
+            f'<li style="width:{size}px" title="{html.escape(cell.alt)}"><figure>{picture}'
+            f"<figcaption>{lines}</figcaption></figure></li>\n"
+        )
+
+    def _draw(
+        self, sheet: Image.Image, draw: ImageDraw.ImageDraw, cell: Cell, corner: tuple[int, int], size: int
+    ) -> None:
+        left, top = corner
+        frame = (left - 1, top - 1, left + size, top + size)
+        if self._picture(cell.item):
+            assert self.images is not None
+            sheet.paste(self.images.thumbnail(cell.item, size), corner)
+        else:
+            draw.rectangle(frame, fill=TILE)
+            draw.text((left + 6, top + 6), _fitting("no picture", _font(11), size - 12), INK, _font(11))
+        draw.rectangle(frame, outline=BADGE if cell.mark else GREY, width=3 if cell.mark else 1)
+        top += size + 2
+        for text, is_mark in _lines(cell, size):
+            if is_mark:
+                box = draw.textbbox((left + 4, top), text, _font(11))
+                draw.rounded_rectangle((left, top, box[2] + 4, top + _LINE - 1), 3, fill=BADGE)
+            draw.text((left + 4 * is_mark, top), text, PAPER if is_mark else INK, _font(11))
+            top += _LINE
+
+
+_MARGIN, _TITLE, _ROW_TITLE, _LINE, _GAP = 16, 28, 26, 15, 10
+
+
+def _lines(cell: Cell, size: int) -> list[tuple[str, bool]]:
+    """Lines below a picture, each fitting its width, and whether each is the mark; the name has two."""
+    font = _font(11)
+    lines = [(line, False) for line in _wrapped(cell.caption[0] if cell.caption else "", font, size)]
+    lines += [(_fitting(line, font, size), False) for line in cell.caption[1:] if line]
+    lines += [] if cell.score is None else [(f"{cell.score:.3f}", False)]
+    return lines + ([(_fitting(cell.mark, font, size - 8), True)] if cell.mark else [])
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> tuple[str, str]:
+    """`text` as two lines, broken between words where the first word fits."""
+    words = text.split()
+    first = ""
+    while words and font.getlength(f"{first} {words[0]}".strip()) <= width:
+        first = f"{first} {words.pop(0)}".strip()
+    if not first:
+        return _fitting(text, font, width), ""
+    return first, _fitting(" ".join(words), font, width)
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """Matplotlib's own DejaVu Sans: Pillow's built-in font lacks most letters beyond ASCII."""
+    from matplotlib.font_manager import findfont
+
+    return ImageFont.truetype(findfont("DejaVu Sans"), size)
+
+
+def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """One line of `text`, with an ellipsis where it does not fit."""
+    text = " ".join(text.split())
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text.rstrip() + "…"
+
+
+def _data_uri(images: ImageStore | None, item: int, size: int) -> str:
+    """A JPEG of twice the size at which it is shown, for screens of high density, but never enlarged."""
+    assert images is not None
+    buffer = io.BytesIO()
+    images.thumbnail(item, min(images.size, 2 * size)).save(buffer, format="JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def nearest(
+    vectors: Tensor | np.ndarray, queries: Sequence[int] | np.ndarray, k: int, *, exclude_self: bool = True
+) -> tuple[Tensor, Tensor]:
+    """The items whose vectors have the largest cosine with those of the query items.
+
+    Of equal cosines the lower index comes first; a zero vector has cosine 0 with everything.
+
+    Args:
+        vectors: (n_items, d) floats; may be memory-mapped.
+        queries: (Q,) item indices.
+        k: neighbours wanted; fewer where the catalogue is smaller.
+        exclude_self: leave the query itself out.
+
+    Returns:
+        Items (Q, k) int64 and cosines (Q, k) float32, best first.
+
+    Raises:
+        InputError: a query that is no item, or k below 1.
+    """
+    chosen = torch.as_tensor(np.asarray(queries, dtype=np.int64))
+    n_items = len(vectors)
+    if k < 1:
+        raise InputError(f"k must be at least 1, not {k}.")
+    outside = (chosen < 0) | (chosen >= n_items)
+    if outside.any():
+        raise InputError(f"item index {int(chosen[outside][0])} does not exist: choose from 0 to {n_items - 1}.")
+    query = F.normalize(_floats(vectors, chosen), dim=1)
+    similarity = torch.cat(
+        [query @ F.normalize(_floats(vectors, part), dim=1).T for part in torch.arange(n_items).split(16384)], 1
+    )
+    if exclude_self:
+        similarity[torch.arange(len(chosen)), chosen] = -torch.inf
+    values, items = similarity.sort(dim=1, descending=True, stable=True)
+    k = min(k, n_items - exclude_self)
+    return items[:, :k], values[:, :k]
+
+
+def _floats(vectors: Tensor | np.ndarray, items: Tensor) -> Tensor:
+    """Rows of `vectors` as float32 on the CPU."""
+    if isinstance(vectors, Tensor):
+        return vectors.detach()[items.to(vectors.device)].float().cpu()
+    return torch.from_numpy(np.asarray(vectors[items.numpy()], dtype=np.float32))
+
+
+def neighbour_gallery(
+    dataset: Dataset,
+    vectors: Tensor | np.ndarray,
+    items: Sequence[int],
+    k: int = 8,
+    title: str = "Nearest items",
+) -> Gallery:
+    """Items and their nearest neighbours in any space: visual features, learned embeddings.
+
+    Args:
+        dataset: gives names and pictures.
+        vectors: (n_items, d) floats.
+        items: the items to start from, one row each.
+        k: neighbours of each.
+        title: names the space.
+
+    Raises:
+        InputError: see `nearest`; or the vectors are not one for each item.
+    """
+    if len(vectors) != dataset.n_items:
+        raise InputError(
+            f"there are {len(vectors)} vectors for the {dataset.n_items} items of {dataset.name!r}: give one each."
+        )
+    found, similarity = nearest(vectors, items, k)
+    rows = []
+    for item, neighbours, values in zip(items, found.tolist(), similarity.tolist(), strict=True):
+        cells = [Cell(n, describe_item(dataset, n), value) for n, value in zip(neighbours, values, strict=True)]
+        query = Cell(int(item), describe_item(dataset, int(item)), mark="query")
+        rows.append(Row(query.caption[0], (query, *cells)))
+    return Gallery(title, tuple(rows), dataset.images)
+
+
+def side_by_side(title: str, *galleries: Gallery) -> Gallery:
+    """Galleries with the same rows as one: first rows together, then second rows; each row says whose it is."""
+    rows = [
+        Row(f"{row.title}: {gallery.title}", row.cells)
+        for group in zip(*(gallery.rows for gallery in galleries), strict=True)
+        for gallery, row in zip(galleries, group, strict=True)
+    ]
+    return Gallery(title, tuple(rows), galleries[0].images if galleries else None)
+
+
+def recommendation_gallery(
+    dataset: Dataset, scorer: Scorer, users: Sequence[int], k: int = 8, title: str = "Recommendations"
+) -> Gallery:
+    """What users bought and what a model recommends to them, with the place of the held-out test item.
+
+    The list is over all items but the user's training items. The test item is marked in the list, or follows it.
+
+    Args:
+        dataset: gives histories, names and pictures.
+        scorer: the scores, on the CPU.
+        users: user indices, two rows each.
+        k: items a row; of a longer history the latest are shown, or the first without timestamps.
+        title: the gallery's title.
+
+    Raises:
+        InputError: see `recommend`.
+    """
+    chosen, scores = recommend(scorer, dataset, users, min(k, dataset.n_items))
+    rows = []
+    for user, items, values in zip(users, chosen, scores, strict=True):
+        history, test = dataset.train.of(user), int(dataset.test.items[user])
+        held = {int(dataset.validation.items[user]): "validation item", test: "test item"}
+        name = f"User {dataset.user_ids[user]}"
+        rows.append(
+            Row(
+                f"{name} bought {len(history)} {'item' if len(history) == 1 else 'items'}"
+                + (f", {k} of them shown" if len(history) > k else ""),
+                tuple(Cell(int(i), describe_item(dataset, int(i))) for i in _latest(dataset, user)[:k]),
+            )
+        )
+        cells = [
+            Cell(int(i), describe_item(dataset, int(i)), float(value), held.get(int(i), ""))
+            for i, value in zip(items, values, strict=True)
+            if i >= 0
+        ]
+        heading = f"{name} is recommended"
+        if test >= 0:
+            place, score = _place(scorer, user, test, history)
+            heading += f"; the test item is number {place:,} of {dataset.n_items - len(history):,}"
+            if test not in items:
+                cells.append(Cell(test, describe_item(dataset, test), score, "test item"))
+        rows.append(Row(heading, tuple(cells)))
+    return Gallery(title, tuple(rows), dataset.images)
+
+
+@torch.no_grad()
+def _place(scorer: Scorer, user: int, item: int, history: np.ndarray) -> tuple[int, float]:
+    """Place of an item in the user's whole list (from 1, ties by index as in `recommend`) and its score."""
+    scores = scorer.block(torch.tensor([user]))[0].float().cpu()
+    score = float(scores[item])
+    scores[torch.from_numpy(history)] = -torch.inf
+    before = int((scores > score).sum()) + int((scores[:item] == score).sum())
+    return before + 1, score
+
+
+def _latest(dataset: Dataset, user: int) -> np.ndarray:
+    items, times = dataset.train.of(user), dataset.train.times
+    if times is None:
+        return items
+    own = times[dataset.train.indptr[user] : dataset.train.indptr[user + 1]]
+    return items[np.argsort(-own, kind="stable")]
+
+
+def describe_item(dataset: Dataset, item: int) -> tuple[str, ...]:
+    """Name (the id where it has none) and category of an item, where known."""
+    row = dataset.items.iloc[item]
+    name = row.get(Columns.NAME)
+    lines = [str(row[Columns.ITEM] if name is None or pd.isna(name) or not str(name).strip() else name)]
+    if Columns.CATEGORY in row:
+        lines.append(str(row[Columns.CATEGORY]))
+    return tuple(lines)

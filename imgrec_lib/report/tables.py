@@ -1,0 +1,625 @@
+"""The tables of a report: every number is computed from run records, here and nowhere else.
+
+A row is a model in one configuration; its number is the mean over the trials, runs that differ by seed alone. In a
+frame the columns (name, "mean") and (name, "sd") belong to one measured quantity, and (name, "") is a plain value.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from IPython.display import HTML
+
+from imgrec_lib.data.dataset import Dataset
+from imgrec_lib.data.split import dataset_table
+from imgrec_lib.errors import InputError, unknown_name
+from imgrec_lib.evaluation import history_bands, popularity_bands
+from imgrec_lib.files import fingerprint
+from imgrec_lib.models import list_models
+from imgrec_lib.runs import Run
+
+ORACLE = "Oracle (the simulated tastes; the ceiling)"
+"""Label of the row of the true preferences; it takes part in no comparison."""
+
+RECONSTRUCTION = "†"
+RANDOM = "random weights"
+MISSING = "—"
+
+Kind = Literal["markdown", "html", "latex", "csv"]
+Metrics = Mapping[str, Mapping[str, float | int | None]]
+
+
+class Measure(NamedTuple):
+    """A column of a table: its heading, and where its value stands in a run's metrics."""
+
+    heading: str
+    protocol: str
+    metric: str
+
+
+@dataclass(frozen=True)
+class Trials:
+    """The runs of one row: the same dataset, model, hyper-parameters and features, one run for each seed.
+
+    Attributes:
+        label: how tables and figures call it.
+        runs: at least one, by seed.
+    """
+
+    label: str
+    runs: tuple[Run, ...]
+
+
+def by_dataset(runs: Iterable[Run]) -> list[list[Run]]:
+    """The runs of each dataset (by its fingerprint), in the order of first appearance."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.record["dataset"]["fingerprint"], []).append(run)
+    return list(groups.values())
+
+
+def trials(runs: Sequence[Run]) -> list[Trials]:
+    """Group the runs of one dataset into the rows of a table, in registry order.
+
+    A label is the model's title, the profile where it is not "default", what tells it from other configurations of the
+    same model and profile, and the notices that every table owes its reader: "†" for a reconstruction, "random weights"
+    for features of an untrained network. Copies of a run count once.
+
+    Raises:
+        InputError: no run, or runs of several datasets, whose numbers cannot be compared.
+    """
+    if not runs:
+        raise InputError("there is no run to put into a table: train one first with 'imgrec train'.")
+    datasets = {run.record["dataset"]["fingerprint"]: run.record["dataset"]["name"] for run in runs}
+    if len(datasets) > 1:
+        names = ", ".join(f"{name} ({digits})" for digits, name in datasets.items())
+        raise InputError(f"these runs are of {len(datasets)} datasets, {names}: make a table for each (by_dataset).")
+    rows: dict[str, dict[int, Run]] = {}
+    for run in sorted(runs, key=_order):
+        rows.setdefault(fingerprint(_configuration(run)), {}).setdefault(run.record["seed"], run)
+    groups = [tuple(by_seed[seed] for seed in sorted(by_seed)) for by_seed in rows.values()]
+    return [Trials(_label(group[0], [other[0] for other in groups]), group) for group in groups]
+
+
+def _order(run: Run) -> tuple[Any, ...]:
+    names, record = list(list_models()), run.record
+    place = names.index(record["model"]) if record["model"] in names else len(names)
+    return place, record["model"], record["profile"] != "default", record["profile"], fingerprint(_configuration(run))
+
+
+def _configuration(run: Run) -> dict[str, Any]:
+    """All that two trials of the same row share."""
+    return {key: run.record[key] for key in ("model", "profile", "parameters", "phases", "features")}
+
+
+def _label(run: Run, others: Sequence[Run]) -> str:
+    record = run.record
+    notes = [] if record["profile"] == "default" else [f"{record['profile']} profile"]
+    same = [o for o in others if (o.record["model"], o.record["profile"]) == (record["model"], record["profile"])]
+    settings = [_settings(o) for o in same]
+    names = sorted({name for each in settings for name in each})
+    varied = [n for n in names if len({repr(each.get(n)) for each in settings}) > 1]
+    # A digest says nothing to a reader as long as something else tells the rows apart.
+    telling = [n for n in varied if n not in ("features: random", "features: weights_sha256")] or varied
+    notes += [f"{name} {_settings(run).get(name, 'none')}" for name in telling]
+    if has_random_features(run):
+        notes.append(RANDOM)
+    mark = f" {RECONSTRUCTION}" if record["fidelity"] == "reconstruction" else ""
+    return record["title"] + mark + (f" ({'; '.join(notes)})" if notes else "")
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """Hyper-parameters, trainer's settings and features of a run, by readable name."""
+    record, phases = run.record, run.record["phases"]
+    found = dict(record["parameters"])
+    for number, phase in enumerate(phases, 1):
+        prefix = f"phase {number} " if len(phases) > 1 else ""
+        found |= {f"{prefix}{name}": value for name, value in phase.items()}
+    return found | {f"features: {name}": value for name, value in (record["features"] or {}).items()}
+
+
+def has_random_features(run: Run) -> bool:
+    """Whether the run's features come from an untrained network."""
+    return (run.record["features"] or {}).get("random") == "yes"
+
+
+EXACT = (
+    Measure("AUC", "exact", "auc"),
+    Measure("strict AUC", "exact", "auc_strict"),
+    Measure("AUC, dvbpr-100", "dvbpr-100", "auc"),
+    Measure("AUC, imgrec-100", "imgrec-100", "auc"),
+    Measure("AUC, sampled-500", "sampled-500", "auc"),
+    Measure("HR@10", "exact", "hr@10"),
+    Measure("NDCG@10", "exact", "ndcg@10"),
+    Measure("cold AUC", "exact", "cold_auc"),
+)
+SAMPLED = ("dvbpr-100", "imgrec-100", "sampled-500")
+
+
+def auc_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """The main table: quality on the whole catalogue and under the sampled protocols, and the cost of an epoch.
+
+    AUC is mid-rank (a tie counts one half) unless the heading says strict (a tie is lost); HR@10 and NDCG@10 are over
+    the whole catalogue; "cold AUC" is the exact AUC of held-out items without training interaction.
+
+    Args:
+        runs: runs of one dataset.
+
+    Returns:
+        One row for each configuration, and the oracle where it is known.
+
+    Raises:
+        InputError: see `trials`.
+    """
+    frame = _measured(runs, EXACT)
+    return _with_plain(frame, runs, {"seconds per epoch": _mean_cost("seconds_per_epoch")})
+
+
+def protocol_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """AUC of the same scores under each protocol and tie rule, and the share of candidates tied; see `auc_table`."""
+    measures = [
+        Measure(f"{protocol}{rule}", protocol, metric)
+        for protocol in ("exact", *SAMPLED)
+        for rule, metric in (("", "auc"), (", strict", "auc_strict"))
+    ]
+    ties = Measure("tied candidates, share", "exact", "tie_share")
+    return _with_plain(_measured(runs, measures), runs, {ties.heading: lambda run: _value(run.metrics, ties)})
+
+
+def ranking_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """HR@10 and NDCG@10 over the whole catalogue and over the candidates of each sampled protocol; see `auc_table`."""
+    return _measured(
+        runs,
+        [
+            Measure(f"{name}, {protocol}", protocol, metric)
+            for name, metric in (("HR@10", "hr@10"), ("NDCG@10", "ndcg@10"))
+            for protocol in ("exact", *SAMPLED)
+        ],
+    )
+
+
+def cold_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """Exact metrics of held-out items without training interaction, beside the AUC of all the others."""
+    cold = [
+        Measure("cold AUC", "exact", "cold_auc"),
+        Measure("cold strict AUC", "exact", "cold_auc_strict"),
+        Measure("cold HR@10", "exact", "cold_hr@10"),
+        Measure("cold NDCG@10", "exact", "cold_ndcg@10"),
+    ]
+    frame = _measured(runs, cold, {"AUC of other items": _warm_auc})
+    return _with_plain(frame, runs, {"cold test items": lambda run: run.metrics["exact"]["cold_users"]})
+
+
+def popularity_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """Exact AUC by the training interactions of the held-out item; a heading names the band and its users."""
+    return _banded(runs, popularity_bands)
+
+
+def history_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """Exact AUC by the training interactions of the user; a heading names the band and its users."""
+    return _banded(runs, history_bands)
+
+
+def cost_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """What quality costs: seconds, epochs, interactions a second, parameters, peak memory of the process, device."""
+    costs = {
+        "seconds per epoch": "seconds_per_epoch",
+        "epochs": "epochs",
+        "seconds with validation": "seconds_fit",
+        "seconds of evaluation": "seconds_evaluation",
+        "interactions per second": "interactions_per_second",
+        "parameters": "parameters",
+    }
+    frame = _with_plain(
+        _measured(runs, EXACT[:1], oracle=False), runs, {heading: _mean_cost(key) for heading, key in costs.items()}
+    )
+    frame["peak memory, MiB", ""] = [
+        max(run.record["cost"]["peak_memory_bytes"] for run in row.runs) / 2**20 for row in trials(runs)
+    ]
+    frame["device", ""] = [", ".join(sorted({run.record["device"] for run in row.runs})) for row in trials(runs)]
+    return frame
+
+
+def run_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """Every run by itself: configuration, seed, validation and test AUC, when it finished; indexed by its name."""
+    rows = [(row.label, run) for row in trials(runs) for run in row.runs]
+    return pd.DataFrame(
+        {
+            "model": [label for label, _ in rows],
+            "seed": [run.record["seed"] for _, run in rows],
+            "best epoch": [run.record["validation"]["epoch"] for _, run in rows],
+            "validation AUC": [run.record["validation"]["auc"] for _, run in rows],
+            "test AUC": [run.metrics["exact"]["auc"] for _, run in rows],
+            "finished": [run.record["finished"] for _, run in rows],
+        },
+        index=pd.Index([run.name for _, run in rows], name="run"),
+    )
+
+
+def measured(frame: pd.DataFrame) -> list[str]:
+    """Headings of the columns of a frame that have a mean and a standard deviation."""
+    return [str(column[0]) for column in frame.columns if column[1] == "mean"]
+
+
+def sizes_table(runs: Sequence[Run], datasets: Mapping[str, Dataset]) -> pd.DataFrame:
+    """Table 1: the size of each dataset.
+
+    Args:
+        runs: any runs.
+        datasets: the datasets that could be loaded, by fingerprint; of the others only what the records hold is shown.
+    """
+    rows = []
+    for group in by_dataset(runs):
+        record = group[0].record["dataset"]
+        known = {
+            "dataset": record["name"],
+            "users": record["users"],
+            "items": record["items"],
+            "training interactions": record["training_interactions"],
+        }
+        loaded = datasets.get(record["fingerprint"])
+        rows.append(known if loaded is None else dataset_table(loaded).to_dict("records")[0])
+    return pd.DataFrame(rows).set_index("dataset")
+
+
+def caption(runs: Sequence[Run]) -> str:
+    """What the numbers of one dataset mean: catalogue, cold items, split, tie rule, trials, notices of `trials`."""
+    rows = trials(runs)
+    record, exact = runs[0].record["dataset"], runs[0].metrics["exact"]
+    split = dict(record["split"] or {"kind": "unknown"})
+    kind = str(split.pop("kind", "unknown"))
+    details = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in split.items() if value is not None)
+    users, cold = exact["users"] or 0, exact["cold_users"] or 0
+    sentences = [
+        f"Dataset {record['name']}: {record['users']:,} users, {record['items']:,} items, "
+        f"{record['training_interactions']:,} training interactions; {kind} split{f' ({details})' if details else ''}.",
+        "Candidates are all items of the catalogue, cold items included, but the user's own; "
+        f"{cold / users if users else 0:.1%} of the {users:,} held-out items are cold (no training interaction).",
+        "AUC is mid-rank (a tie counts one half); strict AUC counts a tie as lost.",
+        f"Mean ± sample standard deviation over trials ({_range([len(row.runs) for row in rows])} seeds a row); "
+        "best bold, second underlined.",
+    ]
+    if any(has_random_features(run) for run in runs):
+        sentences.append(f"Rows marked “{RANDOM}” use visual features of an untrained network.")
+    if any(run.record["fidelity"] == "reconstruction" for run in runs):
+        sentences.append(f"{RECONSTRUCTION} A reconstruction: the sources leave a gap.")
+    return " ".join(sentences)
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table of results of the ImgRec paper (Elsayed, Brinkmeyer and Schmidt-Thieme 2022, arXiv 2205.02923).
+
+    Attributes:
+        title: its number and subject.
+        protocol: the evaluation protocol that it reports.
+        models: names of its models, in its order.
+        published: by dataset and model, the AUC that was printed.
+        note: what a reader of the published numbers must know.
+    """
+
+    title: str
+    protocol: str
+    models: tuple[str, ...]
+    published: Mapping[str, Mapping[str, float]]
+    note: str = ""
+
+
+# Only values read in the paper itself; where another source was used the note says so, and what is unknown is left out.
+PAPER_TABLES = (
+    PaperTable(
+        "Table 2: AUC with 100 negatives",
+        "imgrec-100",
+        ("poprank", "warp", "bpr-mf", "fm-id", "fm-visual", "visrank", "vbpr", "dvbpr", "imgrec-ete"),
+        {
+            "Amazon Fashion": {
+                "poprank": 0.5849, "warp": 0.6065, "bpr-mf": 0.6278, "fm-id": 0.7093, "fm-visual": 0.7093,
+                "visrank": 0.6839, "vbpr": 0.7479, "dvbpr": 0.7964, "imgrec-ete": 0.8250,
+            },
+            "Amazon Men": {
+                "poprank": 0.6060, "warp": 0.6081, "bpr-mf": 0.6450, "fm-id": 0.6654, "fm-visual": 0.6654,
+                "imgrec-ete": 0.7899,
+            },
+        },
+        "The paper does not say whether its FM used pictures: its value stands beside both of ours.",
+    ),
+    PaperTable(
+        "Table 3: AUC with 500 negatives",
+        "sampled-500",
+        ("deepstyle", "jrl", "saers", "imgrec-ete"),
+        {"Amazon Fashion": {"saers": 0.816, "imgrec-ete": 0.825}},
+        "The value of SAERS is taken from a public leaderboard of its paper (arXiv 1905.12862).",
+    ),
+    PaperTable(
+        "Table 4: three ways to add images, AUC with 100 negatives",
+        "imgrec-100",
+        ("imgrec-dir", "imgrec-ft", "imgrec-ete"),
+        {
+            "Amazon Fashion": {"imgrec-dir": 0.7770, "imgrec-ft": 0.8090, "imgrec-ete": 0.8250},
+            "Amazon Men": {"imgrec-dir": 0.7363, "imgrec-ft": 0.7735, "imgrec-ete": 0.7899},
+        },
+    ),
+)  # fmt: skip
+
+PAPER_SIZES = {(45_184, 166_270): "Amazon Fashion", (34_244, 110_636): "Amazon Men"}
+"""(users, items) of the paper's files, as published with DVBPR: by these sizes a dataset is known to be one of them."""
+
+
+def paper_dataset(runs: Sequence[Run]) -> str | None:
+    """The paper's name of the runs' dataset, or None where the paper has no results on it."""
+    record = runs[0].record["dataset"]
+    return PAPER_SIZES.get((record["users"], record["items"]))
+
+
+def paper_tables(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
+    """Tables 2, 3 and 4 of the ImgRec paper from our runs.
+
+    The paper's AUC counts a tie as lost, and so does the difference to it; the mid-rank AUC stands beside. On a dataset
+    of the paper there are columns "paper" and "difference", and rows of published models that have no run.
+
+    Args:
+        runs: runs of one dataset.
+
+    Returns:
+        By title; a table without any row is left out.
+
+    Raises:
+        InputError: see `trials`.
+    """
+    dataset = paper_dataset(runs)
+    trials(runs)  # refuses runs of several datasets
+    tables = {}
+    for table in PAPER_TABLES:
+        measures = (
+            Measure("strict AUC", table.protocol, "auc_strict"),
+            Measure("AUC", table.protocol, "auc"),
+        )
+        published = table.published.get(dataset or "", {})
+        parts, values = [], []
+        for model in table.models:
+            chosen = [run for run in runs if run.record["model"] == model]
+            if chosen:
+                parts.append(_measured(chosen, measures, oracle=False))
+            elif model in published:
+                card = list_models().get(model)
+                parts.append(_blank(card.title if card else _TITLES.get(model, model), measures))
+            else:
+                continue
+            values += [published.get(model, math.nan)] * len(parts[-1])
+        if not parts:
+            continue
+        frame = pd.concat(parts).rename_axis("model")
+        if published:
+            frame["paper", ""] = values
+            frame["difference", ""] = frame["strict AUC", "mean"] - frame["paper", ""]
+        known = _measured(runs, measures).filter(items=[ORACLE], axis=0)
+        tables[table.title] = pd.concat([frame, known]).rename_axis("model") if len(known) else frame
+    return tables
+
+
+_TITLES = {"dvbpr": "DVBPR", "saers": "SAERS", "jrl": "JRL", "imgrec-ete": "ImgRec-EtE"}
+"""Titles of published models that the registry does not have."""
+
+
+def _blank(label: str, measures: Sequence[Measure]) -> pd.DataFrame:
+    columns = [("trials", "")] + [(m.heading, statistic) for m in measures for statistic in ("mean", "sd")]
+    row = [0] + [math.nan] * (len(columns) - 1)
+    return pd.DataFrame([row], pd.Index([label], name="model"), pd.MultiIndex.from_tuples(columns))
+
+
+def _measured(
+    runs: Sequence[Run],
+    measures: Sequence[Measure],
+    derived: Mapping[str, Callable[[Metrics], float]] | None = None,
+    *,
+    oracle: bool = True,
+) -> pd.DataFrame:
+    """Mean and standard deviation over the trials of each row, and the oracle's row where it is known."""
+    functions: dict[str, Callable[[Metrics], float]] = {m.heading: partial(_value, measure=m) for m in measures}
+    functions |= derived or {}
+    samples: dict[str, list[Metrics]] = {row.label: [run.metrics for run in row.runs] for row in trials(runs)}
+    known = {run.record["seed"]: run.record["oracle"] for run in runs if run.record["oracle"] is not None}
+    if oracle and known:
+        samples[ORACLE] = list(known.values())
+    columns: dict[tuple[str, str], list[float]] = {("trials", ""): [len(sample) for sample in samples.values()]}
+    for heading, function in functions.items():
+        values = [[function(metrics) for metrics in sample] for sample in samples.values()]
+        columns[heading, "mean"], columns[heading, "sd"] = _mean(values), _deviation(values)
+    return pd.DataFrame(columns, pd.Index(list(samples), name="model"))
+
+
+def _banded(runs: Sequence[Run], bands: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
+    rows = trials(runs)
+    found = {row.label: [bands(run.per_user) for run in row.runs] for row in rows}
+    columns: dict[tuple[str, str], list[float]] = {("trials", ""): [len(each) for each in found.values()]}
+    first = next(iter(found.values()))[0]
+    for band, (label, users) in enumerate(zip(first.index, first["users"].tolist(), strict=True)):
+        values = [[float(table["auc"].iloc[band]) for table in tables] for tables in found.values()]
+        heading = f"{label} ({users:,} {'user' if users == 1 else 'users'})"
+        columns[heading, "mean"], columns[heading, "sd"] = _mean(values), _deviation(values)
+    return pd.DataFrame(columns, pd.Index(list(found), name="model"))
+
+
+def _with_plain(
+    frame: pd.DataFrame, runs: Sequence[Run], values: Mapping[str, Callable[[Run], float | int | None]]
+) -> pd.DataFrame:
+    """`frame` with columns that are means over the trials and take part in no comparison."""
+    rows = {row.label: row.runs for row in trials(runs)}
+    for heading, value in values.items():
+        cells = []
+        for label in frame.index:
+            found = [v for v in map(value, rows.get(label, ())) if v is not None]
+            cells.append(float(np.mean(found)) if found else math.nan)
+        frame[heading, ""] = cells
+    return frame
+
+
+def _mean_cost(key: str) -> Callable[[Run], float | None]:
+    return lambda run: run.record["cost"][key]
+
+
+def _value(metrics: Metrics, measure: Measure) -> float:
+    value = metrics[measure.protocol][measure.metric]
+    return math.nan if value is None else float(value)
+
+
+def _warm_auc(metrics: Metrics) -> float:
+    """The exact AUC of held-out items that are not cold, from the means over all and over the cold ones."""
+    exact = metrics["exact"]
+    users, cold = exact["users"] or 0, exact["cold_users"] or 0
+    if users == cold:
+        return math.nan
+    return ((exact["auc"] or 0) * users - (exact["cold_auc"] or 0) * cold) / (users - cold)
+
+
+def _mean(samples: Sequence[Sequence[float]]) -> list[float]:
+    return [float(np.mean(sample)) for sample in samples]
+
+
+def _deviation(samples: Sequence[Sequence[float]]) -> list[float]:
+    """Sample standard deviations; a single trial has none."""
+    return [float(np.std(sample, ddof=1)) if len(sample) > 1 else math.nan for sample in samples]
+
+
+def _range(counts: Sequence[int]) -> str:
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+class Cell(NamedTuple):
+    """A formatted cell: text, "± sd" or nothing, and its place among the rows (1 best, 2 second, 0 neither)."""
+
+    text: str
+    spread: str = ""
+    place: int = 0
+
+
+def format_table(frame: pd.DataFrame, kind: Kind = "markdown", *, links: Mapping[str, str] | None = None) -> str:
+    """A table as text.
+
+    Measured values have four decimals and "± sd" where there are several trials. In each measured column the best value
+    is bold and the second underlined, equal values as printed together; the oracle takes no part, nor does a table of
+    one row.
+
+    Args:
+        frame: a frame of this module, or any other frame: then all its values are plain.
+        kind: "markdown" (GitHub's), "html" (escaped, headers with scope), "latex" (booktabs) or "csv" (all digits, no
+            marks).
+        links: addresses by row label, for HTML.
+
+    Raises:
+        InputError: unknown kind.
+    """
+    if kind == "csv":
+        flat = frame.copy()
+        if frame.columns.nlevels > 1:
+            flat.columns = pd.Index([" ".join(part for part in column if part) for column in frame.columns])
+        return str(flat.to_csv(lineterminator="\n"))
+    writers: dict[str, Callable[[list[str], list[str], list[list[Cell]], Mapping[str, str]], str]] = {
+        "markdown": _markdown,
+        "html": _html,
+        "latex": _latex,
+    }
+    if kind not in writers:
+        raise unknown_name("kind of table", kind, [*writers, "csv"])
+    headings = list(dict.fromkeys(column[0] if isinstance(column, tuple) else column for column in frame.columns))
+    columns = [_column(frame, heading) for heading in headings]
+    labels = [str(label) for label in frame.index]
+    body = [[column[row] for column in columns] for row in range(len(labels))]
+    return writers[kind]([str(frame.index.name or ""), *headings], labels, body, links or {})
+
+
+def show_table(frame: pd.DataFrame) -> HTML:
+    """`format_table` as a cell's result in Jupyter."""
+    return HTML(format_table(frame, "html"))
+
+
+def _column(frame: pd.DataFrame, heading: str) -> list[Cell]:
+    if (heading, "mean") not in frame.columns:
+        plain = frame[heading, ""] if frame.columns.nlevels > 1 else frame[heading]
+        return [Cell(_plain(value)) for value in plain.tolist()]
+    means, deviations = frame[heading, "mean"].tolist(), frame[heading, "sd"].tolist()
+    texts = [MISSING if math.isnan(mean) else f"{mean:.4f}" for mean in means]
+    compete = [text for text, label in zip(texts, frame.index, strict=True) if label != ORACLE and text != MISSING]
+    best = sorted(set(compete), key=float, reverse=True)[:2] if len(compete) > 1 else []
+    return [
+        Cell(
+            text,
+            "" if math.isnan(deviation) else f"± {deviation:.4f}",
+            best.index(text) + 1 if label != ORACLE and text in best else 0,
+        )
+        for text, deviation, label in zip(texts, deviations, frame.index, strict=True)
+    ]
+
+
+def _plain(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return MISSING
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value.is_integer() or abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _markdown(head: list[str], labels: list[str], body: list[list[Cell]], links: Mapping[str, str]) -> str:
+    def text(value: str) -> str:
+        return html.escape(value, quote=False).replace("|", "\\|").replace("\n", " ")
+
+    def cell(value: Cell) -> str:
+        marks = {0: "{}", 1: "**{}**", 2: "<ins>{}</ins>"}
+        return f"{marks[value.place].format(text(value.text))} {value.spread}".strip()
+
+    lines = [[text(name) for name in head], ["---"] + ["---:"] * (len(head) - 1)]
+    lines += [[text(label), *map(cell, cells)] for label, cells in zip(labels, body, strict=True)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _html(head: list[str], labels: list[str], body: list[list[Cell]], links: Mapping[str, str]) -> str:
+    def cell(value: Cell) -> str:
+        marks = {0: "{}", 1: "<strong>{}</strong>", 2: "<u>{}</u>"}
+        spread = f" <small>{html.escape(value.spread)}</small>" if value.spread else ""
+        return f"<td>{marks[value.place].format(html.escape(value.text))}{spread}</td>"
+
+    def label(value: str) -> str:
+        text = html.escape(value)
+        return f'<a href="{html.escape(links[value])}">{text}</a>' if value in links else text
+
+    heads = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in head)
+    rows = "".join(
+        f'<tr><th scope="row">{label(name)}</th>{"".join(map(cell, cells))}</tr>\n'
+        for name, cells in zip(labels, body, strict=True)
+    )
+    return f'<table class="imgrec-table">\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table>\n'
+
+
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+        "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "†": r"$\dagger$", "—": "---",
+        "“": "``", "”": "''",
+    }
+)  # fmt: skip
+
+
+def latex_text(text: str) -> str:
+    """Plain text with LaTeX's special characters escaped."""
+    return text.translate(_LATEX)
+
+
+def _latex(head: list[str], labels: list[str], body: list[list[Cell]], links: Mapping[str, str]) -> str:
+    def cell(value: Cell) -> str:
+        marks = {0: "{}", 1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
+        return f"{marks[value.place].format(latex_text(value.text))} {latex_text(value.spread)}".strip()
+
+    lines = [f"\\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", "\\toprule"]
+    lines += [" & ".join(map(latex_text, head)) + r" \\", "\\midrule"]
+    lines += [
+        " & ".join([latex_text(label), *map(cell, cells)]) + r" \\" for label, cells in zip(labels, body, strict=True)
+    ]
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"

@@ -1,0 +1,247 @@
+"""Galleries: the neighbours in them against brute force, and what each of the three faces must hold."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from imgrec_lib.data.dataset import Columns, Dataset, HeldOut, Interactions
+from imgrec_lib.data.images import ImageStore
+from imgrec_lib.errors import InputError
+from imgrec_lib.models.base import InnerProduct
+from imgrec_lib.report import Cell, Gallery, Row, nearest, neighbour_gallery, recommendation_gallery, side_by_side
+
+N_USERS, N_ITEMS = 4, 9
+HISTORIES = ([0, 1, 2], [3], [4, 5], [0, 6, 7, 8])
+VALIDATION, TEST = [3, 0, 6, -1], [4, 1, 7, -1]
+EVIL = "<script>alert(\"x\")</script> & 'more'"
+
+
+@pytest.fixture
+def dataset() -> Dataset:
+    pixels = np.random.default_rng(0).integers(0, 256, (N_ITEMS, 20, 20, 3), dtype=np.uint8)
+    users = np.repeat(np.arange(N_USERS), [len(h) for h in HISTORIES])
+    items = np.concatenate(HISTORIES)
+    return Dataset(
+        name="shop",
+        user_ids=np.array(["ann", EVIL, "bob", "eve"]),
+        items=pd.DataFrame(
+            {
+                Columns.ITEM: [f"i{i}" for i in range(N_ITEMS)],
+                Columns.NAME: ["red shirt", EVIL, "hat", *[f"thing {i}" for i in range(3, N_ITEMS - 1)], None],
+                Columns.CATEGORY: ["tops", "<b>evil</b>", "hats"] + ["things"] * (N_ITEMS - 3),
+            }
+        ),
+        train=Interactions.from_pairs(users, items, N_USERS, N_ITEMS, times=np.arange(len(items)) + 100),
+        validation=HeldOut(np.array(VALIDATION)),
+        test=HeldOut(np.array(TEST)),
+        images=ImageStore.from_array(pixels, np.arange(N_ITEMS) != 5),
+    )
+
+
+class Elements(HTMLParser):
+    """All start tags with their attributes, and all text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 30), st.integers(1, 6), st.integers(1, 40), st.booleans())
+def test_nearest_equals_brute_force(seed: int, n_items: int, width: int, k: int, exclude: bool) -> None:
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(n_items, width)).astype(np.float32)
+    vectors[rng.integers(n_items)] = 0
+    queries = rng.integers(0, n_items, 3)
+    items, similarity = nearest(vectors, queries.tolist(), k, exclude_self=exclude)
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    for row, query in enumerate(queries):
+        cosines = np.zeros(n_items)
+        for other in range(n_items):
+            if norms[query] > 0 and norms[other] > 0:
+                cosines[other] = vectors[query].astype(np.float64) @ vectors[other] / (norms[query] * norms[other])
+        others = [i for i in range(n_items) if not (exclude and i == query)]
+        expected = sorted((cosines[i] for i in others), reverse=True)[:k]
+        np.testing.assert_allclose(similarity[row].numpy(), expected, atol=1e-5)
+        np.testing.assert_allclose(cosines[items[row].numpy()], expected, atol=1e-5)
+        assert len(set(items[row].tolist())) == len(expected)
+        assert not (exclude and int(query) in items[row].tolist())
+
+
+def test_nearest_breaks_ties_by_index_and_takes_tensors_and_blocks() -> None:
+    vectors = torch.tensor([[1.0, 0], [2, 0], [0, 1], [3, 0], [0, 0]], dtype=torch.float64)
+    items, similarity = nearest(vectors, [3, 4], 4)
+    assert items.tolist() == [[0, 1, 2, 4], [0, 1, 2, 3]]
+    assert similarity.tolist() == [[1, 1, 0, 0], [0, 0, 0, 0]]
+    many = np.random.default_rng(0).normal(size=(20_000, 3)).astype(np.float32)
+    many[17_000] = 2 * many[5]
+    assert nearest(many, [5], 1)[0].tolist() == [[17_000]]
+
+
+@pytest.mark.parametrize(("queries", "k"), [([9], 1), ([-1], 1), ([0], 0)])
+def test_nearest_refuses(queries: list[int], k: int) -> None:
+    with pytest.raises(InputError):
+        nearest(np.eye(9, dtype=np.float32), queries, k)
+
+
+def test_neighbour_gallery(dataset: Dataset) -> None:
+    vectors = np.random.default_rng(1).normal(size=(N_ITEMS, 4))
+    shown = neighbour_gallery(dataset, vectors, [2, 0], k=3)
+    found, similarity = nearest(vectors, [2, 0], 3)
+    assert [row.title for row in shown.rows] == ["hat", "red shirt"]
+    for row, query, items, values in zip(shown.rows, [2, 0], found.tolist(), similarity.tolist(), strict=True):
+        assert row.cells[0].item == query and row.cells[0].mark == "query" and row.cells[0].score is None
+        assert [cell.item for cell in row.cells[1:]] == items
+        assert [cell.score for cell in row.cells[1:]] == values
+    with pytest.raises(InputError, match="8 vectors for the 9 items"):
+        neighbour_gallery(dataset, vectors[:8], [0])
+
+
+def test_side_by_side_alternates_rows(dataset: Dataset) -> None:
+    rng = np.random.default_rng(1)
+    a, b = (
+        neighbour_gallery(dataset, rng.normal(size=(N_ITEMS, 4)), [2, 0], 3, title) for title in ("first", "second")
+    )
+    both = side_by_side("Both", a, b)
+    assert [row.title for row in both.rows] == [
+        "hat: first", "hat: second", "red shirt: first", "red shirt: second",
+    ]  # fmt: skip
+    assert both.rows[1].cells == b.rows[0].cells and both.images is dataset.images
+
+
+def test_recommendation_gallery(dataset: Dataset) -> None:
+    rng = np.random.default_rng(2)
+    users, items = rng.normal(size=(N_USERS, 3)).astype(np.float32), rng.normal(size=(N_ITEMS, 3)).astype(np.float32)
+    scores = users @ items.T
+    shown = recommendation_gallery(dataset, InnerProduct(torch.tensor(users), torch.tensor(items)), [0, 1, 2, 3], k=3)
+    assert len(shown.rows) == 8
+    for user in range(N_USERS):
+        history, recommended = shown.rows[2 * user : 2 * user + 2]
+        # The latest three purchases; the times ascend with the position in the history.
+        assert [cell.item for cell in history.cells] == HISTORIES[user][::-1][:3]
+        unseen = sorted(set(range(N_ITEMS)) - set(HISTORIES[user]), key=lambda i: -scores[user, i])
+        first = recommended.cells[:3]
+        assert [cell.item for cell in first] == unseen[:3]
+        np.testing.assert_allclose([cell.score for cell in first], scores[user, unseen[:3]], rtol=1e-5)
+        marks = {cell.item: cell.mark for cell in recommended.cells if cell.mark}
+        if TEST[user] < 0:
+            assert "test item" not in recommended.title and not marks and len(recommended.cells) == 3
+            continue
+        place = unseen.index(TEST[user]) + 1
+        assert f"test item is number {place} of {len(unseen)}" in recommended.title
+        assert marks[TEST[user]] == "test item"
+        assert len(recommended.cells) == (3 if place <= 3 else 4)
+        assert recommended.cells[min(place, 4) - 1].item == TEST[user]
+        assert (VALIDATION[user] in marks) == (VALIDATION[user] in unseen[:3])
+    assert shown.rows[6].title == "User eve bought 4 items, 3 of them shown"
+
+
+def test_place_of_the_test_item_follows_the_list_when_scores_tie(dataset: Dataset) -> None:
+    flat = InnerProduct(torch.ones(N_USERS, 1), torch.ones(N_ITEMS, 1))
+    row = recommendation_gallery(dataset, flat, [2], k=7).rows[1]
+    place = [cell.item for cell in row.cells].index(TEST[2]) + 1
+    assert f"number {place} of 7" in row.title
+
+
+def test_html_escapes_and_describes(dataset: Dataset) -> None:
+    shown = recommendation_gallery(dataset, InnerProduct(torch.ones(N_USERS, 1), torch.ones(N_ITEMS, 1)), [0, 1], k=8)
+    text = shown.html(50)
+    assert "<script" not in text and "<b>evil" not in text
+    elements = Elements(text)
+    assert any(EVIL in piece for piece in elements.text)
+    assert any(f"User {EVIL} bought" in piece for piece in elements.text)
+    pictures = elements.of("img")
+    cells = [cell for row in shown.rows for cell in row.cells]
+    assert len(pictures) == sum(cell.item != 5 for cell in cells)
+    assert [p["alt"] for p in pictures] == [cell.alt for cell in cells if cell.item != 5]
+    assert "red shirt, tops" in {p["alt"] for p in pictures}
+    assert "i8" in {p["alt"].split(",")[0] for p in pictures if p["alt"]}
+    assert all(p["src"].startswith("data:image/jpeg;base64,") for p in pictures if p["src"])
+    assert "(no picture)" in text
+    assert not re.search(r"https?://", text)
+
+
+def test_alternative_text_says_all_that_the_cell_says() -> None:
+    assert Cell(3, ("Red shirt", "tops"), 0.93456, "test item").alt == "Red shirt, tops, score 0.935, test item"
+    assert Cell(3, ("Red shirt",)).alt == "Red shirt"
+
+
+def test_html_holds_the_pictures_themselves(dataset: Dataset) -> None:
+    text = Gallery("One", (Row("row", (Cell(2, ("hat",)),)),), dataset.images).html(10)
+    data = Elements(text).of("img")[0]["src"]
+    assert data is not None
+    with Image.open(io.BytesIO(base64.b64decode(data.split(",")[1]))) as image:
+        assert image.size == (20, 20)
+        assert dataset.images is not None
+        difference = np.asarray(image, float).mean((0, 1)) - dataset.images.pixels[2].mean((0, 1))
+    assert np.abs(difference).max() < 6
+
+
+def test_style_can_be_left_to_the_page(dataset: Dataset) -> None:
+    shown = neighbour_gallery(dataset, np.eye(N_ITEMS), [0], 2)
+    assert "<style>" in shown._repr_html_() and "<style>" not in shown.html(style=False)
+
+
+def test_without_images_text_stands_in_their_place(dataset: Dataset, tmp_path: Path) -> None:
+    bare = Gallery("Bare", (Row("row", (Cell(0, ("red shirt", "tops"), 0.5, "query"),)),), None)
+    elements = Elements(bare.html())
+    assert not elements.of("img") and "red shirt" in elements.text
+    with Image.open(bare.png(tmp_path / "bare.png")) as image:
+        assert image.size == bare.sheet_size()
+
+
+@pytest.mark.parametrize("size", [32, 80])
+def test_contact_sheet(dataset: Dataset, tmp_path: Path, size: int) -> None:
+    shown = neighbour_gallery(dataset, np.random.default_rng(0).normal(size=(N_ITEMS, 4)), [1, 4], 5)
+    path = shown.png(tmp_path / "sheets" / "sheet.png", size)
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        assert image.size == shown.sheet_size(size)
+        assert image.width == 2 * 16 + 6 * (size + 10) - 10
+        # The query's picture stands in the first column.
+        assert dataset.images is not None
+        drawn = np.asarray(image.convert("RGB"))
+        expected = np.asarray(dataset.images.thumbnail(1, size))[3:-3, 3:-3]
+        column = drawn[:, 16 + 3 : 16 + size - 3]
+        assert any((column[y : y + len(expected)] == expected).all() for y in range(image.height - len(expected)))
+
+
+def test_contact_sheet_of_odd_content(tmp_path: Path) -> None:
+    odd = Gallery("x" * 500, (Row("", ()), Row("Ünïcode, 日本", (Cell(0, (EVIL * 3, ""), 1.0, "m" * 99),))), None)
+    with Image.open(odd.png(tmp_path / "odd.png")) as image:
+        assert image.size == odd.sheet_size()
+
+
+def test_widget_follows_its_slider(dataset: Dataset) -> None:
+    shown = neighbour_gallery(dataset, np.eye(N_ITEMS), [0], 2)
+    slider, view = shown.widget().children
+    assert view.value == shown.html(96)
+    slider.value = 64
+    assert view.value == shown.html(64) != shown.html(96)
+
+
+def test_repr_is_short(dataset: Dataset) -> None:
+    assert repr(neighbour_gallery(dataset, np.eye(N_ITEMS), [0, 1], 2)) == "Gallery('Nearest items', 2 rows, 6 items)"

@@ -1,0 +1,606 @@
+"""The report: every number against the run records, marks, notices, and a page that is safe and self-contained."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from toy import planted_dataset
+
+from imgrec_lib.data.dataset import Dataset, HeldOut, Interactions
+from imgrec_lib.errors import InputError
+from imgrec_lib.evaluation import evaluate, user_metrics
+from imgrec_lib.features import extract_features
+from imgrec_lib.files import fingerprint, write_json
+from imgrec_lib.models import model_card
+from imgrec_lib.models.base import InnerProduct
+from imgrec_lib.report import (
+    auc_by_history,
+    auc_by_popularity,
+    auc_table,
+    by_dataset,
+    caption,
+    cold_table,
+    cost_table,
+    cost_vs_quality,
+    format_table,
+    history_table,
+    learning_curves,
+    paper_tables,
+    popularity_table,
+    protocol_table,
+    ranking_table,
+    run_table,
+    sampled_vs_exact,
+    sizes_table,
+    trials,
+    write_report,
+)
+from imgrec_lib.report.curves import validation_curve
+from imgrec_lib.report.tables import ORACLE, PAPER_TABLES
+from imgrec_lib.runs import Run, dataset_record, find_runs, open_run, train_run
+
+EVIL = '<script>alert("x")</script>'
+FEATURES = {"backbone": "efficientnet-lite0", "weights": "imagenet", "weights_sha256": "0" * 16, "random": "no"}
+
+
+def with_cold_items(dataset: Dataset, share: float = 0.15) -> Dataset:
+    """The same dataset with the training interactions of its last items gone."""
+    warm = dataset.train.items < dataset.n_items * (1 - share)
+    train = Interactions.from_pairs(
+        dataset.train.users[warm], dataset.train.items[warm], dataset.n_users, dataset.n_items
+    )
+    return Dataset(
+        dataset.name, dataset.user_ids, dataset.items, train, HeldOut(dataset.validation.items),
+        HeldOut(dataset.test.items), split={"kind": "random", "seed": 0, "min_interactions": 5},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shop() -> Dataset:
+    return with_cold_items(planted_dataset(n_users=60, n_items=70)[0])
+
+
+def write_run(
+    folder: Path,
+    data: Dataset,
+    model: str = "bpr-mf",
+    seed: int = 0,
+    *,
+    popularity: bool = False,
+    epochs: int = 3,
+    oracle: bool = False,
+    **record: Any,
+) -> Run:
+    """A finished run with random factors (or the popularity of items, full of ties) as if a model had been trained."""
+    configuration = fingerprint(model, seed, record.get("profile"), record.get("parameters"))
+    rng = np.random.default_rng(int(configuration, 16))
+    users = torch.tensor(rng.normal(size=(data.n_users, 4)).astype(np.float32))
+    items = torch.tensor(rng.normal(size=(data.n_items, 4)).astype(np.float32))
+    counts = torch.tensor(data.train.popularity, dtype=torch.float32).unsqueeze(1)
+    scorer = InnerProduct(torch.ones(data.n_users, 1), counts) if popularity else InnerProduct(users, items)
+    evaluation = evaluate(scorer, data, seed=seed)
+    card = model_card(model)
+    validation = rng.uniform(0.4, 0.9, epochs + 1)
+    folder.mkdir(parents=True)
+    pd.DataFrame(
+        {
+            "phase": 1,
+            "epoch": range(epochs + 1),
+            "loss": [None, *rng.uniform(size=epochs)],
+            "validation_auc": validation,
+            "seconds": [0.0, *rng.uniform(1, 2, epochs)],
+        }
+    ).iloc[: epochs + 1 if epochs else 0].to_csv(folder / "curve.csv", index=False)
+    evaluation.per_user.to_parquet(folder / "per_user.parquet", index=False)
+    truth = evaluate(InnerProduct(users * 0 + 1, items), data, seed=seed).metrics if oracle else None
+    write_json(
+        folder / "run.json",
+        {
+            "format": 1,
+            "identity": f"{model}-{seed}",
+            "model": model,
+            "profile": "default",
+            "parameters": {"factors": 4},
+            "phases": [{"learning_rate": 0.1, "epochs": 100}] if epochs else [],
+            "seed": seed,
+            "title": card.title,
+            "family": card.family,
+            "fidelity": card.fidelity,
+            "dataset": dataset_record(data),
+            "features": FEATURES if "features" in card.needs else None,
+            "requested": {},
+            "metrics": evaluation.metrics,
+            "oracle": truth,
+            "validation": {"auc": float(validation.max()), "phase": 1, "epoch": int(validation.argmax())},
+            "cost": {
+                "epochs": epochs,
+                "seconds_training": 3.5 * epochs,
+                "seconds_per_epoch": 3.5 + seed if epochs else None,
+                "seconds_fit": 4.0 + seed,
+                "seconds_evaluation": 1.5,
+                "interactions_per_second": 1000.0,
+                "peak_memory_bytes": 2**20 * (100 + seed),
+                "parameters": 400,
+            },
+            "device": "cpu (x86_64)",
+            "threads": 1,
+            "versions": {},
+            "finished": f"2026-01-01T00:00:0{seed}+00:00",
+        }
+        | record,
+    )
+    return open_run(folder)
+
+
+@pytest.fixture(scope="module")
+def runs(shop: Dataset, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    """Three models, three seeds, one without training, with an oracle."""
+    root = tmp_path_factory.mktemp("runs")
+    for seed in range(3):
+        write_run(root / f"vbpr-{seed}", shop, "vbpr", seed, oracle=True, epochs=2 + seed)
+        write_run(root / f"bpr-{seed}", shop, "bpr-mf", seed, oracle=True)
+        write_run(root / f"pop-{seed}", shop, "poprank", seed, oracle=True, popularity=True, epochs=0)
+    return find_runs(root)
+
+
+def of(runs: list[Run], model: str) -> list[Run]:
+    return [run for run in runs if run.record["model"] == model]
+
+
+def raw(run: Run) -> dict[str, Any]:
+    """The record as it stands in the file."""
+    loaded: dict[str, Any] = json.loads((run.folder / "run.json").read_text())
+    return loaded
+
+
+def by_hand(values: list[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation, written out."""
+    mean = sum(values) / len(values)
+    return mean, (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5
+
+
+PLACES = {
+    "AUC": ("exact", "auc"),
+    "strict AUC": ("exact", "auc_strict"),
+    "AUC, dvbpr-100": ("dvbpr-100", "auc"),
+    "AUC, imgrec-100": ("imgrec-100", "auc"),
+    "AUC, sampled-500": ("sampled-500", "auc"),
+    "HR@10": ("exact", "hr@10"),
+    "NDCG@10": ("exact", "ndcg@10"),
+    "cold AUC": ("exact", "cold_auc"),
+}
+
+
+def test_every_number_of_the_main_table_comes_from_the_records(runs: list[Run]) -> None:
+    table = auc_table(runs)
+    assert table.index.tolist() == ["PopRank", "BPR-MF", "VBPR", ORACLE]
+    assert table["trials", ""].tolist() == [3, 3, 3, 3]
+    for label, model in (("PopRank", "poprank"), ("BPR-MF", "bpr-mf"), ("VBPR", "vbpr"), (ORACLE, None)):
+        records = [raw(run) for run in of(runs, model or "vbpr")]
+        for heading, (protocol, metric) in PLACES.items():
+            values = [(r["metrics"] if model else r["oracle"])[protocol][metric] for r in records]
+            found = table.loc[label, (heading, "mean")], table.loc[label, (heading, "sd")]
+            assert found == pytest.approx(by_hand(values), abs=1e-12), (label, heading)
+    assert table.loc["VBPR", ("seconds per epoch", "")] == pytest.approx((3.5 + 4.5 + 5.5) / 3)
+    assert np.isnan(table.loc["PopRank", ("seconds per epoch", "")])
+    # The last decimal that is printed, too.
+    vbpr_mean = by_hand([raw(run)["metrics"]["exact"]["auc"] for run in of(runs, "vbpr")])[0]
+    assert f"{vbpr_mean:.4f}" in next(line for line in format_table(table).splitlines() if line.startswith("| VBPR"))
+
+
+def test_the_other_tables_come_from_the_records(runs: list[Run]) -> None:
+    records = [raw(run) for run in of(runs, "poprank")]
+    protocols, ranking, cost = protocol_table(runs), ranking_table(runs), cost_table(runs)
+    for protocol in ("exact", "dvbpr-100", "imgrec-100", "sampled-500"):
+        for heading, metric in ((protocol, "auc"), (f"{protocol}, strict", "auc_strict")):
+            expected = by_hand([r["metrics"][protocol][metric] for r in records])
+            assert (protocols.loc["PopRank", (heading, "mean")], protocols.loc["PopRank", (heading, "sd")]) == (
+                pytest.approx(expected)
+            )
+        for name, metric in (("HR@10", "hr@10"), ("NDCG@10", "ndcg@10")):
+            expected = by_hand([r["metrics"][protocol][metric] for r in records])
+            assert ranking.loc["PopRank", (f"{name}, {protocol}", "mean")] == pytest.approx(expected[0])
+    assert protocols.loc["PopRank", ("tied candidates, share", "")] == records[0]["metrics"]["exact"]["tie_share"] > 0
+    assert cost.loc["VBPR", ("peak memory, MiB", "")] == 102
+    assert cost.loc["VBPR", ("epochs", "")] == 3 and cost.loc["VBPR", ("seconds with validation", "")] == 5
+    assert ORACLE not in cost.index
+
+
+def test_cold_and_other_items_from_the_users_themselves(runs: list[Run]) -> None:
+    table = cold_table(runs)
+    cold, warm = [], []
+    for run in of(runs, "bpr-mf"):
+        per_user = pd.read_parquet(run.folder / "per_user.parquet")
+        values = user_metrics(per_user)["auc"]
+        cold.append(values[per_user["item_popularity"] == 0].mean())
+        warm.append(values[per_user["item_popularity"] > 0].mean())
+    assert len(warm) == 3 and not np.allclose(cold, warm)
+    assert table.loc["BPR-MF", ("cold AUC", "mean")] == pytest.approx(np.mean(cold))
+    assert table.loc["BPR-MF", ("AUC of other items", "mean")] == pytest.approx(np.mean(warm))
+    assert table.loc["BPR-MF", ("AUC of other items", "sd")] == pytest.approx(np.std(warm, ddof=1))
+
+
+@pytest.mark.parametrize(
+    ("function", "column"), [(popularity_table, "item_popularity"), (history_table, "history_length")]
+)
+def test_bands_from_the_users_themselves(
+    runs: list[Run], function: Callable[[list[Run]], pd.DataFrame], column: str
+) -> None:
+    table = function(runs)
+    headings = list(dict.fromkeys(name for name, kind in table.columns if kind == "mean"))
+    assert len(headings) > 1
+    users_seen = 0
+    for heading in headings:
+        low, high, users = re.fullmatch(r"(\d+)(?:-(\d+)|(?:\+))? \((\d+) users?\)", heading).groups()  # type: ignore[union-attr]
+        top = float("inf") if "+" in heading else float(high or low)
+        values = []
+        for run in of(runs, "vbpr"):
+            per_user = run.per_user
+            inside = per_user[column].between(int(low), top)
+            assert inside.sum() == int(users)
+            values.append(user_metrics(per_user)["auc"][inside].mean())
+        users_seen += int(users)
+        assert (table.loc["VBPR", (heading, "mean")], table.loc["VBPR", (heading, "sd")]) == (
+            pytest.approx(by_hand(values))
+        )
+    assert users_seen == len(runs[0].per_user)
+
+
+def test_run_table_has_every_run(runs: list[Run]) -> None:
+    table = run_table(runs)
+    assert sorted(table.index) == sorted(run.name for run in runs)
+    for run in runs:
+        record = raw(run)
+        assert table.loc[run.name, "test AUC"] == record["metrics"]["exact"]["auc"]
+        assert table.loc[run.name, "validation AUC"] == record["validation"]["auc"]
+
+
+def test_a_single_trial_has_no_deviation(shop: Dataset, tmp_path: Path) -> None:
+    table = auc_table([write_run(tmp_path / "one", shop)])
+    assert np.isnan(table["AUC", "sd"].item()) and "±" not in format_table(table)
+
+
+def test_copies_of_a_run_count_once(shop: Dataset, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path / f"{seed}", shop, seed=seed)
+    once = auc_table(find_runs(tmp_path))
+    write_run(tmp_path / "again", shop, seed=1)
+    pd.testing.assert_frame_equal(auc_table(find_runs(tmp_path)), once)
+
+
+def test_only_seeds_are_averaged(shop: Dataset, tmp_path: Path) -> None:
+    write_run(tmp_path / "a", shop)
+    write_run(tmp_path / "b", shop, parameters={"factors": 8})
+    write_run(tmp_path / "c", shop, profile="paper")
+    write_run(tmp_path / "d", shop, "vbpr")
+    write_run(tmp_path / "e", shop, "vbpr", features=FEATURES | {"random": "yes", "weights": "random weights (seed 0)"})
+    labels = [row.label for row in trials(find_runs(tmp_path))]
+    assert sorted(labels[:2]) == ["BPR-MF (factors 4)", "BPR-MF (factors 8)"]
+    assert labels[2] == "BPR-MF (paper profile)"
+    assert sorted(labels[3:]) == [
+        "VBPR (features: weights imagenet)",
+        "VBPR (features: weights random weights (seed 0); random weights)",
+    ]
+
+
+def test_notices(shop: Dataset, tmp_path: Path) -> None:
+    plain = write_run(tmp_path / "a", shop, "bpr-mf", fidelity="faithful")
+    random = write_run(tmp_path / "b", shop, "vbpr", fidelity="faithful", features=FEATURES | {"random": "yes"})
+    rebuilt = write_run(tmp_path / "c", shop, "deepstyle", fidelity="reconstruction")
+    assert "random weights" not in caption([plain, rebuilt]) and "†" not in caption([plain, random])
+    assert "untrained network" in caption([plain, random]) and "† A reconstruction" in caption([rebuilt])
+    rows = auc_table([plain, random, rebuilt]).index
+    assert [label for label in rows if "random weights" in label] == ["VBPR (random weights)"]
+    assert [label for label in rows if "†" in label] == ["DeepStyle †"]
+    for kind in ("markdown", "html", "latex", "csv"):
+        assert "random weights" in format_table(auc_table([plain, random]), kind)  # type: ignore[arg-type]
+
+
+def test_caption_states_catalogue_split_and_tie_rule(shop: Dataset, runs: list[Run]) -> None:
+    text = caption(runs)
+    cold = (shop.train.popularity[shop.test.items] == 0).mean()
+    assert 0 < cold < 1
+    assert "60 users, 70 items" in text and f"{len(shop.train)} training interactions" in text
+    assert "random split (seed 0, min interactions 5)" in text
+    assert "cold items included" in text and f"{cold:.1%} of the 60 held-out items are cold" in text
+    assert "a tie counts one half" in text and "3 seeds a row" in text
+
+
+def test_datasets_are_never_mixed(shop: Dataset, tmp_path: Path) -> None:
+    other = with_cold_items(planted_dataset(n_users=50, n_items=70, seed=1)[0])
+    for number, dataset in enumerate((shop, other, shop)):
+        write_run(tmp_path / f"{number}", dataset, seed=number)
+    found = find_runs(tmp_path)
+    groups = by_dataset(found)
+    assert sorted(len(group) for group in groups) == [1, 2]
+    assert all(len({run.record["dataset"]["fingerprint"] for run in group}) == 1 for group in groups)
+    for function in (auc_table, protocol_table, cold_table, popularity_table, cost_table, paper_tables, caption):
+        with pytest.raises(InputError, match="2 datasets"):
+            function(found)
+    with pytest.raises(InputError, match="no run"):
+        auc_table([])
+    sizes = sizes_table(found, {shop.fingerprint: shop})
+    assert sorted(sizes["users"]) == [50, 60]
+    loaded = sizes[sizes["users"] == 60].iloc[0]
+    assert loaded["cold items"] == (shop.train.popularity == 0).sum()
+    assert np.isnan(sizes[sizes["users"] == 50].iloc[0]["cold items"])
+
+
+def marked(values: list[float], labels: list[str], kind: str = "html") -> str:
+    columns = pd.MultiIndex.from_tuples([("AUC", "mean"), ("AUC", "sd"), ("cost", "")])
+    data = [[value, 0.01, 3.0] for value in values]
+    return format_table(pd.DataFrame(data, pd.Index(labels, name="model"), columns), kind)  # type: ignore[arg-type]
+
+
+def test_best_is_bold_and_second_underlined_without_the_oracle() -> None:
+    text = marked([0.7, 0.8, 0.99, 0.75], ["a", "b", ORACLE, "c"])
+    assert re.findall(r"<strong>(.*?)</strong>", text) == ["0.8000"]
+    assert re.findall(r"<u>(.*?)</u>", text) == ["0.7500"]
+    markdown = marked([0.7, 0.8, 0.99, 0.75], ["a", "b", ORACLE, "c"], "markdown")
+    assert "| b | **0.8000** ± 0.0100 | 3 |" in markdown and "| c | <ins>0.7500</ins> ± 0.0100 | 3 |" in markdown
+    latex = marked([0.7, 0.8, 0.99, 0.75], ["a", "b_1", ORACLE, "c"], "latex")
+    assert r"b\_1 & \textbf{0.8000} $\pm$ 0.0100 & 3 \\" in latex and r"\underline{0.7500}" in latex
+    assert all(line in latex for line in ("\\toprule", "\\midrule", "\\bottomrule", "\\begin{tabular}{lrr}"))
+
+
+def test_equal_as_printed_is_equally_good_and_missing_never_is() -> None:
+    text = marked([0.80001, 0.79999, 0.7, float("nan")], ["a", "b", "c", "d"])
+    assert re.findall(r"<strong>(.*?)</strong>", text) == ["0.8000", "0.8000"]
+    assert re.findall(r"<u>(.*?)</u>", text) == ["0.7000"] and "—" in text
+    assert "<strong>" not in marked([0.8, 0.9], ["a", ORACLE])
+
+
+def test_csv_keeps_all_digits(runs: list[Run]) -> None:
+    table = auc_table(runs)
+    read = pd.read_csv(io.StringIO(format_table(table, "csv")), index_col="model")
+    np.testing.assert_array_equal(read["AUC mean"], table["AUC", "mean"])
+    np.testing.assert_array_equal(read["AUC sd"], table["AUC", "sd"])
+
+
+def test_format_escapes_and_refuses() -> None:
+    text = marked([0.5, 0.6], [EVIL, "a|b"])
+    assert "<script" not in text and "&lt;script&gt;" in text
+    assert "a\\|b" in marked([0.5, 0.6], [EVIL, "a|b"], "markdown")
+    assert "<script" not in marked([0.5, 0.6], [EVIL, "a|b"], "markdown")
+    with pytest.raises(InputError, match="markdown"):
+        marked([0.5], ["a"], "markdow")
+
+
+def test_paper_tables_on_a_dataset_of_the_paper(shop: Dataset, tmp_path: Path) -> None:
+    sizes = {
+        "name": "dvbpr",
+        "fingerprint": "f" * 16,
+        "users": 45_184,
+        "items": 166_270,
+        "training_interactions": 267_635,
+    }
+    record = {"dataset": sizes | {"split": {"kind": "published"}}}
+    found = [
+        write_run(tmp_path / f"{model}-{seed}", shop, model, seed, **record)
+        for model in ("bpr-mf", "imgrec-ft")
+        for seed in (0, 1)
+    ]
+    tables = paper_tables(found)
+    assert list(tables) == [table.title for table in PAPER_TABLES]
+    second, _, fourth = tables.values()
+    ours = np.mean([raw(run)["metrics"]["imgrec-100"]["auc_strict"] for run in of(found, "bpr-mf")])
+    assert second.loc["BPR-MF", ("paper", "")] == 0.6278
+    assert second.loc["BPR-MF", ("difference", "")] == pytest.approx(ours - 0.6278)
+    assert second.loc["BPR-MF", ("AUC", "mean")] == pytest.approx(
+        np.mean([raw(run)["metrics"]["imgrec-100"]["auc"] for run in of(found, "bpr-mf")])
+    )
+    assert second.loc["PopRank", ("paper", "")] == 0.5849 and np.isnan(second.loc["PopRank", ("AUC", "mean")])
+    assert fourth[("paper", "")].tolist() == [0.7770, 0.8090, 0.8250]
+
+
+def test_paper_tables_elsewhere_have_no_paper_column(runs: list[Run]) -> None:
+    tables = paper_tables(runs)
+    assert list(tables) == [PAPER_TABLES[0].title]
+    (table,) = tables.values()
+    assert table.index.tolist() == ["PopRank", "BPR-MF", "VBPR", ORACLE]
+    assert "paper" not in table.columns.get_level_values(0)
+
+
+def test_curve_counts_epochs_through_the_phases(shop: Dataset, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", shop)
+    curve = pd.DataFrame(
+        {
+            "phase": [1, 1, 1, 1, 2, 2],
+            "epoch": [0, 1, 2, 3, 0, 1],
+            "validation_auc": [0.5, 0.6, None, 0.7, 0.7, 0.8],
+        }
+    )
+    curve.to_csv(run.folder / "curve.csv", index=False)
+    found = validation_curve(open_run(run.folder))
+    assert found.index.tolist() == [0, 1, 3, 4] and found.tolist() == [0.5, 0.6, 0.7, 0.8]
+
+
+def test_figures(runs: list[Run]) -> None:
+    import matplotlib.pyplot as plt
+
+    before = plt.get_fignums()
+    labels = ["PopRank", "BPR-MF", "VBPR"]
+    for function in (learning_curves, auc_by_popularity, auc_by_history, cost_vs_quality, sampled_vs_exact):
+        (axes,) = function(runs).axes
+        assert axes.get_xlabel() and axes.get_legend() is not None
+        legend = [text.get_text().removesuffix(", untrained") for text in axes.get_legend().get_texts()]
+        if function is sampled_vs_exact:
+            assert [tick.get_text() for tick in axes.get_yticklabels()] == labels
+            assert len(legend) == 8
+        else:
+            assert axes.get_ylabel() and legend == labels
+    assert plt.get_fignums() == before
+
+
+def test_learning_curve_is_the_mean_over_the_trials_that_still_train(runs: list[Run]) -> None:
+    (axes,) = learning_curves(runs).axes
+    line = next(line for line in axes.get_lines() if line.get_label() == "VBPR")
+    curves = [pd.read_csv(run.folder / "curve.csv")["validation_auc"].tolist() for run in of(runs, "vbpr")]
+    longest = max(map(len, curves))
+    assert sorted(map(len, curves)) == [3, 4, 5]
+    expected = [np.mean([curve[i] for curve in curves if len(curve) > i]) for i in range(longest)]
+    np.testing.assert_allclose(line.get_ydata(), expected)  # type: ignore[arg-type]
+
+
+class Page(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def check_page(text: str) -> Page:
+    """What holds for any page: nothing from outside, no script, alt texts, unique ids, links that lead somewhere."""
+    assert "http:" not in text and "https:" not in text and "<script" not in text
+    page = Page(text)
+    assert not page.of("link") and not page.of("script") and not page.of("iframe")
+    for name in ("src", "srcset", "xlink:href", "data", "poster"):
+        for _, attributes in page.tags:
+            if attributes.get(name):
+                assert re.match("data:|#", attributes[name] or ""), attributes
+    assert all(image.get("alt") for image in page.of("img"))
+    for drawing in page.of("svg"):
+        assert drawing["role"] == "img" and drawing["aria-labelledby"]
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for link in page.of("a"):
+        target = link["href"] or ""
+        assert not target.startswith("#") or target[1:] in ids, target
+    for drawing in page.of("svg"):
+        assert set((drawing["aria-labelledby"] or "").split()) <= set(ids)
+    for reference in re.findall(r"url\(#([^)]+)\)", text):
+        assert reference in ids
+    assert "prefers-color-scheme: dark" in text and "default-src 'none'" in text
+    return page
+
+
+def test_report_without_the_data(runs: list[Run], tmp_path: Path) -> None:
+    (runs[0].folder / "notebook.ipynb").write_text("{}")
+    out = tmp_path / "reports & more"
+    path = write_report(runs[0].folder.parent, out, progress=False)
+    assert path == out / "index.html"
+    text = path.read_text(encoding="utf-8")
+    page = check_page(text)
+    assert len(page.of("svg")) == 5 and "The pictures cannot be shown" in text
+    assert ORACLE in text and "cold items included" in text
+    for run in runs:
+        assert run.name in text
+    linked = [a["href"] for a in page.of("a") if (a["href"] or "").endswith("notebook.ipynb")]
+    assert len(linked) == 1 and (out / (linked[0] or "")).resolve() == (runs[0].folder / "notebook.ipynb").resolve()
+    main = format_table(auc_table(runs))
+    assert main in (out / "tables.md").read_text()
+    assert (out / "tables" / "planted-1-auc.md").read_text() == main
+    assert format_table(auc_table(runs), "latex") in (out / "tables.tex").read_text()
+    with open(out / "tables.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    (value,) = [
+        row["value"]
+        for row in rows
+        if (row["table"], row["row"], row["column"], row["statistic"]) == ("Results", "VBPR", "AUC", "mean")
+    ]
+    assert float(value) == auc_table(runs).loc["VBPR", ("AUC", "mean")]
+
+
+def test_report_replaces_an_earlier_one(runs: list[Run], tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "old.md").write_text("stale")
+    first = write_report(runs[0].folder.parent, tmp_path, progress=False).read_text()
+    assert not (tmp_path / "tables" / "old.md").exists()
+    assert write_report(runs[0].folder.parent, tmp_path, progress=False).read_text() == first
+
+
+def test_report_escapes_names(shop: Dataset, tmp_path: Path) -> None:
+    evil = {"name": EVIL, "fingerprint": "f" * 16, "users": 60, "items": 70, "training_interactions": 9, "split": None}
+    write_run(tmp_path / "runs" / "a<b>&", shop, title=EVIL, device=EVIL, dataset=evil)
+    text = write_report(tmp_path / "runs", tmp_path / "out", progress=False).read_text(encoding="utf-8")
+    check_page(text)
+    assert "&lt;script&gt;" in text and "a&lt;b&gt;&amp;" in text
+
+
+def test_report_has_a_section_for_each_dataset(shop: Dataset, tmp_path: Path) -> None:
+    other = with_cold_items(planted_dataset(n_users=50, n_items=70, seed=1)[0])
+    write_run(tmp_path / "runs" / "a", shop)
+    write_run(tmp_path / "runs" / "b", other)
+    text = write_report(tmp_path / "runs", tmp_path / "out", progress=False).read_text(encoding="utf-8")
+    check_page(text)
+    assert "planted (60 users, 70 items)" in text and "planted (50 users, 70 items)" in text
+    assert {path.name for path in (tmp_path / "out" / "tables").glob("*-auc.md")} == {
+        "planted-1-auc.md", "planted-2-auc.md",
+    }  # fmt: skip
+
+
+def test_report_of_nothing_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no finished run"):
+        write_report(tmp_path, tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def own_catalogue(root: Path) -> dict[str, Any]:
+    """A user's own catalogue on disk, with hostile names, and the options to load it."""
+    dataset, _ = planted_dataset(n_users=25, n_items=24, history=7)
+    rng = np.random.default_rng(0)
+    (root / "images").mkdir(parents=True)
+    for number, item in enumerate(dataset.items["item"]):
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(root / "images" / f"{item}.png")
+        dataset.items.loc[number, "name"] = f"{EVIL} {number}"
+    dataset.items[["item", "name", "category"]].to_csv(root / "items.csv", index=False)
+    pairs = [(f"{EVIL}{u}", f"i{i}") for u in range(25) for i in [*dataset.train.of(u), dataset.test.items[u]]]
+    pd.DataFrame(pairs, columns=["user", "item"]).to_csv(root / "interactions.csv", index=False)
+    return {"image_size": 32, "cache": str(root / "cache"), "progress": False}
+
+
+def test_report_with_pictures(tmp_path: Path) -> None:
+    from imgrec_lib.data import load_dataset
+
+    options = own_catalogue(tmp_path / "shop")
+    dataset = load_dataset("table", tmp_path / "shop", **options)
+    assert dataset.images is not None
+    features = extract_features(dataset.images, weights="random", size=32, progress=False)
+    requested = {
+        "dataset": "table",
+        "root": str(tmp_path / "shop"),
+        "dataset_options": options,
+        "backbone": "efficientnet-lite0",
+        "weights": "random",
+        "feature_options": {"size": 32},
+    }
+    for model, parameters in (("poprank", {}), ("imgrec-ft", {"epochs": 2, "factors": 4})):
+        train_run(
+            dataset, model, tmp_path / "runs" / model, features=features, parameters=parameters, requested=requested,
+            progress=False,
+        )  # fmt: skip
+    out = tmp_path / "out"
+    text = write_report(tmp_path / "runs", out, progress=False).read_text(encoding="utf-8")
+    page = check_page(text)
+    assert "ImgRec-FT (random weights)" in text and "untrained network" in text
+    assert "by visual features (random weights)" in text and "is recommended; the test item is number" in text
+    # Two categories, a row by features and one by embeddings for each: a query and seven neighbours.
+    assert len([i for i in page.of("img") if "query" in (i["alt"] or "").split(", ")]) == 4
+    assert all("alert" in (image["alt"] or "") for image in page.of("img"))
+    sheets = sorted((out / "galleries").glob("*.png"))
+    assert [sheet.name for sheet in sheets] == ["table-1-neighbours.png", "table-1-recommendations.png"]
+    for sheet in sheets:
+        with Image.open(sheet) as image:
+            assert image.width > 500
+    (tmp_path / "shop" / "interactions.csv").unlink()
+    text = write_report(tmp_path / "runs", out, progress=False).read_text(encoding="utf-8")
+    check_page(text)
+    assert "The pictures cannot be shown" in text and "interactions" in text and not list((out / "galleries").iterdir())
