@@ -17,7 +17,7 @@ reproduce: $(VENV)/installed ## set up, run every model on the embedded data set
 
 test: $(VENV)/installed-test lint ## set up, check the code, run the tests and the notebooks
 	$(BIN)/python -m pytest tests
-	$(BIN)/python -m pytest --nbval -p tests.notebook_comparison notebooks
+	PYTHONPATH=tests $(BIN)/python -m pytest --nbval --nbval-cell-timeout=300 -p notebook_comparison notebooks
 
 lint: $(VENV)/installed-test ## ruff and mypy
 	$(BIN)/ruff format --check .

@@ -91,13 +91,16 @@ def check_values(kind: str, types: Mapping[str, str], values: Mapping[str, Any])
             raise InputError(f"parameter {key!r} of {kind} must be {types[key]}, not {value!r}.")
 
 
-def check_parameters(namespace: Mapping[str, Any]) -> None:
+def check_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
     """Called by a notebook's first cell behind the parameters: refuse injected names that it does not declare.
 
     papermill itself only warns of an unknown parameter and injects it; a misspelt one would silently do nothing.
 
     Args:
         namespace: the notebook's `globals()`.
+
+    Returns:
+        The declared parameters and their values.
 
     Raises:
         InputError: an undeclared name (with a suggestion), or a value of another type than declared.
@@ -111,6 +114,7 @@ def check_parameters(namespace: Mapping[str, Any]) -> None:
         if not name.startswith("_") and name not in ("In", "Out") and isinstance(value, plain)
     }
     check_values("this notebook", declared, values)
+    return {name: values[name] for name in declared}
 
 
 def _annotations(namespace: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -33,6 +33,7 @@ def imported_rooms(path: Path) -> set[str]:
             names = [node.module] if node.module != "imgrec_lib" else [f"imgrec_lib.{a.name}" for a in node.names]
         elif isinstance(node, ast.Import):
             names = [a.name for a in node.names]
+        names = [name for name in names if name != "imgrec_lib.__version__"]
         rooms |= {name.split(".")[1] for name in names if name.startswith("imgrec_lib.")}
     return rooms
 

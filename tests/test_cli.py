@@ -1,0 +1,91 @@
+"""The console script: lists, sentences for bad input, and the main path from training to evaluation."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from imgrec_lib import list_models
+from imgrec_lib.cli import app, main
+
+COMMANDS = ["models", "datasets", "train", "evaluate", "report", "run"]
+
+
+def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error of `imgrec <arguments>`."""
+    monkeypatch.setattr(sys, "argv", ["imgrec", *arguments])
+    try:
+        main()
+        status = 0
+    except SystemExit as exit_:
+        status = int(exit_.code or 0)
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def test_every_command_has_help_with_an_example(monkeypatch, capsys) -> None:
+    assert sorted(command.name or command.callback.__name__ for command in app.registered_commands) == sorted(COMMANDS)
+    for command in COMMANDS:
+        status, out, _ = call(monkeypatch, capsys, command, "--help")
+        assert status == 0 and "Example: imgrec" in out, command
+
+
+def test_lists_in_json_and_in_words(monkeypatch, capsys) -> None:
+    status, out, _ = call(monkeypatch, capsys, "models", "--json")
+    rows = json.loads(out)
+    assert status == 0 and [row["name"] for row in rows] == list(list_models())
+    for row in rows:
+        assert row["fidelity"] in ("faithful", "reconstruction") and "default" in row["profiles"] and row["source"]
+    _, out, _ = call(monkeypatch, capsys, "models")
+    assert "imgrec-ft" in out and "needs     features" in out
+    _, out, _ = call(monkeypatch, capsys, "datasets", "--json")
+    assert [row["name"] for row in json.loads(out)] == ["wardrobe", "hm", "dvbpr", "table"]
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["train", "--model", "imgrec-fd", "--out", "x"], "did you mean 'imgrec-ft'"),
+        (["train", "--model", "bpr-mf", "--out", "x", "-p", "factor=3"], "did you mean 'factors'"),
+        (["train", "--model", "bpr-mf", "--out", "x", "-p", "factors"], "write name=value"),
+        (["train", "--model", "bpr-mf", "--out", "x", "-p", "factors=many"], "must be int"),
+        (["train", "--model", "bpr-mf", "--out", "x", "--profile", "papr"], "did you mean 'paper'"),
+        (["evaluate", "nowhere"], "no finished run"),
+        (["report", "nowhere", "--out", "x"], "no finished run"),
+        (["run", "nowhere.yaml"], "no matrix file"),
+    ],
+)
+def test_bad_input_gets_one_sentence_and_leaves_nothing(
+    monkeypatch, capsys, tmp_path, arguments: list[str], sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, _, err = call(monkeypatch, capsys, *arguments)
+    assert status == 2
+    assert err.startswith("imgrec: ") and sentence in err and "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_from_training_to_evaluation(monkeypatch, capsys, tmp_path) -> None:
+    options = ["-o", "n_users=60", "-o", "n_items=50", "-o", "image_size=32"]
+    parameters = ["-p", "epochs=1", "-p", "factors=4"]
+    out = tmp_path / "run"
+    status, text, err = call(
+        monkeypatch, capsys, "train", "--model", "bpr-mf", "--out", str(out), *options, *parameters
+    )
+    assert status == 0, err
+    assert (out / "run.json").exists() and (out / "notebook.ipynb").exists() and "exact" in text
+    record = json.loads((out / "run.json").read_text())
+    assert record["parameters"]["factors"] == 4 and record["requested"]["dataset_options"]["n_items"] == 50
+    status, text, err = call(monkeypatch, capsys, "evaluate", str(out), "--json")
+    assert status == 0, err
+    assert json.loads(text) == record["metrics"]
+
+
+def test_the_script_is_installed() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", "from imgrec_lib.cli import main; main()", "datasets"], capture_output=True, text=True
+    )
+    assert result.returncode == 0 and "wardrobe" in result.stdout

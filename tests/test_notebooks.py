@@ -1,0 +1,120 @@
+"""Notebooks: declared parameters, checked values, and outputs that nbval really compares."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from imgrec_lib.errors import InputError
+from imgrec_lib.notebooks import (
+    TYPES,
+    check_parameters,
+    executed_address,
+    notebook_address,
+    notebook_parameters,
+    notebook_path,
+    notebooks_folder,
+    run_notebook,
+)
+
+NAMES = sorted(path.stem for path in notebooks_folder().glob("*.ipynb"))
+VARYING = "nbval-ignore-output"
+
+
+def test_there_are_notebooks() -> None:
+    assert {"01_data", "02_features", "03_train", "04_compare", "05_neighbours"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_are_typed_described_and_checked(name: str) -> None:
+    parameters = notebook_parameters(name)
+    assert parameters
+    for parameter in parameters.values():
+        assert parameter.type in TYPES, parameter
+        assert type(parameter.default) is TYPES[parameter.type], parameter
+        assert len(parameter.help) > 10, parameter
+    cells = nbformat.read(notebook_path(name), as_version=4).cells
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    assert code[0].metadata.tags == ["parameters"]
+    assert "check_parameters(globals())" in code[1].source
+    assert cells[0].cell_type == "markdown" and cells[0].source.startswith("# ")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nbval_compares_something_and_nothing_else_is_committed(name: str) -> None:
+    """nbval passes a notebook without outputs: it would then check no number at all."""
+    notebook = nbformat.read(notebook_path(name), as_version=4)
+    compared = 0
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        outputs = [output for output in cell.outputs if output.output_type != "stream" or output.name == "stdout"]
+        if VARYING in cell.metadata.get("tags", []):
+            assert not cell.outputs, f"{name}: output committed that nbval ignores:\n{cell.source}"
+        for output in outputs:
+            data = output.get("data", {})
+            assert not any(kind.startswith("image/") for kind in data), f"{name}: a picture is committed"
+            text = output.get("text", "") + "".join(data.values() if isinstance(data, dict) else [])
+            compared += any(character.isdigit() for character in text)
+    assert compared >= 2, f"{name} has {compared} outputs with numbers to compare"
+    assert notebook_path(name).stat().st_size < 100_000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_path_of_a_machine_is_committed(name: str) -> None:
+    text = notebook_path(name).read_text(encoding="utf-8")
+    assert "/tmp/" not in text and "/home/" not in text and str(Path.cwd()) not in text
+
+
+def test_unknown_and_ill_typed_parameters_are_errors(tmp_path) -> None:
+    with pytest.raises(InputError, match="did you mean 'seed'"):
+        run_notebook("03_train", {"sed": 1}, tmp_path / "n.ipynb")
+    with pytest.raises(InputError, match="'seed' of notebook 03_train must be int, not '1'"):
+        run_notebook("03_train", {"seed": "1"}, tmp_path / "n.ipynb")
+    with pytest.raises(InputError, match="must be int, not True"):
+        run_notebook("03_train", {"seed": True}, tmp_path / "n.ipynb")
+    with pytest.raises(InputError, match="unknown notebook '03_trian': did you mean '03_train'"):
+        run_notebook("03_trian", {}, tmp_path / "n.ipynb")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_notebook_refuses_what_papermill_injects_without_being_declared() -> None:
+    namespace = {"__annotations__": {"seed": int, "out": "str"}, "seed": 0, "out": "x", "In": [], "_dh": []}
+    assert check_parameters(namespace) == {"seed": 0, "out": "x"}
+    with pytest.raises(InputError, match="did you mean 'seed'"):
+        check_parameters(namespace | {"seeds": 3})
+    with pytest.raises(InputError, match="'seed' of this notebook must be int"):
+        check_parameters(namespace | {"seed": 1.5})
+
+
+def test_the_address_follows_code_parameters_and_inputs() -> None:
+    base = notebook_address("01_data", {"dataset": "wardrobe"})
+    assert base == notebook_address("01_data", {"dataset": "wardrobe"})
+    others = [
+        notebook_address("01_data", {"dataset": "hm"}),
+        notebook_address("02_features", {"dataset": "wardrobe"}),
+        notebook_address("01_data", {"dataset": "wardrobe"}, "a run"),
+    ]
+    assert len({base, *others}) == 4
+
+
+def test_a_failing_notebook_gets_a_sentence_and_leaves_no_result(tmp_path) -> None:
+    output = tmp_path / "n.ipynb"
+    with pytest.raises(InputError, match="notebook 01_data failed: unknown dataset 'wardrob': did you mean 'wardrobe'"):
+        run_notebook("01_data", {"dataset": "wardrob"}, output, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["n.failed.ipynb"]
+
+
+def test_an_executed_notebook_carries_its_address(tmp_path) -> None:
+    output = tmp_path / "n.ipynb"
+    parameters = {"dataset_options": {"n_users": 40, "n_items": 40, "image_size": 32}}
+    assert executed_address(output) is None
+    run_notebook("01_data", parameters, output, address="abc", progress=False)
+    assert executed_address(output) == "abc"
+    assert json.loads(output.read_text())["metadata"]["papermill"]["parameters"] == parameters
+    assert [path.name for path in tmp_path.iterdir()] == ["n.ipynb"]
+    output.write_text("{}")
+    assert executed_address(output) is None

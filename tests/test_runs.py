@@ -1,0 +1,118 @@
+"""The run record: complete or absent, repeatable, tied to its data."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from imgrec_lib import InputError, evaluate, extract_features, find_runs, load_dataset, load_model, open_run, train_run
+from imgrec_lib.evaluation import PROTOCOLS
+from imgrec_lib.features import Features
+
+FAST = {"factors": 4, "epochs": 2, "patience": 0}
+
+
+@pytest.fixture(scope="module")
+def features(small_wardrobe) -> Features:
+    return extract_features(small_wardrobe.images, weights="random", size=32, progress=False)
+
+
+@pytest.fixture(scope="module")
+def run(small_wardrobe, features, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "ft"
+    return train_run(small_wardrobe, "imgrec-ft", out, features=features, parameters=FAST, seed=3, progress=False)
+
+
+def test_a_run_says_what_made_it_and_what_came_out(run, small_wardrobe, features) -> None:
+    record = json.loads((run.folder / "run.json").read_text())
+    assert record == run.record
+    assert record["dataset"]["fingerprint"] == small_wardrobe.fingerprint
+    assert record["parameters"]["factors"] == 4 and record["phases"][0]["epochs"] == 2
+    assert record["features"] == features.description and record["features"]["random"] == "yes"
+    assert set(record["metrics"]) == set(PROTOCOLS) == set(record["oracle"])
+    assert record["oracle"]["exact"]["auc"] > record["metrics"]["exact"]["auc"]
+    assert {"torch", "numpy", "imgrec", "python"} <= record["versions"].keys()
+    assert list(run.curve["epoch"]) == [0, 1, 2]
+    assert record["validation"]["auc"] == pytest.approx(run.curve["validation_auc"].max())
+    assert sorted(p.name for p in run.folder.iterdir()) == [
+        "curve.csv", "model.safetensors", "per_user.parquet", "run.json",
+    ]  # fmt: skip
+
+
+def test_recorded_metrics_are_those_of_the_saved_weights(run, small_wardrobe, features) -> None:
+    model = load_model(run, small_wardrobe, features)
+    again = evaluate(model, small_wardrobe, seed=3)
+    assert again.metrics == run.metrics
+    pd.testing.assert_frame_equal(again.per_user, run.per_user)
+    exact = run.per_user
+    by_hand = 1 - (exact["exact/higher"] + exact["exact/tied"] / 2) / exact["exact/candidates"]
+    assert run.metrics["exact"]["auc"] == pytest.approx(by_hand.mean())
+
+
+def test_a_complete_run_is_opened_and_another_one_is_refused(run, small_wardrobe, features) -> None:
+    before = (run.folder / "run.json").stat().st_mtime_ns
+    options = {"features": features, "parameters": FAST, "progress": False}
+    again = train_run(small_wardrobe, "imgrec-ft", run.folder, seed=3, **options)
+    assert again.record == run.record and (run.folder / "run.json").stat().st_mtime_ns == before
+    with pytest.raises(InputError, match="holds another run"):
+        train_run(small_wardrobe, "imgrec-ft", run.folder, seed=4, **options)
+
+
+def test_a_run_stopped_in_training_or_in_evaluation_ends_as_if_undisturbed(
+    run, small_wardrobe, features, tmp_path, monkeypatch
+) -> None:
+    import imgrec_lib.runs as runs
+
+    options = {"features": features, "parameters": FAST, "seed": 3, "save_every": 0.0, "progress": False}
+
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "evaluate", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train_run(small_wardrobe, "imgrec-ft", tmp_path / "r", **options)
+    with pytest.raises(InputError, match="no finished run"):
+        open_run(tmp_path / "r")
+    monkeypatch.undo()
+    again = train_run(small_wardrobe, "imgrec-ft", tmp_path / "r", **options)
+    assert again.metrics == run.metrics
+    left, right = (load_model(r, small_wardrobe, features).state_dict() for r in (run, again))
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_a_model_without_features_does_not_depend_on_them(small_wardrobe, features, tmp_path) -> None:
+    with_features = train_run(
+        small_wardrobe, "bpr-mf", tmp_path / "a", features=features, parameters=FAST, progress=False
+    )
+    without = train_run(small_wardrobe, "bpr-mf", tmp_path / "b", parameters=FAST, progress=False)
+    assert with_features.record["identity"] == without.record["identity"]
+    assert with_features.metrics == without.metrics and with_features.record["features"] is None
+
+
+def test_other_data_or_features_are_refused(run, small_wardrobe, features, tmp_path) -> None:
+    other = load_dataset("wardrobe", n_users=150, n_items=120, image_size=32, split_seed=9, progress=False)
+    with pytest.raises(InputError, match="was trained on 'wardrobe'"):
+        load_model(run, other, features)
+    with pytest.raises(InputError, match="needs the features"):
+        load_model(run, small_wardrobe, None)
+    few = Features(np.zeros((3, 4), np.float32), {}, "x")
+    with pytest.raises(InputError, match="3 rows"):
+        train_run(small_wardrobe, "imgrec-ft", tmp_path / "x", features=few, progress=False)
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 99}', "\udcff"])
+def test_a_damaged_record_gets_a_sentence(tmp_path, text: str) -> None:
+    (tmp_path / "run.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(InputError, match=r"run\.json"):
+        open_run(tmp_path)
+
+
+def test_finding_runs(run, tmp_path) -> None:
+    assert [found.record["identity"] for found in find_runs(run.folder.parent)] == [run.record["identity"]]
+    with pytest.raises(InputError, match="no finished run"):
+        find_runs(tmp_path)
