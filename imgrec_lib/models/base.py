@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from imgrec_lib.data.sampler import Batch, Sampler
+from imgrec_lib.data.sampler import Sampler
 
 
 class Scorer(Protocol):
@@ -102,11 +102,15 @@ class Recommender(nn.Module):
 
     phases: tuple[TrainSettings, ...] = ()
 
-    def sample(self, sampler: Sampler, settings: TrainSettings) -> Batch:
-        """Draw the next training batch. Override for a batch of another form."""
+    def steps(self, sampler: Sampler, settings: TrainSettings) -> int:
+        """Steps of an epoch: so many that it draws as many positives as there are training interactions."""
+        return max(1, sampler.n_interactions // settings.batch_size)
+
+    def sample(self, sampler: Sampler, settings: TrainSettings) -> Any:
+        """Draw the next training batch, a `Batch`. Override for a batch of another form, which `loss` then takes."""
         return sampler.triples(settings.batch_size, settings.negatives, settings.positives_by)
 
-    def loss(self, batch: Batch) -> Tensor:
+    def loss(self, batch: Any) -> Tensor:
         """The scalar that training minimises, penalties included."""
         raise TypeError(f"{type(self).__name__} has no loss: it is not trained")
 

@@ -124,7 +124,7 @@ def fit(
                 state.phase, state.epoch, state.stale = phase, 0, 0
                 best = _validated(model, validate, state, best, loss=None, seconds=0.0)
             saved = None
-            steps = max(1, sampler.n_interactions // settings.batch_size)
+            steps = model.steps(sampler, settings)
             bar = tqdm(
                 range(state.epoch, settings.epochs),
                 desc=f"training, phase {phase + 1} of {len(phases)}" if len(phases) > 1 else "training",
