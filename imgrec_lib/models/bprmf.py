@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
@@ -48,20 +49,19 @@ class BPRMF(Recommender):
                 nn.init.normal_(table, std=initial_scale)
 
     def loss(self, batch: Batch) -> Tensor:
-        user, positive, negative = (
-            self.users[batch.users],
-            self.items[batch.positives],
-            self.items[batch.negatives],
-        )
-        b_positive, b_negative = self.item_bias[batch.positives], self.item_bias[batch.negatives]
-        s_positive = (user * positive).sum(1) + b_positive
-        s_negative = torch.einsum("bk,bnk->bn", user, negative) + b_negative
-        return (
-            bpr(s_positive, s_negative)
-            + self.l2 * half_squared_norm(user, positive)
-            + self.l2_negative * half_squared_norm(negative)
-            + self.l2_bias * half_squared_norm(b_positive.unsqueeze(-1), b_negative.unsqueeze(-1))
-        )
+        user = F.embedding(batch.users, self.users)
+        # Both sides of a pair in one look-up: the item table gets one gradient instead of two to be added up. On the
+        # CPU F.embedding's backward beats that of indexing, and the sum of products beats einsum's.
+        candidates = torch.cat([batch.positives.unsqueeze(1), batch.negatives], 1)
+        items, biases = F.embedding(candidates, self.items), self.item_bias[candidates]
+        scores = (user.unsqueeze(1) * items).sum(-1) + biases
+        loss = bpr(scores[:, 0], scores[:, 1:])
+        if self.l2 or self.l2_negative:
+            loss = loss + self.l2 * half_squared_norm(user, items[:, 0])
+            loss = loss + self.l2_negative * half_squared_norm(items[:, 1:])
+        if self.l2_bias:
+            loss = loss + self.l2_bias * half_squared_norm(biases[:, :1], biases[:, 1:].unsqueeze(-1))
+        return loss
 
     def scorer(self, times: Tensor | None = None) -> InnerProduct:
         return InnerProduct.with_item_offset(self.users.detach(), self.items.detach(), self.item_bias.detach())
