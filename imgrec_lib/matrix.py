@@ -29,6 +29,7 @@ class Matrix:
         dataset, root, dataset_options: see `load_dataset`.
         models: names of models, or "name:profile"; "all" for every model in its default profile.
         seeds: one run of each model for each.
+        controls: names of visual models that run once more with shuffled pictures: each item gets another item's.
         parameters: hyper-parameters by model, e.g. {"bpr-mf": {"factors": 32}}.
         backbone, weights, feature_options: see `extract_features`.
         device: "cpu", "cuda", ...
@@ -40,6 +41,7 @@ class Matrix:
     dataset_options: dict[str, Any] = field(default_factory=dict)
     models: list[str] = field(default_factory=lambda: ["all"])
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    controls: list[str] = field(default_factory=list)
     parameters: dict[str, dict[str, Any]] = field(default_factory=dict)
     backbone: str = "efficientnet-lite0"
     weights: str = "default"
@@ -79,7 +81,7 @@ def read_matrix(path: Path) -> Matrix:
     types = {f.name: str(f.type).split("[")[0] for f in fields(Matrix)}
     check_values(f"matrix {path}", types, content)
     matrix = Matrix(**content)
-    for model, profile in _models(matrix):
+    for model, profile in _models([*matrix.models, *matrix.controls]):
         resolve_profile(model, profile, **matrix.parameters.get(model, {}))
     for model in matrix.parameters:
         if model not in list_models():
@@ -105,12 +107,15 @@ def plan(matrix: Matrix, runs: Path, reports: Path) -> tuple[list[Task], list[Ta
         _task("02_features", data | features | device, reports / "02_features.ipynb"),
     ]
     training = []
-    for model, profile in _models(matrix):
+    wanted = [(model, profile, "") for model, profile in _models(matrix.models)]
+    wanted += [(model, profile, "shuffled pictures") for model, profile in _models(matrix.controls)]
+    for model, profile, control in wanted:
         for seed in matrix.seeds:
             parameters = data | features | device | {"model": model, "profile": profile, "seed": seed}
-            parameters["parameters"] = dict(matrix.parameters.get(model, {}))
+            parameters |= {"control": control, "parameters": dict(matrix.parameters.get(model, {}))}
             address = notebook_address("03_train", parameters)
-            folder = (runs / f"{matrix.dataset}-{model}-{profile}-seed{seed}-{address[:8]}").resolve()
+            name = "-".join([matrix.dataset, model, profile, *control.split(), f"seed{seed}", address[:8]])
+            folder = (runs / name).resolve()
             training.append(Task("03_train", parameters | {"out": str(folder)}, folder / "notebook.ipynb", address))
     addresses = [task.address for task in training]
     compare = []
@@ -161,10 +166,10 @@ def run_matrix(
     return failures
 
 
-def _models(matrix: Matrix) -> list[tuple[str, str]]:
-    names = list(list_models()) if matrix.models == ["all"] else matrix.models
+def _models(names: list[str]) -> list[tuple[str, str]]:
+    """Model and profile of each name "model" or "model:profile"; "all" stands for every model."""
     pairs = []
-    for name in names:
+    for name in [each for n in names for each in (list_models() if n == "all" else [n])]:
         model, _, profile = name.partition(":")
         pairs.append((model, profile or "default"))
     return pairs

@@ -1,0 +1,47 @@
+"""Controls: a visual model that does not lose by them has learnt nothing from pictures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from imgrec_lib.errors import unknown_name
+from imgrec_lib.features.extraction import Features
+from imgrec_lib.files import fingerprint
+
+CONTROLS = ("", "shuffled pictures")
+
+
+def with_control(features: Features, control: str, seed: int = 0) -> Features:
+    """The features under a control experiment.
+
+    (Features of an untrained network, the other usual control, are those of `weights="random"`.)
+
+    Args:
+        features: the features of a catalogue.
+        control: "" for none; "shuffled pictures": each item gets the picture of another one.
+        seed: seeds the shuffling.
+
+    Returns:
+        The same features, or shuffled ones in memory, whose description and fingerprint say so.
+
+    Raises:
+        InputError: unknown control.
+    """
+    if control not in CONTROLS:
+        raise unknown_name("control", control, CONTROLS)
+    if not control:
+        return features
+    n_items = len(features.values)
+    order = np.random.default_rng(seed).permutation(n_items)
+    # Every item takes the picture of the next one in a random ring: none keeps its own.
+    source = np.empty(n_items, np.int64)
+    source[order] = np.roll(order, 1)
+    description = features.description | {"control": control}
+    return replace(
+        features,
+        values=np.asarray(features.values)[source],
+        description=description,
+        fingerprint=fingerprint(features.fingerprint, control, seed),
+    )
