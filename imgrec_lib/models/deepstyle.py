@@ -82,7 +82,11 @@ CARD = ModelCard(
     fidelity="reconstruction",
     build=DeepStyle,
     profiles={
-        "default": Profile({"factors": 64}, (TrainSettings(learning_rate=1e-3),)),
+        "default": Profile(
+            {"factors": 64, "l2": 1e-3, "l2_category": 0.1},
+            (TrainSettings(learning_rate=1e-2, negatives=4, positives_by="interaction"),),
+            "tuned by validation AUC on a week of H&M purchases",
+        ),
         "paper": Profile(
             {"factors": 10, "l2": 0.01, "l2_category": 0.01, "l2_visual": 0.01},
             (TrainSettings(optimiser="sgd", learning_rate=1.28, batch_size=128, epochs=500, evaluate_every=5),),

@@ -196,7 +196,11 @@ CARD = ModelCard(
     fidelity="reconstruction",
     build=GraphRec,
     profiles={
-        "default": Profile({"factors": 64}, (TrainSettings(learning_rate=1e-3),)),
+        "default": Profile(
+            {"factors": 64, "mask_own_edge": False},
+            (TrainSettings(learning_rate=1e-3),),
+            "tuned by validation AUC on a week of H&M purchases: the mask costs AUC there",
+        ),
         "paper": Profile(
             {"factors": 50, "l2_users": 0.05, "l2_items": 0.02, "mask_own_edge": False},
             (TrainSettings(learning_rate=3e-5, batch_size=1000, epochs=196, positives_by="interaction"),),

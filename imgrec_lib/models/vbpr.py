@@ -101,7 +101,18 @@ CARD = ModelCard(
     fidelity="faithful",
     build=VBPR,
     profiles={
-        "default": Profile({"factors": 64, "visual_factors": 64}, (TrainSettings(learning_rate=1e-3),)),
+        "default": Profile(
+            {
+                "factors": 32,
+                "visual_factors": 64,
+                "l2": 1e-3,
+                "l2_negative": 1e-3,
+                "l2_bias": 1e-3,
+                "l2_visual": 1e-5,
+            },
+            (TrainSettings(learning_rate=3e-3, negatives=4, positives_by="interaction"),),
+            "tuned by validation AUC on a week of H&M purchases",
+        ),
         "paper": Profile(
             {
                 "factors": 10,

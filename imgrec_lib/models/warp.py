@@ -146,15 +146,25 @@ CARD = ModelCard(
     fidelity="reconstruction",
     build=WARP,
     profiles={
+        # LightFM starts Adagrad's sums at 1 and steps by example; on a batch's mean, epsilon 1 / 256 damps alike.
         "default": Profile(
-            {"factors": 64, "max_trials": 20, "l2": 1e-3},
-            (TrainSettings(optimiser="adagrad", learning_rate=0.05, positives_by="interaction"),),
+            {"factors": 64, "max_trials": 10, "l2": 0.1, "l2_bias": 0.01},
+            (
+                TrainSettings(
+                    optimiser="adagrad",
+                    learning_rate=0.05,
+                    batch_size=256,
+                    positives_by="interaction",
+                    epsilon=1 / 256,
+                ),
+            ),
+            "tuned by validation AUC on a week of H&M purchases",
         ),
         "paper": Profile(
             {"factors": 10},
             (
                 TrainSettings(
-                    optimiser="adagrad", learning_rate=0.05, batch_size=256, positives_by="interaction", epsilon=1e-6
+                    optimiser="adagrad", learning_rate=0.05, batch_size=256, positives_by="interaction", epsilon=1 / 256
                 ),
             ),
             "LightFM's defaults (10 factors, 10 trials, Adagrad 0.05, no L2); the settings behind the published "
