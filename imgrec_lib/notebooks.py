@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -173,14 +174,16 @@ def run_notebook(
     running = output.with_suffix(".running.ipynb")
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
-        notebook = papermill.execute_notebook(
-            str(notebook_path(name)),
-            str(running),
-            parameters=dict(parameters),
-            progress_bar={"desc": name, "unit": "cell"} if progress else False,
-            kernel_name="python3",
-            config=Config({"KernelManager": {"transport": "ipc"}}),  # tcp makes ipykernel 7 warn
-        )
+        # Sockets as files: over tcp ipykernel 7 warns. Each kernel has a folder of its own, or two of them would meet.
+        with tempfile.TemporaryDirectory(prefix="imgrec-") as sockets:
+            notebook = papermill.execute_notebook(
+                str(notebook_path(name)),
+                str(running),
+                parameters=dict(parameters),
+                progress_bar={"desc": name, "unit": "cell"} if progress else False,
+                kernel_name="python3",
+                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
+            )
     except papermill.PapermillExecutionError as error:
         os.replace(running, failed)
         raise InputError(f"notebook {name} failed: {error.evalue or error.ename} (see {failed})") from error
