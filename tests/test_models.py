@@ -26,8 +26,8 @@ PENALTIES = [
     (name, key) for name in TRAINED for key in inspect.signature(CARDS[name].build).parameters if key.startswith("l2")
 ]
 
-# Sizes for the tests, given to every model whose constructor has a parameter of that name.
-SMALL = {"factors": 4, "visual_factors": 3, "units": 6}
+# Small sizes and full precision for the tests, given to every model whose constructor has a parameter of that name.
+SMALL = {"factors": 4, "visual_factors": 3, "units": 6, "size": 32, "keep": "recompute"}
 
 
 def parameters_of(card: ModelCard) -> dict[str, Any]:

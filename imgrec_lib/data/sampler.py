@@ -5,6 +5,7 @@ Nothing here loops over samples in Python, and a negative is never one of the us
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -28,6 +29,30 @@ class Batch(NamedTuple):
     positives: Tensor
     negatives: Tensor
     times: Tensor | None
+
+
+class ItemBatch(NamedTuple):
+    """A set of items with all that is known of them, for training whose cost lies in the items (`Sampler.item_batch`).
+
+    Attributes:
+        items: (S,) int64, all different.
+        users: (P,) int64: with `places` the training interactions with these items, the positives.
+        places: (P,) int64: where in `items` each positive's item is.
+        positive_weights: (P,) float32: weight of each positive in the loss.
+        others: (V,) int64, all different: every pair of one of them with an item is a negative if it is not owned.
+        negative_weights: (V,) float32: weight of each negative of that user in the loss.
+        owned_users, owned_places: (Q,) int64: which pairs of `others` and `items` (by place in each) are training
+            interactions, hence no negatives.
+    """
+
+    items: Tensor
+    users: Tensor
+    places: Tensor
+    positive_weights: Tensor
+    others: Tensor
+    negative_weights: Tensor
+    owned_users: Tensor
+    owned_places: Tensor
 
 
 class Sampler:
@@ -69,6 +94,7 @@ class Sampler:
                 "the training set is empty or every user owns the whole catalogue."
             )
         self._drawable_interactions = drawable[owner].nonzero().squeeze(1)
+        self._is_drawable = drawable
 
     @property
     def n_interactions(self) -> int:
@@ -99,7 +125,7 @@ class Sampler:
             index = self._drawable_interactions[self.randint(len(self._drawable_interactions), (size,))]
             users = self._owner[index]
         else:
-            raise InputError(f"positives are drawn by 'user' or by 'interaction', not by {by!r}.")
+            raise _unknown_drawing(by)
         return users, self._items[index], None if self._times is None else self._times[index]
 
     def negatives(self, users: Tensor, n: int) -> Tensor:
@@ -133,3 +159,90 @@ class Sampler:
         """Draw (user, positive, negatives): positives as in `positives`, negatives as in `negatives`."""
         users, items, times = self.positives(size, by)
         return Batch(users, items, self.negatives(users, n_negatives), times)
+
+    def item_batch(self, n_items: int, n_negatives: int = 1, by: str = "user", n_users: int = 0) -> ItemBatch:
+        """Draw items instead of interactions: each is embedded once, and all that is known of it is used.
+
+        With `triples`, the expected loss of a model whose score of (u, i) is s(u, i) is a sum over all pairs,
+
+            L = sum_{u, i in I_u} p(u, i) a(s(u, i)) + sum_{u, j not in I_u} q(u, j) b(s(u, j)),
+
+        where I_u are the user's training items, N is the size of the catalogue, and a and b are the losses of a
+        positive and a negative example. Let P(u) be the chance that `positives` draws u: 1 / (number of drawable users)
+        by "user", |I_u| / (number of their interactions) by "interaction". The item is then uniform in I_u, the n
+        negatives are uniform outside of it, and a batch's loss is the mean over the 1 + n examples of each triple:
+
+            p(u, i) = P(u) / ((1 + n) |I_u|),    q(u, j) = n P(u) / ((1 + n) (N - |I_u|)).
+
+        Each term belongs to one item. Draw a set S of the N items, uniformly and without replacement: every item is in
+        it with the chance |S| / N. The sum over the terms of S alone, each divided by that chance (Horvitz and Thompson
+        1952), has therefore the expectation L, and its gradient that of L. If the negatives are also restricted to a
+        set V of the D drawable users, drawn in the same way, theirs are divided by |V| / D too. So
+
+            positive weight = N / |S| p(u, i),    negative weight = N / |S| D / |V| q(u, j).
+
+        This is exact for a score that depends on its own user and item. Batch statistics make a score depend on the
+        rest of the batch, here as in any other mini-batch.
+
+        Args:
+            n_items: |S|; the whole catalogue if it has no more.
+            n_negatives: n, negatives a positive in the loss that is estimated; the draw does not depend on it.
+            by: how the positives of that loss are drawn: "user" or "interaction".
+            n_users: |V|; 0 takes all drawable users.
+
+        Returns:
+            The batch. Its weights are such that the loss is the weighted sum of a over the positives plus that of b
+            over the negatives.
+        """
+        if n_items < 1 or n_users < 0:
+            raise InputError(
+                f"a batch needs at least one item and no negative number of users, not {n_items}, {n_users}."
+            )
+        items = self._subset(self.n_items, n_items)
+        others = self._drawable
+        if n_users:
+            others = others[self._subset(len(others), n_users)]
+        users_by_item, indptr = self._users_by_item
+        first, counts = indptr[items], indptr[items + 1] - indptr[items]
+        places = torch.repeat_interleave(torch.arange(len(items), device=self.device), counts)
+        within = torch.arange(len(places), device=self.device) - (counts.cumsum(0) - counts)[places]
+        users = users_by_item[first[places] + within]
+        row = torch.full((self.n_users,), -1, device=self.device)
+        row[others] = torch.arange(len(others), device=self.device)
+        owned = row[users] >= 0
+        correction = self.n_items / len(items) / (1 + n_negatives)
+        everyone = len(self._drawable) / len(others)
+        free = self.n_items - self._lengths[others]
+        return ItemBatch(
+            items=items,
+            users=users,
+            places=places,
+            positive_weights=correction * self._chance(users, by) / self._lengths[users],
+            others=others,
+            negative_weights=correction * everyone * n_negatives * self._chance(others, by) / free,
+            owned_users=row[users][owned],
+            owned_places=places[owned],
+        )
+
+    def _subset(self, size: int, wanted: int) -> Tensor:
+        """A uniform subset of [0, size), in random order: (min(wanted, size),) int64."""
+        return torch.randperm(size, generator=self.generator, device=self.device)[:wanted]
+
+    def _chance(self, users: Tensor, by: str) -> Tensor:
+        """The chance that `positives` draws each of the given users: float32."""
+        if by == "user":
+            return self._is_drawable[users] / len(self._drawable)
+        if by == "interaction":
+            return self._is_drawable[users] * self._lengths[users] / len(self._drawable_interactions)
+        raise _unknown_drawing(by)
+
+    @cached_property
+    def _users_by_item(self) -> tuple[Tensor, Tensor]:
+        """The interactions' users, ordered by item, and where each item's begin: (n,) and (n_items + 1,) int64."""
+        indptr = torch.zeros(self.n_items + 1, dtype=torch.int64, device=self.device)
+        indptr[1:] = torch.bincount(self._items, minlength=self.n_items).cumsum(0)
+        return self._owner[self._items.argsort(stable=True)], indptr
+
+
+def _unknown_drawing(by: str) -> InputError:
+    return InputError(f"positives are drawn by 'user' or by 'interaction', not by {by!r}.")

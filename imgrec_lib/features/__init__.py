@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from imgrec_lib.features.activations import Activations, trunk_activations
 from imgrec_lib.features.backbones import Backbone, BackboneSpec, build_backbone, list_backbones
 from imgrec_lib.features.extraction import Features, extract_features
 
-__all__ = ["Backbone", "BackboneSpec", "Features", "build_backbone", "extract_features", "list_backbones"]
+__all__ = [
+    "Activations",
+    "Backbone",
+    "BackboneSpec",
+    "Features",
+    "build_backbone",
+    "extract_features",
+    "list_backbones",
+    "trunk_activations",
+]

@@ -19,6 +19,7 @@ from imgrec_lib.models import (
     fm_visual,
     graphrec,
     imgrec_dir,
+    imgrec_ete,
     imgrec_ft,
     jrl,
     pop_visrank,
@@ -44,6 +45,7 @@ CARDS: tuple[ModelCard, ...] = (
     concars.CARD,
     imgrec_dir.CARD,
     imgrec_ft.CARD,
+    imgrec_ete.CARD,
 )
 
 

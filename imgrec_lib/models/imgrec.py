@@ -1,6 +1,7 @@
 """What the three ImgRec variants share: dense embeddings of one-hot ids, met in a dot product.
 
-A variant is a file of its own (imgrec_dir.py, imgrec_ft.py) that says what phi_i, the item's visual input, is.
+A variant is a file of its own (imgrec_dir.py, imgrec_ft.py, imgrec_ete.py) that says what phi_i, the item's visual
+input, is.
 """
 
 from __future__ import annotations
@@ -38,21 +39,32 @@ class ImgRec(Recommender):
     A dense layer on a one-hot vector is a row of its kernel plus its bias; no one-hot vector is ever built. With
     `crelu` both sides become [relu(z), relu(-z)] (the scripts for Amazon Men), which doubles their width.
     Loss: binary cross-entropy on logits (Elsayed et al. 2022) plus the Keras penalty l2 * sum w^2 over the whole
-    kernels W_U and [W_I, W_X], and l2_layer * sum w^2 over the variant's own layer.
+    kernels W_U and [W_I, W_X], l2_users * sum w^2 over W_U alone, and l2_layer * sum w^2 over the variant's own layer.
+    (l2_users is ours: a penalty on W_I also shrinks what the model knows of an item's popularity, <b_U, W_I[i]>.)
 
     Args:
         data: the training data, with features.
         n_visual: width of phi.
         factors: K.
-        l2, l2_layer: penalty weights; 0 reproduces the scripts, whose declared penalties never reach the loss.
+        l2, l2_users, l2_layer: penalty weights; 0 reproduces the scripts, whose declared penalties never reach the loss.
         crelu: concatenated ReLU on both embeddings.
     """
 
+    mixed_precision = True
+
     def __init__(
-        self, data: TrainingData, n_visual: int, *, factors: int, l2: float, l2_layer: float, crelu: bool
+        self,
+        data: TrainingData,
+        n_visual: int,
+        *,
+        factors: int,
+        l2: float,
+        l2_users: float,
+        l2_layer: float,
+        crelu: bool,
     ) -> None:
         super().__init__()
-        self.l2, self.l2_layer, self.crelu = l2, l2_layer, crelu
+        self.l2, self.l2_users, self.l2_layer, self.crelu = l2, l2_users, l2_layer, crelu
         self.user_table = nn.Parameter(torch.empty(data.n_users, factors))
         self.user_bias = nn.Parameter(torch.zeros(factors))
         self.item_table = nn.Parameter(torch.empty(data.n_items, factors))
@@ -82,15 +94,21 @@ class ImgRec(Recommender):
         z = self.item_table[different] + self.visual(different) @ self.image_weight + self.item_bias
         return self._activation(z)[place]
 
-    def loss(self, batch: Batch) -> Tensor:
+    def cross_entropy(self, batch: Batch) -> Tensor:
+        """The loss without penalties."""
         user = self.embed_users(batch.users)
         # Positives and negatives go through the item side together: one pass, one gather of the features.
         items = self.embed_items(torch.cat([batch.positives.unsqueeze(1), batch.negatives], 1))
         logits = torch.einsum("bk,bck->bc", user, items)
-        loss = binary_cross_entropy(logits[:, 0], logits[:, 1:])
+        return binary_cross_entropy(logits[:, 0], logits[:, 1:])
+
+    def loss(self, batch: Batch) -> Tensor:
+        loss = self.cross_entropy(batch)
         if self.l2:
             kernels = (self.user_table, self.item_table, self.image_weight)
             loss = loss + self.l2 * sum(w.square().sum() for w in kernels)
+        if self.l2_users:
+            loss = loss + self.l2_users * self.user_table.square().sum()
         if self.l2_layer:
             loss = loss + self.l2_layer * sum(w.square().sum() for w in self.layer_kernels())
         return loss

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from imgrec_lib.data.sampler import ItemBatch
+
 
 def _check(positive: Tensor, negative: Tensor) -> None:
     if positive.ndim != 1 or negative.ndim != 2 or len(positive) != len(negative):
@@ -40,6 +42,25 @@ def binary_cross_entropy(positive: Tensor, negative: Tensor) -> Tensor:
     """
     _check(positive, negative)
     return (F.softplus(-positive).sum() + F.softplus(negative).sum()) / (positive.numel() + negative.numel())
+
+
+def item_batch_cross_entropy(positive: Tensor, negative: Tensor, batch: ItemBatch) -> Tensor:
+    """The estimate of `binary_cross_entropy` that has its expectation but is drawn by item (`Sampler.item_batch`).
+
+    Args:
+        positive: (P,) logits of the batch's positives.
+        negative: (V, S) logits of all pairs of its `others` and `items`; the owned ones do not count.
+        batch: the batch.
+
+    Returns:
+        Scalar.
+    """
+    if positive.shape != batch.users.shape or negative.shape != (len(batch.others), len(batch.items)):
+        raise ValueError(f"logits of shapes {tuple(positive.shape)} and {tuple(negative.shape)} do not fit the batch")
+    terms = F.softplus(negative)
+    terms[batch.owned_users, batch.owned_places] = 0
+    # No matrix products: mixed precision would compute them in bfloat16.
+    return (batch.positive_weights * F.softplus(-positive)).sum() + (batch.negative_weights * terms.sum(1)).sum()
 
 
 def half_squared_norm(*rows: Tensor) -> Tensor:

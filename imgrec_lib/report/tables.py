@@ -126,8 +126,9 @@ def _settings(run: Run) -> dict[str, Any]:
 
 
 def has_random_features(run: Run) -> bool:
-    """Whether the run's features come from an untrained network."""
-    return (run.record["features"] or {}).get("random") == "yes"
+    """Whether the run's features come from an untrained network, or its own network started as one."""
+    features, parameters = run.record["features"] or {}, run.record["parameters"]
+    return features.get("random") == "yes" or parameters.get("weights") == "random"
 
 
 EXACT = (
