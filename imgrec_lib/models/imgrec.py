@@ -46,7 +46,7 @@ class ImgRec(Recommender):
         data: the training data, with features.
         n_visual: width of phi.
         factors: K.
-        l2, l2_users, l2_layer: penalty weights; 0 reproduces the scripts, whose declared penalties never reach the loss.
+        l2, l2_users, l2_layer: penalty weights; 0 as in the scripts, whose declared penalties never reach the loss.
         crelu: concatenated ReLU on both embeddings.
     """
 
