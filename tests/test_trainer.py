@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from toy import toy_data
 
 from imgrec_lib.data.dataset import Interactions, TrainingData
-from imgrec_lib.data.sampler import Sampler
+from imgrec_lib.data.sampler import Batch, Sampler
 from imgrec_lib.errors import InputError
-from imgrec_lib.models import build_model
+from imgrec_lib.models import build_model, list_models
 from imgrec_lib.models.base import Recommender, TrainSettings
 from imgrec_lib.training import fit, read_checkpoint, write_checkpoint
 
@@ -38,8 +39,9 @@ def scripted(values: list[float]):
 
 
 def test_one_epoch_equals_a_loop_written_by_hand(data: TrainingData) -> None:
-    model = build_model("bpr-mf", data, seed=1, batch_size=16, epochs=1, learning_rate=0.01)
-    reference = build_model("bpr-mf", data, seed=1)
+    settings = TrainSettings(batch_size=16, epochs=1, learning_rate=0.01)
+    model, reference = (build_model("bpr-mf", data, seed=1) for _ in range(2))
+    model.phases = (settings,)
     fit(model, data, scripted([0.1, 0.2]), seed=7, progress=False)
     optimiser = torch.optim.Adam(reference.parameters(), lr=0.01, eps=1e-8)
     sampler = Sampler(data, 7)
@@ -87,15 +89,17 @@ class Interrupted(Exception):
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 5])
-@pytest.mark.parametrize("optimiser, schedule", [("adam", "constant"), ("adagrad", "constant"), ("sgd", "linear")])
+@pytest.mark.parametrize(
+    "optimiser, schedule, accumulate", [("adam", "constant", 1), ("adagrad", "constant", 3), ("sgd", "linear", 1)]
+)
 def test_a_stopped_training_resumes_to_the_same_result(
-    data: TrainingData, tmp_path, stop_after: int, optimiser: str, schedule: str
+    data: TrainingData, tmp_path, stop_after: int, optimiser: str, schedule: str, accumulate: int
 ) -> None:
     values = [0.3, 0.4, 0.5, 0.45, 0.6, 0.55, 0.5]
 
     def build() -> Recommender:
         model = build_model("imgrec-ft", data, factors=4, units=5, epochs=4, patience=3, batch_size=16)
-        first = replace(model.phases[0], optimiser=optimiser, schedule=schedule)
+        first = replace(model.phases[0], optimiser=optimiser, schedule=schedule, accumulate=accumulate)
         model.phases = (first, replace(first, epochs=2))
         return model
 
@@ -152,7 +156,7 @@ def test_a_loss_that_is_not_finite_names_batch_and_parameter(data: TrainingData)
     model = build_model("bpr-mf", data, epochs=3, batch_size=16)
     with torch.no_grad():
         model.item_bias[:] = float("nan")
-    with pytest.raises(InputError, match=r"epoch 1, batch 1 .*'(users|items|item_bias)'.*learning rate"):
+    with pytest.raises(InputError, match=r"epoch 1, step 1 .*'(users|items|item_bias)'.*learning rate"):
         fit(model, data, scripted([0.5]), progress=False)
 
 
@@ -163,6 +167,58 @@ def test_a_gradient_is_clipped_to_its_global_norm(data: TrainingData) -> None:
     fit(model, data, scripted([0.1, 0.2]), progress=False)
     after = torch.cat([p.detach().flatten() for p in model.parameters()])
     assert (after - before).norm().item() == pytest.approx(1e-3, rel=1e-2)
+
+
+@pytest.mark.parametrize("gradient_clip", [0.0, 1e-3])
+def test_accumulated_batches_train_as_one_large_batch_does(data: TrainingData, gradient_clip: float) -> None:
+    sampler = Sampler(data, 0)
+    large = [sampler.triples(32, 2) for _ in range(30)]
+    small = [
+        Batch(*parts) for batch in large for parts in zip(*(t.split(8) for t in batch[:3]), [None] * 4, strict=True)
+    ]
+
+    def trained(batches: list[Batch], accumulate: int) -> tuple[Recommender, pd.DataFrame]:
+        drawn = iter(batches)
+        model = build_model("imgrec-ft", data, factors=4, units=5, l2=1e-3, epochs=3, patience=0)
+        settings = {"batch_size": 32 // accumulate, "accumulate": accumulate, "gradient_clip": gradient_clip}
+        model.phases = (replace(model.phases[0], **settings),)
+        model.sample = lambda sampler, settings: next(drawn)
+        curve = fit(model, data, scripted([0.1, 0.2, 0.3, 0.4]), progress=False).curve
+        assert len(batches) - len(list(drawn)) == 3 * (len(data.interactions) // 32) * accumulate
+        return model, curve
+
+    (one, curve_of_one), (four, curve_of_four) = trained(large, 1), trained(small, 4)
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(four.state_dict()[name], value, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(curve_of_four["loss"], curve_of_one["loss"], rtol=1e-6)
+
+
+TRAINED = [name for name, card in list_models().items() if card.profiles["default"].phases]
+
+
+@pytest.mark.parametrize("name", [name for name in TRAINED if name != "imgrec-ete"])  # looks at pictures: slow
+def test_the_loss_is_in_bfloat16_for_the_models_that_ask_for_it_and_no_other(name: str, monkeypatch) -> None:
+    data = toy_data()
+
+    def losses() -> tuple[list[float], set[bool]]:
+        model, seen = build_model(name, data, epochs=2, patience=0, batch_size=64), set()
+        computed = model.loss
+
+        def loss(batch: Batch) -> torch.Tensor:
+            seen.add(torch.is_autocast_enabled("cpu"))
+            assert torch.get_autocast_dtype("cpu") == torch.bfloat16
+            return computed(batch)
+
+        model.loss = loss
+        return list(fit(model, data, scripted([0.1]), progress=False).curve["loss"].dropna()), seen
+
+    full, seen = losses()
+    assert seen == {False}, "a CPU computes in float32"
+    monkeypatch.setattr("imgrec_lib.training.trainer.MIXED_PRECISION_DEVICES", ("cpu",))
+    mixed, seen = losses()
+    asks = build_model(name, data).mixed_precision
+    assert seen == {asks}
+    assert mixed == pytest.approx(full, rel=0.02) if asks else mixed == full
 
 
 def test_linear_decay_is_by_epoch(data: TrainingData, monkeypatch) -> None:
@@ -192,9 +248,11 @@ def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(data: TrainingD
         read_checkpoint(tmp_path / "none")
 
 
-@pytest.mark.parametrize("field, value", [("optimiser", "adamw"), ("schedule", "cosine"), ("positives_by", "item")])
-def test_unknown_settings_get_a_sentence(data: TrainingData, field: str, value: str) -> None:
+@pytest.mark.parametrize(
+    "field, value", [("optimiser", "adamw"), ("schedule", "cosine"), ("positives_by", "item"), ("accumulate", 0)]
+)
+def test_unknown_settings_get_a_sentence(data: TrainingData, field: str, value: str | int) -> None:
     model = build_model("bpr-mf", data, epochs=1)
     model.phases = (replace(model.phases[0], **{field: value}),)
-    with pytest.raises(InputError, match=value):
+    with pytest.raises(InputError, match=str(value)):
         fit(model, data, scripted([0.5]), progress=False)

@@ -62,7 +62,9 @@ class TrainSettings:
     Attributes:
         optimiser: "adam", "sgd" or "adagrad".
         learning_rate: step size.
-        batch_size: positives a step.
+        batch_size: positives a batch.
+        accumulate: batches a step: its gradient is the mean of theirs, so that 4 batches of 256 train as one of 1024
+            does, in a quarter of the memory.
         epochs: at most so many; one epoch draws as many positives as there are training interactions.
         patience: stop after so many validations without a better validation AUC (0: run all epochs). The weights
             of the best validation are restored in either case.
@@ -85,6 +87,7 @@ class TrainSettings:
     epsilon: float = 1e-8
     gradient_clip: float = 0.0
     schedule: str = "constant"
+    accumulate: int = 1
 
 
 class Recommender(nn.Module):
@@ -98,20 +101,43 @@ class Recommender(nn.Module):
 
     Attributes:
         phases: the trainer's settings for each training phase, from the profile; empty for a model without training.
+        mixed_precision: whether the loss is computed in bfloat16 mixed precision on a GPU. True where a network or a
+            product with the features is most of the work. False where the work is look-ups and dot products, which
+            gain nothing: bfloat16 has 8 significant bits, and a ranking loss lives on differences of close scores
+            (a margin, the score of a pair, |g|^2 less its diagonal).
     """
 
     phases: tuple[TrainSettings, ...] = ()
+    mixed_precision: bool = False
 
     def steps(self, sampler: Sampler, settings: TrainSettings) -> int:
-        """Steps of an epoch: so many that it draws as many positives as there are training interactions."""
+        """Steps of an epoch, at one batch a step: it draws as many positives as there are training interactions."""
         return max(1, sampler.n_interactions // settings.batch_size)
 
     def sample(self, sampler: Sampler, settings: TrainSettings) -> Any:
         """Draw the next training batch, a `Batch`. Override for a batch of another form, which `loss` then takes."""
         return sampler.triples(settings.batch_size, settings.negatives, settings.positives_by)
 
+    def shard(self, batch: Any, rank: int, world_size: int) -> tuple[Any, float]:
+        """The part of a batch that one of several processes computes (data parallel training), and its weight.
+
+        The sum over the ranks of weight * loss(part) must be the loss of the batch. By default the examples are
+        dealt out in parts of equal size, or nearly so. Override for a batch whose tensors do not all begin with the
+        example.
+
+        Args:
+            batch: the batch, a named tuple of tensors or None, the same in every process.
+            rank: number of the process, from 0.
+            world_size: number of processes; at most the number of examples.
+        """
+        part = type(batch)(*(None if t is None else t.tensor_split(world_size)[rank] for t in batch))
+        return part, len(part[0]) / len(batch[0])
+
     def loss(self, batch: Any) -> Tensor:
-        """The scalar that training minimises, penalties included."""
+        """The scalar that training minimises: the mean over the batch's examples, penalties included.
+
+        The trainer averages it over batches (`TrainSettings.accumulate`) and parts of batches (`shard`).
+        """
         raise TypeError(f"{type(self).__name__} has no loss: it is not trained")
 
     def scorer(self, times: Tensor | None = None) -> Scorer:

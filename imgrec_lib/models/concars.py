@@ -68,6 +68,8 @@ class CoNCARS(Recommender):
         initial_scale: embeddings start normal with this standard deviation.
     """
 
+    mixed_precision = True
+
     def __init__(
         self,
         data: TrainingData,

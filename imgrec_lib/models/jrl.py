@@ -38,6 +38,7 @@ class JRL(Recommender):
     """
 
     features: Tensor
+    mixed_precision = True
 
     def __init__(
         self,
@@ -105,8 +106,17 @@ CARD = ModelCard(
     build=JRL,
     profiles={
         "default": Profile(
-            {"factors": 64, "image_weight": 1.0},
-            (TrainSettings(learning_rate=1e-3, negatives=5, gradient_clip=5.0),),
+            {"factors": 64, "image_weight": 0.01, "score_with_bias": True},
+            (
+                TrainSettings(
+                    learning_rate=3e-3,
+                    batch_size=4096,
+                    negatives=5,
+                    positives_by="interaction",
+                    gradient_clip=5.0,
+                ),
+            ),
+            "tuned by validation AUC on a week of H&M purchases",
         ),
         "paper": Profile(
             {"factors": 300, "image_weight": 1e-4},

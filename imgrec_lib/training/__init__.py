@@ -1,4 +1,4 @@
-"""Training: the loop (`fit`) and its checkpoints."""
+"""Training: the loop (`fit`), its checkpoints, and its processes (`distributed`)."""
 
 from imgrec_lib.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from imgrec_lib.training.trainer import FitResult, fit

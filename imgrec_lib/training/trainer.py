@@ -22,7 +22,11 @@ from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Sampler
 from imgrec_lib.errors import InputError
 from imgrec_lib.models.base import Recommender, TrainSettings
+from imgrec_lib.training import distributed
 from imgrec_lib.training.checkpoint import read_checkpoint, write_checkpoint
+
+MIXED_PRECISION_DEVICES = ("cuda",)
+"""Where models that ask for it compute their loss in bfloat16; on a CPU that costs time instead of saving it."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,12 @@ def fit(
 ) -> FitResult:
     """Train a model in place and leave it, in evaluation mode, with the weights of its best validation.
 
-    Everything a step needs lies on the device; on the CPU the result depends on the seed alone. On a GPU the loss is
-    computed in bfloat16 mixed precision.
+    Everything a step needs lies on the device; on the CPU the result depends on the seed alone. On a GPU a model that
+    says so (`Recommender.mixed_precision`) computes its loss in bfloat16 mixed precision, without scaling: bfloat16
+    has the range of float32.
+
+    In a process group (see `distributed`) every process calls this with the same arguments and its own device. They
+    share each batch, and all end with the same weights.
 
     Args:
         model: an untrained model, from `build_model`.
@@ -90,13 +98,16 @@ def fit(
         progress: show a progress bar.
 
     Raises:
-        InputError: the checkpoint belongs to another run, or loss or weights stop being finite.
+        InputError: the checkpoint belongs to another run, a batch is smaller than the number of processes, or loss or
+            weights stop being finite.
     """
-    device = torch.device(device)
+    device, first = torch.device(device), distributed.rank() == 0
     model.to(device)
     phases = model.phases
+    for settings in phases:
+        _check(settings)
     if not phases:
-        return FitResult(_curve([]), validate(model.eval()), 0, 0, 0.0)
+        return FitResult(_curve([]), _auc(model, validate, device), 0, 0, 0.0)
     with _reproducible(device, seed):
         sampler = Sampler(data, seed, device)
         state = _Progress()
@@ -106,6 +117,7 @@ def fit(
             saved = read_checkpoint(checkpoint, identity, device)
             state = _Progress(**saved.progress)
             best = saved.group("best")
+        distributed.barrier()  # the first process may delete the checkpoint only after all have read it
         for phase in range(state.phase, len(phases)):
             settings = phases[phase]
             if saved is None and best:
@@ -122,14 +134,15 @@ def fit(
                 _set_random_state(device, saved.tensors["random.global"].cpu())
             else:
                 state.phase, state.epoch, state.stale = phase, 0, 0
-                best = _validated(model, validate, state, best, loss=None, seconds=0.0)
+                distributed.spread(model.state_dict().values())
+                best = _validated(model, validate, state, best, device, loss=None, seconds=0.0)
             saved = None
-            steps = model.steps(sampler, settings)
+            steps = max(1, model.steps(sampler, settings) // settings.accumulate)
             bar = tqdm(
                 range(state.epoch, settings.epochs),
                 desc=f"training, phase {phase + 1} of {len(phases)}" if len(phases) > 1 else "training",
                 unit="epoch",
-                disable=not progress,
+                disable=not progress or not first,
             )
             last_save = time.monotonic()
             for epoch in bar:
@@ -139,21 +152,22 @@ def fit(
                 if scheduler is not None:
                     scheduler.step()
                 state.epoch = epoch + 1
-                state.positives += steps * settings.batch_size
+                state.positives += steps * settings.accumulate * settings.batch_size
                 if state.epoch % settings.evaluate_every == 0 or state.epoch == settings.epochs:
-                    best = _validated(model, validate, state, best, loss, seconds)
+                    best = _validated(model, validate, state, best, device, loss, seconds)
                 else:
                     state.curve.append(_row(state, loss, None, seconds))
                 bar.set_postfix(loss=f"{loss:.4f}", best_auc=f"{state.best_auc:.4f}")
-                if checkpoint is not None and time.monotonic() - last_save >= save_every:
+                if checkpoint is not None and first and time.monotonic() - last_save >= save_every:
                     groups = {"model": model.state_dict(), "best": best, "optimiser": _optimiser_state(optimiser)}
                     groups["random"] = {"sampler": sampler.generator.get_state(), "global": _random_state(device)}
                     write_checkpoint(checkpoint, groups, vars(state), identity)
                     last_save = time.monotonic()
             bar.close()
         model.load_state_dict(best)
+        distributed.spread(model.state_dict().values())
         model.eval()
-    if checkpoint is not None:
+    if checkpoint is not None and first:
         checkpoint.unlink(missing_ok=True)
     seconds = sum(row["seconds"] for row in state.curve)
     return FitResult(
@@ -174,24 +188,32 @@ def _epoch(
     began = time.perf_counter()
     device = sampler.device
     model.train()
-    losses = torch.empty(steps, device=device)
+    reduced = model.mixed_precision and device.type in MIXED_PRECISION_DEVICES
+    rank, world_size = distributed.rank(), distributed.world_size()
+    losses = torch.zeros(steps, device=device)
     for step in range(steps):
-        batch = model.sample(sampler, settings)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            loss = model.loss(batch)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        for _ in range(settings.accumulate):
+            batch, weight = model.sample(sampler, settings), 1.0
+            if world_size > 1:
+                batch, weight = model.shard(batch, rank, world_size)
+            with torch.autocast(device.type, torch.bfloat16, enabled=reduced):
+                loss = model.loss(batch)
+            loss = loss * (weight / settings.accumulate)
+            loss.backward()
+            losses[step] += loss.detach()  # stays on the device: reading it here would stall a GPU at every step
+        distributed.add_up_gradients(parameters)
         if settings.gradient_clip:
             nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)
         optimiser.step()
         model.after_step()
-        losses[step] = loss.detach()  # stays on the device: reading it here would stall a GPU at every step
+    distributed.add_up([losses])
     mean = losses.mean().item()
     if not torch.isfinite(losses).all():
         bad = int((~torch.isfinite(losses)).nonzero()[0])
         names = [name for name, p in model.named_parameters() if not torch.isfinite(p).all()]
         raise InputError(
-            f"the loss became {losses[bad].item()} in epoch {epoch + 1}, batch {bad + 1}"
+            f"the loss became {losses[bad].item()} in epoch {epoch + 1}, step {bad + 1}"
             + (f" (parameter {names[0]!r} is no longer finite)" if names else "")
             + ": lower the learning rate or check the features."
         )
@@ -203,17 +225,34 @@ def _validated(
     validate: Callable[[Recommender], float],
     state: _Progress,
     best: dict[str, Tensor],
+    device: torch.device,
     loss: float | None,
     seconds: float,
 ) -> dict[str, Tensor]:
     """Validate, record it, and return the best weights so far."""
-    auc = validate(model.eval())
+    auc = _auc(model, validate, device)
     state.curve.append(_row(state, loss, auc, seconds))
     if auc > state.best_auc:
         state.best_auc, state.best_phase, state.best_epoch, state.stale = auc, state.phase + 1, state.epoch, 0
         return {name: value.detach().clone() for name, value in model.state_dict().items()}
     state.stale += 1
     return best
+
+
+def _auc(model: Recommender, validate: Callable[[Recommender], float], device: torch.device) -> float:
+    """The validation AUC, by the first process; every process returns the same number, so that all stop together."""
+    model.eval()
+    return distributed.agreed(validate(model) if distributed.rank() == 0 else 0.0, device)
+
+
+def _check(settings: TrainSettings) -> None:
+    if settings.accumulate < 1:
+        raise InputError(f"accumulate must be at least 1, not {settings.accumulate}.")
+    if settings.batch_size < distributed.world_size():
+        raise InputError(
+            f"a batch of {settings.batch_size} cannot be shared by {distributed.world_size()} processes: "
+            "raise batch_size or start fewer."
+        )
 
 
 def _row(state: _Progress, loss: float | None, auc: float | None, seconds: float) -> dict[str, Any]:

@@ -1,0 +1,124 @@
+"""Data parallel training: several processes, started by torchrun, take their shares of every batch.
+
+    torchrun --nproc-per-node 2 --no-python imgrec train --no-notebook --model imgrec-ft --out runs/ft-0
+
+Every process holds the whole model and draws the same batch from the same seed; it computes the loss on its own part
+(`Recommender.shard`), and the gradients are summed. The learning curve is therefore that of one process within
+rounding, whatever the number of processes, and a checkpoint of one goes on in several. The first process alone
+validates and writes files; on several machines the run's folder must lie on a file system that all of them see.
+
+Gradients are summed after the backward pass instead of by `DistributedDataParallel`, which also copies a model's
+buffers between processes (here the features of the catalogue), and stops at parameters that a phase does not train.
+As there, a batch norm in training mode uses the statistics of its process's part of a batch, and the first process's
+moving averages are kept: such a model (ImgRec-EtE in its second phase) agrees with one process only in expectation.
+Without torchrun there is one process, and every function here does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from imgrec_lib.errors import InputError
+
+
+def launched() -> bool:
+    """Whether torchrun (or what sets the same variables) started several processes, and this is one of them."""
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1
+
+
+@contextmanager
+def process_group(device: torch.device | str) -> Iterator[str]:
+    """Join the processes that torchrun started, for as long as the context lasts.
+
+    Args:
+        device: "cpu" (which communicates through gloo) or "cuda" (NCCL).
+
+    Yields:
+        The device of this process: on GPUs, the one of its local rank. Without torchrun, `device` as it is.
+
+    Raises:
+        InputError: this build of PyTorch cannot communicate, the device is another one, or there are fewer GPUs than
+            processes.
+    """
+    device = torch.device(device)
+    if not launched():
+        yield str(device)
+        return
+    if not dist.is_available() or (device.type == "cuda" and not dist.is_nccl_available()):
+        raise InputError("this build of PyTorch has no torch.distributed: train without torchrun.")
+    if device.type not in ("cpu", "cuda") or device.index is not None:
+        raise InputError(f"under torchrun the device is 'cpu' or 'cuda', one GPU a process, not '{device}'.")
+    if device.type == "cuda":
+        local = int(os.environ["LOCAL_RANK"])
+        if local >= torch.cuda.device_count():
+            raise InputError(
+                f"torchrun started more processes than the {torch.cuda.device_count()} GPUs here: "
+                "lower --nproc-per-node."
+            )
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)
+    # The first process validates and tests while the others wait. torchrun ends them all if one fails.
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=1))
+    try:
+        yield str(device)
+    finally:
+        dist.destroy_process_group()
+
+
+def _alone() -> bool:
+    return not (dist.is_available() and dist.is_initialized())
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return 0 if _alone() else dist.get_rank()
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    return 1 if _alone() else dist.get_world_size()
+
+
+def barrier() -> None:
+    """Wait until every process has come here."""
+    if not _alone():
+        dist.barrier()
+
+
+def spread(tensors: Iterable[Tensor]) -> None:
+    """Overwrite tensors by those of the first process, in place."""
+    if not _alone():
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
+
+
+def agreed(value: float, device: torch.device) -> float:
+    """The first process's number."""
+    if _alone():
+        return value
+    tensor = torch.tensor(value, dtype=torch.float64, device=device)
+    dist.broadcast(tensor, src=0)
+    return tensor.item()
+
+
+def add_up(tensors: Iterable[Tensor]) -> None:
+    """Replace tensors by their sum over the processes, in place."""
+    if not _alone():
+        for work in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
+            work.wait()
+
+
+def add_up_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace gradients by their sum over the processes; a parameter that this process did not use counts as 0."""
+    if not _alone():
+        for parameter in (parameters := list(parameters)):
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        add_up(p.grad for p in parameters if p.grad is not None)
