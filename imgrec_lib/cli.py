@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,15 +78,20 @@ def train(
     ] = None,
     backbone: Annotated[str, typer.Option(help="Where visual features come from.")] = "efficientnet-lite0",
     weights: Annotated[str, typer.Option(help="default, random, a name of torchvision's, or a file.")] = "default",
+    control: Annotated[str, typer.Option(help="'shuffled pictures': give each item another item's picture.")] = "",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    notebook: Annotated[bool, typer.Option(help="Run the notebook, or train alone, as under torchrun.")] = True,
 ) -> None:
     """Train and evaluate one model by running the training notebook; a stopped run goes on where it was.
 
     Example: imgrec train --dataset wardrobe --model imgrec-ft --seed 0 -p factors=32 --out runs/ft-0
+
+    Several processes or GPUs: torchrun --nproc-per-node 2 --no-python imgrec train --no-notebook --device cuda ...
     """
-    from imgrec_lib.models import resolve_profile
+    from imgrec_lib.models import model_card, resolve_profile
     from imgrec_lib.notebooks import run_notebook
-    from imgrec_lib.runs import open_run
+    from imgrec_lib.runs import open_run, requested_inputs, train_run
+    from imgrec_lib.training import distributed
 
     parameters = _assignments(parameter)
     resolve_profile(model, profile, **parameters)  # a misspelt name fails now, not after loading the data
@@ -95,6 +101,8 @@ def train(
         "dataset_options": _assignments(option),
         "backbone": backbone,
         "weights": weights,
+        "feature_options": {},
+        "control": control,
         "model": model,
         "profile": profile,
         "seed": seed,
@@ -102,9 +110,31 @@ def train(
         "device": device,
         "out": str(out.resolve()),
     }
-    run_notebook("03_train", values, out / "notebook.ipynb")
-    _print_metrics(open_run(out).metrics)
-    typer.echo(f"open {out / 'notebook.ipynb'}")
+    if notebook:
+        if distributed.launched():
+            raise InputError("a notebook is one process: under torchrun, add --no-notebook.")
+        run_notebook("03_train", values, out / "notebook.ipynb")
+        _print_metrics(open_run(out).metrics)
+        typer.echo(f"open {out / 'notebook.ipynb'}")
+        return
+    with distributed.process_group(device) as own_device:
+        first = distributed.rank() == 0
+        with_features = "features" in model_card(model).uses
+        data, features = requested_inputs(values, with_features=with_features, device=own_device, progress=first)
+        run = train_run(
+            data,
+            model,
+            out,
+            features=features,
+            profile=profile,
+            seed=seed,
+            parameters=parameters,
+            device=own_device,
+            requested=values,
+            progress=first,
+        )
+        if first:
+            _print_metrics(run.metrics)
 
 
 @app.command()
@@ -147,6 +177,7 @@ def run(
     matrix: Annotated[Path, typer.Argument(help="A matrix file (YAML), such as matrices/default.yaml.")],
     runs: Annotated[Path, typer.Option(help="Where the run folders go.")] = Path("runs"),
     reports: Annotated[Path, typer.Option(help="Where notebooks and report go.")] = Path("reports"),
+    root: Annotated[str, typer.Option(help="File or folder of the dataset, in place of the matrix's.")] = "",
     workers: Annotated[int | None, typer.Option(help="Processes at a time; by default one a core.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run and stop.")] = False,
 ) -> None:
@@ -158,6 +189,8 @@ def run(
     from imgrec_lib.report import write_report
 
     content = read_matrix(matrix)
+    if root:
+        content = replace(content, root=str(Path(root).resolve()))
     if dry_run:
         for task in (task for group in plan(content, runs, reports) for task in group):
             typer.echo(f"{'done' if task.done else 'to do':6} {task.output}")

@@ -32,10 +32,11 @@ from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation import PROTOCOLS, ValidationAUC, evaluate
 from imgrec_lib.features import Features, extract_features
+from imgrec_lib.features.controls import with_control
 from imgrec_lib.files import fingerprint, replacing, write_json
 from imgrec_lib.models import build_model, list_models, model_card, resolve_profile
 from imgrec_lib.models.base import InnerProduct, Recommender
-from imgrec_lib.training import fit, read_checkpoint, write_checkpoint
+from imgrec_lib.training import distributed, fit, read_checkpoint, write_checkpoint
 
 FORMAT = 1
 
@@ -89,7 +90,8 @@ def train_run(
     """Build, train and evaluate one model, and leave the record of it in `out`.
 
     A run that is complete is opened and not repeated; one that was stopped goes on from its last saved epoch and ends
-    as if it had never stopped.
+    as if it had never stopped. In a process group (see `training.distributed`) every process calls this with the same
+    arguments and its own device; the first one tests and writes the record.
 
     Args:
         dataset: what to train and test on.
@@ -129,6 +131,7 @@ def train_run(
                 f"{out} holds another run ({run.record['title']}, seed {run.record['seed']}): choose another folder."
             )
         return run
+    distributed.barrier()  # all have looked for the record before the first one can write it
     data = dataset.training_data(features.values if features is not None and uses_features else None)
     recommender = build_model(model, data, profile=profile, seed=seed, **(parameters or {}))
     out.mkdir(parents=True, exist_ok=True)
@@ -145,6 +148,9 @@ def train_run(
         progress=progress,
     )
     trained = time.perf_counter()
+    if distributed.rank() > 0:
+        distributed.barrier()
+        return open_run(out)
     evaluation = evaluate(recommender, dataset, protocols=tuple(PROTOCOLS), seed=seed, device=device)
     evaluated = time.perf_counter()
     with replacing(out / "curve.csv") as temporary:
@@ -177,12 +183,14 @@ def train_run(
             "parameters": sum(p.numel() for p in recommender.parameters()),
         },
         "device": _device_name(device),
+        "processes": distributed.world_size(),
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("imgrec", "torch", "torchvision", "numpy", "pandas", "pillow")},
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_json(out / "run.json", record)
+    distributed.barrier()
     return Run(out, json.loads(json.dumps(record)))
 
 
@@ -251,11 +259,27 @@ def load_inputs(run: Run, progress: bool = True) -> tuple[Dataset, Features | No
         raise InputError(
             f"run {run.name} does not say how its dataset was loaded: load it yourself and use load_model."
         )
-    dataset = load_dataset(asked["dataset"], asked["root"] or None, **asked["dataset_options"])
-    if run.record["features"] is None or dataset.images is None:
+    return requested_inputs(asked, with_features=run.record["features"] is not None, progress=progress)
+
+
+def requested_inputs(
+    requested: Mapping[str, Any], *, with_features: bool, device: str = "cpu", progress: bool = True
+) -> tuple[Dataset, Features | None]:
+    """Load a dataset and, where it has pictures, their features.
+
+    Args:
+        requested: parameters of the training notebook: `dataset`, `root`, `dataset_options`, `backbone`, `weights`,
+            `feature_options` and `control`.
+        with_features: whether features are wanted.
+        device: where they are computed.
+        progress: show progress bars.
+    """
+    dataset = load_dataset(requested["dataset"], requested["root"] or None, **requested["dataset_options"])
+    if not with_features or dataset.images is None:
         return dataset, None
-    options = {"backbone": asked["backbone"], "weights": asked["weights"], "progress": progress}
-    return dataset, extract_features(dataset.images, **options, **asked["feature_options"])
+    options = {"backbone": requested["backbone"], "weights": requested["weights"], **requested["feature_options"]}
+    features = extract_features(dataset.images, device=device, progress=progress, **options)
+    return dataset, with_control(features, requested["control"])
 
 
 def load_model(run: Run, dataset: Dataset, features: Features | None = None, device: str = "cpu") -> Recommender:

@@ -1,0 +1,196 @@
+"""Data parallel training: two processes on the CPU end where one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.distributed as dist
+from toy import planted_dataset, toy_data
+
+from imgrec_lib.data.dataset import Dataset, TrainingData
+from imgrec_lib.data.sampler import Sampler
+from imgrec_lib.errors import InputError
+from imgrec_lib.evaluation import ValidationAUC
+from imgrec_lib.models import build_model, list_models
+from imgrec_lib.models.base import Recommender, TrainSettings
+from imgrec_lib.training import distributed, fit, read_checkpoint, write_checkpoint
+
+pytestmark = pytest.mark.skipif(
+    not (dist.is_available() and dist.is_gloo_available()), reason="this build of PyTorch has no torch.distributed"
+)
+
+TRAINED = [name for name, card in list_models().items() if card.profiles["default"].phases]
+# An odd batch: the two processes have parts of different sizes.
+CASES = {
+    "bpr-mf": {"batch_size": 75, "l2": 1e-3},
+    "imgrec-ft": {"units": 5, "batch_size": 25, "accumulate": 3, "l2": 1e-4, "gradient_clip": 0.05},
+}
+OPTIONS = {"seed": 3, "identity": "parallel", "save_every": 0.0, "progress": False}
+
+
+def build(name: str, data: TrainingData) -> Recommender:
+    return build_model(name, data, factors=4, learning_rate=1e-2, epochs=4, patience=0, **CASES[name])
+
+
+def inputs() -> tuple[Dataset, TrainingData]:
+    dataset, features = planted_dataset()
+    return dataset, dataset.training_data(features)
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_after(n: int, validate: ValidationAUC):
+    """A validation that fails after n calls."""
+    left = n
+
+    def stopping(model: Recommender) -> float:
+        nonlocal left
+        if not left:
+            raise Stopped
+        left -= 1
+        return validate(model)
+
+    return stopping
+
+
+def one_of_two(rank: int, folder: Path, port: int) -> None:
+    """What each process runs: every case from the start, and one more from a checkpoint."""
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
+    dataset, data = inputs()
+    validate = ValidationAUC(dataset) if rank == 0 else stop_after(0, ValidationAUC(dataset))
+    with distributed.process_group("cpu") as device:
+        runs = {name: (name, folder / f"{name}.{rank}.running") for name in CASES}
+        runs["resumed"] = ("bpr-mf", folder / "stopped.safetensors")
+        for key, (name, checkpoint) in runs.items():
+            model = build(name, data)
+            if rank:  # weights that are not the first process's
+                torch.nn.init.ones_(next(model.parameters()))
+            result = fit(model, data, validate, device=device, checkpoint=checkpoint, **OPTIONS)
+            write_checkpoint(folder / f"{key}.{rank}", {"model": model.state_dict()}, {}, "")
+            result.curve.to_csv(folder / f"{key}.{rank}.csv", index=False)
+        with pytest.raises(InputError, match="batch of 1 cannot be shared by 2"):
+            fit(build_model("bpr-mf", data, batch_size=1), data, validate, progress=False)
+    assert not dist.is_initialized()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """What two processes left behind."""
+    folder = tmp_path_factory.mktemp("parallel")
+    dataset, data = inputs()
+    stopping = stop_after(3, ValidationAUC(dataset))
+    with pytest.raises(Stopped):
+        fit(build("bpr-mf", data), data, stopping, checkpoint=folder / "stopped.safetensors", **OPTIONS)
+    torch.multiprocessing.spawn(one_of_two, (folder, free_port()), nprocs=2)
+    return folder
+
+
+@pytest.mark.parametrize("key", [*CASES, "resumed"])
+def test_two_processes_have_the_curve_and_the_weights_of_one(folder: Path, key: str) -> None:
+    dataset, data = inputs()
+    name = "bpr-mf" if key == "resumed" else key
+    model = build(name, data)
+    initial = {name: value.clone() for name, value in model.state_dict().items()}
+    expected = fit(model, data, ValidationAUC(dataset), **OPTIONS).curve
+    assert expected["validation_auc"].idxmax() > 0, "what returns must have been trained"
+    for rank in range(2):
+        weights = read_checkpoint(folder / f"{key}.{rank}").group("model")
+        for part, value in model.state_dict().items():
+            torch.testing.assert_close(weights[part], value, rtol=1e-3, atol=1e-5)
+            assert not torch.allclose(weights[part], initial[part], rtol=1e-2, atol=1e-4)
+        curve = pd.read_csv(folder / f"{key}.{rank}.csv")
+        np.testing.assert_allclose(curve["loss"], expected["loss"], rtol=1e-5)
+        np.testing.assert_allclose(curve["validation_auc"], expected["validation_auc"], atol=1e-3)
+
+
+def test_all_processes_end_with_the_same_weights_and_only_the_checkpoint_of_the_first_was_written(folder: Path) -> None:
+    for key in (*CASES, "resumed"):
+        first, second = (read_checkpoint(folder / f"{key}.{rank}").group("model") for rank in range(2))
+        assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not list(folder.glob("*.running")) and not (folder / "stopped.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_the_parts_of_a_batch_have_the_loss_of_the_whole(name: str, world_size: int) -> None:
+    data = toy_data(image_size=32)
+    small = {"l2": 0.1, "factors": 4, "size": 32} if name == "imgrec-ete" else {"factors": 4}
+    model = build_model(name, data, **small).eval()
+    for phase in range(len(model.phases)):
+        parameters = list(model.start_phase(phase))
+        batch = model.sample(Sampler(data, 0), TrainSettings(batch_size=10, negatives=2))
+        whole = model.loss(batch)
+        expected = torch.autograd.grad(whole, parameters, allow_unused=True)
+        parts = [model.shard(batch, rank, world_size) for rank in range(world_size)]
+        total = sum(weight * model.loss(part) for part, weight in parts)
+        found = torch.autograd.grad(total, parameters, allow_unused=True)
+        torch.testing.assert_close(total, whole)
+        assert sum(weight for _, weight in parts) == pytest.approx(1)
+        for f, e in zip(found, expected, strict=True):
+            assert (f is None) == (e is None)
+            if e is not None:
+                torch.testing.assert_close(f, e, rtol=1e-4, atol=1e-6)
+
+
+def test_torchrun_trains_a_run_like_one_process(tmp_path: Path) -> None:
+    arguments = ["--no-notebook", "--model", "bpr-mf", "-o", "n_users=60", "-o", "n_items=50", "-o", "image_size=32"]
+    arguments += ["-p", "epochs=2", "-p", "factors=4", "-p", "batch_size=64"]
+    command = [sys.executable, "-c", "from imgrec_lib.cli import main; main()", "train", *arguments]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python"]
+    torchrun += ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+
+    def record(name: str, *launcher: str) -> dict:
+        done = subprocess.run(
+            [*launcher, *command, "--out", str(tmp_path / name)], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("exact") == 1, "the first process alone prints the metrics"
+        return json.loads((tmp_path / name / "run.json").read_text())
+
+    two, one = record("two", *torchrun), record("one")
+    assert (two["processes"], one["processes"]) == (2, 1) and two["identity"] == one["identity"]
+    curves = [pd.read_csv(tmp_path / name / "curve.csv")["loss"] for name in ("two", "one")]
+    np.testing.assert_allclose(*curves, rtol=1e-5)
+    assert two["metrics"]["exact"]["auc"] == pytest.approx(one["metrics"]["exact"]["auc"], abs=1e-3)
+
+
+@pytest.mark.parametrize("device, sentence", [("cuda:1", "'cpu' or 'cuda'"), ("mps", "'cpu' or 'cuda'")])
+def test_a_device_that_is_not_one_a_process_is_refused(monkeypatch, device: str, sentence: str) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(dist, "is_nccl_available", lambda: True)
+    with pytest.raises(InputError, match=sentence), distributed.process_group(device):
+        pass
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch) -> None:
+    monkeypatch.setattr(dist, "is_nccl_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="more processes than the 1 GPUs"), distributed.process_group("cuda"):
+        pass
+
+
+def test_without_torchrun_nothing_changes() -> None:
+    with distributed.process_group("cuda:3") as device:
+        assert device == "cuda:3" and (distributed.rank(), distributed.world_size()) == (0, 1)
