@@ -25,6 +25,7 @@ from imgrec_lib.report.gallery import (
     recommendation_gallery,
     side_by_side,
 )
+from imgrec_lib.report.movement import item_movement, movement_by_popularity, movement_gallery
 from imgrec_lib.report.page import write_report
 from imgrec_lib.report.tables import (
     auc_table,
@@ -63,7 +64,10 @@ __all__ = [
     "history_table",
     "interaction_figure",
     "item_gallery",
+    "item_movement",
     "learning_curves",
+    "movement_by_popularity",
+    "movement_gallery",
     "nearest",
     "neighbour_gallery",
     "paper_tables",

@@ -1,0 +1,196 @@
+"""What phase 2 of ImgRec-EtE costs: the paper's loop, the kept trunk, and item batches, in one run on one machine.
+
+    python benchmarks/phase2.py
+    python benchmarks/phase2.py --dataset hm --root PATH --device cuda --batch-size 256 --items 256
+
+- naive: the paper's loop. For every interaction two pictures go through the whole network.
+- kept trunk: the same interactions, but the frozen layers' activations are kept and each picture is looked at once a
+  step.
+- item batches: steps that draw items and use all that is known of them (`Sampler.item_batch`).
+
+All three are timed in turn, round by round; the table holds medians. An epoch draws as many positives as there are
+training interactions in the first two and passes over the catalogue in the third: either way, every interaction counts
+about once, in the third in fewer and fuller steps. The share of the matrix rate is the counted floating-point operations
+over those of a large matrix product in the same time and precision (bfloat16 on a GPU, else float32).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from imgrec_lib import build_model, load_dataset
+from imgrec_lib.data.dataset import TrainingData
+from imgrec_lib.data.sampler import Batch, Sampler
+from imgrec_lib.models.imgrec_ete import ImgRecEtE
+from imgrec_lib.models.losses import binary_cross_entropy
+from imgrec_lib.report import format_table
+
+
+class Naive(ImgRecEtE):
+    """The paper's loop: every picture of every interaction through the whole network, as often as it occurs."""
+
+    def cross_entropy(self, batch: Batch) -> Tensor:  # type: ignore[override]
+        items = torch.cat([batch.positives, batch.negatives.flatten()])
+        assert self.images is not None
+        pixels = torch.from_numpy(np.array(self.images.pixels[items.cpu().numpy()])).to(items.device)
+        phi = torch.relu(self.layer(self.backbone(pixels)))
+        z = self.item_table[items] + phi @ self.image_weight + self.item_bias
+        positive, negative = z.split([len(batch.positives), batch.negatives.numel()])
+        user = self.embed_users(batch.users)
+        negative = negative.view(*batch.negatives.shape, -1)
+        return binary_cross_entropy((user * positive).sum(1), torch.einsum("bk,bnk->bn", user, negative))
+
+
+class Variant:
+    """One way to train phase 2, ready to step."""
+
+    def __init__(
+        self, data: TrainingData, build: Callable[[], ImgRecEtE], batch_size: int, device: torch.device
+    ) -> None:
+        self.device, self.model = device, build().to(device)
+        self.settings = replace(self.model.phases[1], batch_size=batch_size)
+        self.sampler = Sampler(data, 0, device)
+        parameters = list(self.model.start_phase(1))
+        self.optimiser = torch.optim.Adam(parameters, lr=self.settings.learning_rate, fused=True)
+        self.steps_an_epoch = self.model.steps(self.sampler, self.settings)
+        self.pictures = 0
+        self.model.train()
+
+    def step(self) -> None:
+        batch = self.model.sample(self.sampler, self.settings)
+        if isinstance(self.model, Naive):
+            self.pictures = batch.positives.numel() + batch.negatives.numel()
+        elif isinstance(batch, Batch):
+            self.pictures = len(torch.cat([batch.positives, batch.negatives.flatten()]).unique())
+        else:
+            self.pictures = len(batch.items)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            loss = self.model.loss(batch)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+
+    def seconds(self, steps: int) -> float:
+        """Mean seconds of a step."""
+        self._wait()
+        began = time.perf_counter()
+        for _ in range(steps):
+            self.step()
+        self._wait()
+        return (time.perf_counter() - began) / steps
+
+    def flops(self) -> int:
+        backward = {torch.ops.aten.convolution_backward: convolution_backward_flops}
+        with FlopCounterMode(display=False, custom_mapping=backward) as counter:
+            self.step()
+        return counter.get_total_flops()
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def convolution_backward_flops(gradient: Any, inputs: Any, weight: Any, *rest: Any, **options: Any) -> int:
+    """Operations of a convolution's backward pass, from shapes; torch's own count takes no account of groups."""
+    wanted = rest[-1]  # which of the gradients: of the inputs, the weight, the bias
+    return sum(wanted[:2]) * 2 * math.prod(gradient) * math.prod(weight[1:])
+
+
+def matrix_rate(device: torch.device, size: int = 1024, repeats: int = 20) -> float:
+    """Floating-point operations a second of a large matrix product."""
+    gpu = device.type == "cuda"
+    size = 8 * size if gpu else size
+    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16 if gpu else torch.float32) for _ in range(2))
+    best = float("inf")
+    for _ in range(repeats):
+        began = time.perf_counter()
+        a @ b
+        if gpu:
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best
+
+
+def measure(variants: Mapping[str, Variant], steps: int, rounds: int, rate: float) -> pd.DataFrame:
+    """One row a variant; the rounds of all variants alternate."""
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for variant in variants.values():
+        variant.step()  # computes and keeps the activations, and warms up
+    for _ in range(rounds):
+        for name, variant in variants.items():
+            seconds[name].append(variant.seconds(steps))
+    rows = {}
+    for name, variant in variants.items():
+        step = statistics.median(seconds[name])
+        rows[name] = {
+            "pictures a step": variant.pictures,
+            "ms a step": 1000 * step,
+            "pictures a second": variant.pictures / step,
+            "steps an epoch": variant.steps_an_epoch,
+            "seconds an epoch": variant.steps_an_epoch * step,
+            "share of matrix rate": variant.flops() / step / rate,
+        }
+    table = pd.DataFrame(rows).T
+    naive = table.iloc[0]
+    table.insert(3, "ratio of pictures a second", table["pictures a second"] / naive["pictures a second"])
+    table.insert(6, "ratio of epochs a second", naive["seconds an epoch"] / table["seconds an epoch"])
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="wardrobe")
+    parser.add_argument("--root", default=None)
+    parser.add_argument("--options", type=json.loads, default={}, help="options of load_dataset, as JSON")
+    parser.add_argument("--backbone", default="efficientnet-lite0")
+    parser.add_argument("--weights", default="default")
+    parser.add_argument("--size", type=int, default=0, help="input size in pixels; 0: the backbone's")
+    parser.add_argument("--keep", default="disk", help="disk, memory or recompute")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch-size", type=int, default=64, help="positives a step of the first two")
+    parser.add_argument("--items", type=int, default=64, help="items a step of the third")
+    parser.add_argument("--steps", type=int, default=3, help="steps a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    asked = parser.parse_args()
+    device = torch.device(asked.device)
+    data = load_dataset(asked.dataset, asked.root, **asked.options).training_data()
+    options = {key: getattr(asked, key) for key in ("backbone", "weights", "size", "keep")}
+
+    def build(batches: str, naive: bool = False) -> ImgRecEtE:
+        model: Any = build_model("imgrec-ete", data, batches=batches, **options)
+        if naive:
+            model.__class__ = Naive
+        return model
+
+    variants = {
+        "naive": Variant(data, lambda: build("interactions", naive=True), asked.batch_size, device),
+        "kept trunk": Variant(data, lambda: build("interactions"), asked.batch_size, device),
+        "item batches": Variant(data, lambda: build("items"), asked.items, device),
+    }
+    rate = matrix_rate(device)
+    table = measure(variants, asked.steps, asked.rounds, rate)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    model = variants["kept trunk"].model
+    print(f"{asked.dataset}: {data.n_users:,} users, {data.n_items:,} items, {len(data.interactions):,} interactions")
+    print(f"{asked.backbone} at {model.backbone.size} px; {model.activations.n_bytes:,} bytes of activations kept")
+    print(f"{name}, {torch.get_num_threads()} threads, {rate / 1e9:,.0f} GFLOP/s in a matrix product")
+    print(f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}\n")
+    print(format_table(table))
+
+
+if __name__ == "__main__":
+    main()
