@@ -10,8 +10,8 @@
 
 All three are timed in turn, round by round; the table holds medians. An epoch draws as many positives as there are
 training interactions in the first two and passes over the catalogue in the third: either way, every interaction counts
-about once, in the third in fewer and fuller steps. The share of the matrix rate is the counted floating-point operations
-over those of a large matrix product in the same time and precision (bfloat16 on a GPU, else float32).
+about once, in the third in fewer and fuller steps. The share of the matrix rate is the counted floating-point
+operations over those of a large matrix product in the same time and precision (bfloat16 on a GPU, else float32).
 """
 
 from __future__ import annotations
