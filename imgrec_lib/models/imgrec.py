@@ -10,6 +10,7 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
@@ -85,21 +86,22 @@ class ImgRec(Recommender):
 
     def embed_users(self, users: Tensor) -> Tensor:
         """z_u: int64 (...) -> (..., K), or (..., 2K) with crelu."""
-        return self._activation(self.user_table[users] + self.user_bias)
+        return self._activation(F.embedding(users, self.user_table) + self.user_bias)
 
     def embed_items(self, items: Tensor) -> Tensor:
         """z_i: int64 (...) -> (..., K), or (..., 2K) with crelu."""
         # Of an item that occurs several times the picture is looked at once: cost follows items, not interactions.
         different, place = items.unique(return_inverse=True)
-        z = self.item_table[different] + self.visual(different) @ self.image_weight + self.item_bias
-        return self._activation(z)[place]
+        z = F.embedding(different, self.item_table) + self.visual(different) @ self.image_weight + self.item_bias
+        # On the CPU F.embedding's backward is several times faster than that of indexing.
+        return F.embedding(place, self._activation(z))
 
     def cross_entropy(self, batch: Batch) -> Tensor:
         """The loss without penalties."""
         user = self.embed_users(batch.users)
         # Positives and negatives go through the item side together: one pass, one gather of the features.
         items = self.embed_items(torch.cat([batch.positives.unsqueeze(1), batch.negatives], 1))
-        logits = torch.einsum("bk,bck->bc", user, items)
+        logits = (user.unsqueeze(1) * items).sum(-1)  # on the CPU faster than einsum
         return binary_cross_entropy(logits[:, 0], logits[:, 1:])
 
     def loss(self, batch: Batch) -> Tensor:

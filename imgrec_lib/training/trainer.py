@@ -78,7 +78,8 @@ def fit(
 
     Everything a step needs lies on the device; on the CPU the result depends on the seed alone. On a GPU a model that
     says so (`Recommender.mixed_precision`) computes its loss in bfloat16 mixed precision, without scaling: bfloat16
-    has the range of float32.
+    has the range of float32. Nothing is compiled: `torch.compile` of ImgRec-FT's loss saves less than a tenth of a step
+    on a CPU, and costs half a minute to begin with.
 
     In a process group (see `distributed`) every process calls this with the same arguments and its own device. They
     share each batch, and all end with the same weights.
