@@ -442,11 +442,11 @@ def pictured() -> Any:
 @pytest.mark.parametrize(("batches", "batch_statistics"), [("items", False), ("interactions", False), ("items", True)])
 def test_learns_planted_tastes_and_the_tail_helps(batches: str, batch_statistics: bool, pictured: Any) -> None:
     data = pictured.training_data()
-    model = ete(data, factors=8, units=16, size=48, batches=batches, batch_statistics=batch_statistics)
-    first, second = model.phases
+    model = ete(data, factors=8, units=16, l2_users=0.0, size=48, batches=batches, batch_statistics=batch_statistics)
+    size = 20 if batches == "items" else 125
     model.phases = (
-        replace(first, epochs=15, patience=0, batch_size=256, learning_rate=0.01),
-        replace(second, epochs=8, patience=0, batch_size=20 if batches == "items" else 125, learning_rate=1e-4),
+        TrainSettings(epochs=15, patience=0, batch_size=256, learning_rate=0.01),
+        TrainSettings(epochs=12, patience=0, batch_size=size, learning_rate=1e-4),
     )
     means: list[float] = []
 
