@@ -279,7 +279,7 @@ def requested_inputs(
         return dataset, None
     options = {"backbone": requested["backbone"], "weights": requested["weights"], **requested["feature_options"]}
     features = extract_features(dataset.images, device=device, progress=progress, **options)
-    return dataset, with_control(features, requested["control"])
+    return dataset, with_control(features, requested.get("control", ""))
 
 
 def load_model(run: Run, dataset: Dataset, features: Features | None = None, device: str = "cpu") -> Recommender:

@@ -70,7 +70,7 @@ def trials(runs: Sequence[Run]) -> list[Trials]:
 
     A label is the model's title, the profile where it is not "default", what tells it from other configurations of the
     same model and profile, and the notices that every table owes its reader: "†" for a reconstruction, "random weights"
-    for features of an untrained network. Copies of a run count once.
+    for features of an untrained network, the name of a control. Copies of a run count once.
 
     Raises:
         InputError: no run, or runs of several datasets, whose numbers cannot be compared.
@@ -106,11 +106,15 @@ def _label(run: Run, others: Sequence[Run]) -> str:
     settings = [_settings(o) for o in same]
     names = sorted({name for each in settings for name in each})
     varied = [n for n in names if len({repr(each.get(n)) for each in settings}) > 1]
-    # A digest says nothing to a reader as long as something else tells the rows apart.
-    telling = [n for n in varied if n not in ("features: random", "features: weights_sha256")] or varied
+    # A digest says nothing to a reader as long as something else tells the rows apart, and a notice of its own follows
+    # for features of an untrained network and for a control.
+    told = ("features: random", "features: control")
+    varied = [n for n in varied if n not in told]
+    telling = [n for n in varied if n != "features: weights_sha256"] or varied
     notes += [f"{name} {_settings(run).get(name, 'none')}" for name in telling]
     if has_random_features(run):
         notes.append(RANDOM)
+    notes += [control for control in [(record["features"] or {}).get("control")] if control]
     mark = f" {RECONSTRUCTION}" if record["fidelity"] == "reconstruction" else ""
     return record["title"] + mark + (f" ({'; '.join(notes)})" if notes else "")
 
