@@ -15,6 +15,8 @@ help: ## say what can be made
 reproduce: $(VENV)/installed ## set up, run every model on the embedded data set, write reports/index.html
 	$(BIN)/imgrec run matrices/default.yaml --runs runs --reports reports
 
+# Tests are small: threads would cost more than they bring, and far more on a busy machine.
+test: export OMP_NUM_THREADS ?= 1
 test: $(VENV)/installed-test lint ## set up, check the code, run the tests and the notebooks
 	$(BIN)/python -m pytest tests
 	PYTHONPATH=tests $(BIN)/python -m pytest --nbval --nbval-cell-timeout=300 -p notebook_comparison notebooks
