@@ -119,7 +119,7 @@ def test_loss_equals_the_dense_graph_without_the_scored_edge(mask: bool, laplaci
 
 def test_masking_matters_and_only_for_positives() -> None:
     data = toy_data()
-    masked, plain = random_model(data), random_model(data, mask_own_edge=False)
+    masked, plain = random_model(data, mask_own_edge=True), random_model(data, mask_own_edge=False)
     plain.load_state_dict(masked.state_dict())
     batch = Sampler(data, 0).triples(9, 1)
     assert masked.loss(batch).item() != plain.loss(batch).item()
