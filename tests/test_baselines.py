@@ -328,7 +328,7 @@ def test_warp_follows_its_algorithm(weighting: str, data: TrainingData) -> None:
 def test_warp_by_hand() -> None:
     """One user, three items of scores 2, 1.5, 0: only item 1 violates, at the second trial."""
     interactions = Interactions.from_pairs(np.array([0]), np.array([0]), n_users=1, n_items=3)
-    model = build_model("warp", TrainingData(interactions), factors=1, max_trials=3, l2=0.0)
+    model = build_model("warp", TrainingData(interactions), factors=1, max_trials=3, l2=0.0, l2_bias=0.0)
     model.load_state_dict(
         {
             "users": torch.tensor([[1.0]]),

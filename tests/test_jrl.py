@@ -82,7 +82,7 @@ def test_first_step_moves_embeddings_only_by_reconstruction() -> None:
 
 def test_without_reconstruction_nothing_is_ever_learnt() -> None:
     data = toy_data()
-    model = build_model("jrl", data, factors=4, image_weight=0.0)
+    model = build_model("jrl", data, factors=4, image_weight=0.0, score_with_bias=False)
     sampler, optimiser = Sampler(data, 0), torch.optim.SGD(model.parameters(), lr=0.5)
     for _ in range(5):
         optimiser.zero_grad()
@@ -123,7 +123,7 @@ def test_negatives_are_shared_unfiltered_and_drawn_with_replacement() -> None:
 
 
 def test_score_with_and_without_bias() -> None:
-    model, _ = model_and_batch()
+    model, _ = model_and_batch(score_with_bias=False)
     randomise(model)
     users = torch.arange(N_USERS)
     plain = model.scorer().block(users)

@@ -229,7 +229,9 @@ def test_learns_planted_tastes(name: str) -> None:
         pytest.skip("the planted dataset has no pictures")
     dataset, features = planted_dataset()
     data = dataset.training_data(features)
-    model = small(name, data)
+    # The constructor's own defaults: the default profile is tuned on another, far larger dataset.
+    plain = {key: value for key, value in parameters_of(CARDS[name]).items() if key not in SMALL}
+    model = small(name, data, **plain)
     train(model, data, steps=250, batch_size=256)
     times = torch.as_tensor(dataset.test.times)
     scores = model.scorer(times).block(torch.arange(dataset.n_users)).numpy()
@@ -320,7 +322,7 @@ def test_checkpoint_holds_no_copy_of_the_data(name: str, data: TrainingData) -> 
 def test_every_profile_is_sound(name: str, profile: str, data: TrainingData) -> None:
     card = model_card(name)
     chosen = card.profiles[profile]
-    assert {"default", "paper"} <= set(card.profiles)
+    assert {"default"} | ({"paper"} if name != "pop-visrank" else set()) <= set(card.profiles)  # a control of ours
     assert card.fidelity in ("faithful", "reconstruction") and card.source
     defaults = parameters_of(card)
     for key, value in chosen.parameters.items():
