@@ -161,9 +161,13 @@ def test_hm_sentences(hm: Path, tmp_path: Path) -> None:
         load("hm", hm)
 
 
-@pytest.mark.skipif("IMGREC_HM_WEEK" not in os.environ, reason="IMGREC_HM_WEEK names no folder with H&M's real data")
+BESIDE = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "hm-week"
+HM_WEEK = Path(os.environ.get("IMGREC_HM_WEEK", BESIDE))
+
+
+@pytest.mark.skipif(not HM_WEEK.is_dir(), reason="H&M's real data is not at hand (IMGREC_HM_WEEK names its folder)")
 def test_hm_real_week() -> None:
-    dataset = load_dataset("hm", os.environ["IMGREC_HM_WEEK"], image_size=8, progress=False)
+    dataset = load_dataset("hm", HM_WEEK, image_size=8, progress=False)
     n_pairs = len(dataset.train) + 2 * dataset.n_users
     assert (dataset.n_users, dataset.n_items, n_pairs) == (11_737, 8_709, 86_981)
     assert dataset.images.present.all() and dataset.train.history_lengths.min() >= 3
