@@ -59,7 +59,7 @@ CARD = ModelCard(
                     patience=10,
                 ),
             ),
-            "tuned by validation AUC on a week of H&M purchases",
+            "the better of two configurations by validation AUC on a week of H&M purchases",
         ),
         "paper": Profile(
             {"factors": 20, "l2": 0.1},

@@ -116,7 +116,7 @@ CARD = ModelCard(
                     gradient_clip=5.0,
                 ),
             ),
-            "tuned by validation AUC on a week of H&M purchases",
+            "the better of two configurations by validation AUC on a week of H&M purchases",
         ),
         "paper": Profile(
             {"factors": 300, "image_weight": 1e-4},
