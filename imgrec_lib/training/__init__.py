@@ -1,6 +1,20 @@
 """Training: the loop (`fit`), its checkpoints, and its processes (`distributed`)."""
 
-from imgrec_lib.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from imgrec_lib.training.checkpoint import (
+    Checkpoint,
+    load_optimiser,
+    optimiser_tensors,
+    read_checkpoint,
+    write_checkpoint,
+)
 from imgrec_lib.training.trainer import FitResult, fit
 
-__all__ = ["Checkpoint", "FitResult", "fit", "read_checkpoint", "write_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "FitResult",
+    "fit",
+    "load_optimiser",
+    "optimiser_tensors",
+    "read_checkpoint",
+    "write_checkpoint",
+]

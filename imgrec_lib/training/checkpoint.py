@@ -74,3 +74,23 @@ def read_checkpoint(path: Path, identity: str | None = None, device: torch.devic
             "choose another folder, or delete it to train anew."
         )
     return Checkpoint(tensors, progress)
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimiser's tensors by name; its numbers are in the settings."""
+    state = optimiser.state_dict()["state"]
+    return {
+        f"{index}.{name}": value
+        for index, entry in state.items()
+        for name, value in entry.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Give an optimiser the tensors that `optimiser_tensors` took of another with the same settings."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -23,7 +23,7 @@ from imgrec_lib.data.sampler import Sampler
 from imgrec_lib.errors import InputError
 from imgrec_lib.models.base import Recommender, TrainSettings
 from imgrec_lib.training import distributed
-from imgrec_lib.training.checkpoint import read_checkpoint, write_checkpoint
+from imgrec_lib.training.checkpoint import load_optimiser, optimiser_tensors, read_checkpoint, write_checkpoint
 
 MIXED_PRECISION_DEVICES = ("cuda",)
 """Where models that ask for it compute their loss in bfloat16; on a CPU that costs time instead of saving it."""
@@ -127,7 +127,7 @@ def fit(
             optimiser, scheduler = _optimiser(parameters, settings)
             if saved is not None:
                 model.load_state_dict(saved.group("model"))
-                _load_optimiser(optimiser, saved.group("optimiser"))
+                load_optimiser(optimiser, saved.group("optimiser"))
                 if scheduler is not None:
                     scheduler.last_epoch = state.epoch
                     _set_rate(optimiser, settings.learning_rate * _decay(state.epoch, settings))
@@ -160,7 +160,7 @@ def fit(
                     state.curve.append(_row(state, loss, None, seconds))
                 bar.set_postfix(loss=f"{loss:.4f}", best_auc=f"{state.best_auc:.4f}")
                 if checkpoint is not None and first and time.monotonic() - last_save >= save_every:
-                    groups = {"model": model.state_dict(), "best": best, "optimiser": _optimiser_state(optimiser)}
+                    groups = {"model": model.state_dict(), "best": best, "optimiser": optimiser_tensors(optimiser)}
                     groups["random"] = {"sampler": sampler.generator.get_state(), "global": _random_state(device)}
                     write_checkpoint(checkpoint, groups, vars(state), identity)
                     last_save = time.monotonic()
@@ -292,25 +292,6 @@ def _decay(epoch: int, settings: TrainSettings) -> float:
 def _set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     for group in optimiser.param_groups:
         group["lr"] = rate
-
-
-def _optimiser_state(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's tensors by name; its numbers are in the settings."""
-    state = optimiser.state_dict()["state"]
-    return {
-        f"{index}.{name}": value
-        for index, entry in state.items()
-        for name, value in entry.items()
-        if isinstance(value, Tensor)
-    }
-
-
-def _load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = value
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
 def _random_state(device: torch.device) -> Tensor:
