@@ -27,7 +27,15 @@ PENALTIES = [
 ]
 
 # Small sizes and full precision for the tests, given to every model whose constructor has a parameter of that name.
-SMALL = {"factors": 4, "visual_factors": 3, "units": 6, "size": 32, "keep": "recompute"}
+SMALL = {
+    "factors": 4,
+    "visual_factors": 3,
+    "units": 6,
+    "channels": 2,
+    "size": 32,
+    "keep": "recompute",
+    "batches": "interactions",
+}
 
 
 def parameters_of(card: ModelCard) -> dict[str, Any]:

@@ -224,6 +224,38 @@ def cached_images(
     )
 
 
+def resized(images: ImageStore, size: int, *, resample: str = "bicubic", cache: Path | None = None) -> ImageStore:
+    """The same pictures in another size, made once and kept in the cache.
+
+    Args:
+        images: the pictures.
+        size: height and width, in pixels.
+        resample: see `prepare_images`.
+        cache: the cache folder; by default `default_cache()`.
+
+    Returns:
+        `images` itself if it has that size, else another store, memory-mapped.
+
+    Raises:
+        InputError: see `prepare_images`.
+    """
+    if images.size == size:
+        return images
+    folder = Path(cache or default_cache()) / "images" / f"resized-{size}-{resample}-{images.fingerprint}"
+    pictures = (pixels if here else None for pixels, here in zip(images.pixels, images.present, strict=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the original store has told which items have no picture
+        return prepare_images(
+            pictures,
+            [str(row) for row in range(len(images))],
+            folder,
+            size=size,
+            resample=resample,
+            progress=False,
+            source_key=images.fingerprint,
+        )
+
+
 def open_images(folder: Path) -> ImageStore:
     """Open a store, memory-mapped.
 
