@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -13,45 +16,142 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
+
+from imgrec_lib.errors import InputError
+
+PART = ".part"
+"""Ending of what is being written."""
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+DENIED = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EISDIR}
+)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it onto `path` if the block succeeds, else delete it.
 
+    What writers of the same path that were killed left behind is deleted too.
+
     Args:
         path: the file to write; its folder is made when missing.
+
+    Raises:
+        InputError: there is no room, or the folder cannot be written to.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    with _refusals(path, FULL), _temporary(path) as temporary:
         yield temporary
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Like `replacing`, for a folder: `path` appears complete or not at all.
 
-    A folder that already stands at `path` is replaced.
+    A folder that already stands at `path` is replaced; it is never seen half deleted.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
-    try:
+    with _refusals(path, FULL), _temporary(path, folder=True) as temporary:
         yield temporary
         os.chmod(temporary, 0o755)
         if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
+            earlier = tempfile.mkdtemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
+            os.replace(path, earlier)
+            os.replace(temporary, path)
+            shutil.rmtree(earlier, ignore_errors=True)
+        else:
+            os.replace(temporary, path)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of `path`, a file beside it, for work that one process at a time shall do. Its folder is made.
+
+    The lock goes with its process, however that ends.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    path = Path(path)
+    with _refusals(path, FULL | DENIED):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.parent / f".{path.name}.lock")
+        lock.acquire()
+    try:
+        yield
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        lock.release()
+
+
+@contextmanager
+def _refusals(path: Path, kinds: frozenset[int]) -> Iterator[None]:
+    """Turn those errors of the operating system into a sentence about `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in kinds:
+            raise
+        if error.errno in FULL:
+            raise no_room(path, error.strerror) from error
+        raise InputError(
+            f"{path} cannot be written ({error.strerror}): choose a place where you may write files."
+        ) from error
+
+
+def no_room(path: Path, reason: str | None) -> InputError:
+    """The error for a full disk or a quota."""
+    return InputError(f"there is no room to write {path} ({reason}): free some space, or choose another disk.")
+
+
+@contextmanager
+def _temporary(path: Path, folder: bool = False) -> Iterator[Path]:
+    """A new name beside `path`, locked as long as its writer lives, by which the abandoned ones are known."""
+    with _refusals(path, FULL | DENIED):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*{PART}"):
+            _remove_if_abandoned(left)
+        while True:
+            prefix = f".{path.name}."
+            if folder:
+                name = tempfile.mkdtemp(PART, prefix, path.parent)
+                handle = os.open(name, os.O_RDONLY)
+            else:
+                handle, name = tempfile.mkstemp(PART, prefix, path.parent)
+            temporary = Path(name)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if temporary.exists():  # else another process took it for abandoned before it was locked
+                break
+            os.close(handle)
+    try:
+        yield temporary
+    finally:
+        _remove(temporary)
+        os.close(handle)
+
+
+def _remove_if_abandoned(left: Path) -> None:
+    try:
+        handle = os.open(left, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _remove(left)
+    except BlockingIOError:
+        pass
+    finally:
+        os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -19,7 +18,7 @@ from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.features.backbones import Backbone
 from imgrec_lib.features.extraction import fold_batch_norms
-from imgrec_lib.files import default_cache, fingerprint, replacing
+from imgrec_lib.files import default_cache, fingerprint, locked, replacing
 
 KEEP = ("disk", "memory", "recompute")
 
@@ -114,20 +113,10 @@ def trunk_activations(
     key["precision"] = "float32" if device.type == "cpu" else "bfloat16"
     folder = Path(cache or default_cache()) / "activations"
     path = folder / f"{network.spec.name}-{fingerprint(images.fingerprint, key, network.spec.trainable)}.npy"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f".{path.name}.lock"):
-        if not path.exists():
-            free = shutil.disk_usage(folder).free
-            if n_bytes > free:
-                raise InputError(
-                    f"the activations take {_size(n_bytes)} and {folder} has {_size(free)} free: make room, point "
-                    "IMGREC_CACHE at another disk, or use keep='recompute' to run the frozen layers for every batch."
-                )
-            # Written as a stream, not through a memory map, for which a full disk is a fatal signal.
-            with replacing(path) as temporary, open(temporary, "wb") as file:
-                np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
-                for block in blocks:
-                    file.write(block.cpu().numpy().astype("<f2", copy=False).tobytes())
+    if not path.exists():
+        with locked(path):
+            if not path.exists():
+                _write(path, blocks, shape, n_bytes)
     try:
         values = np.lib.format.open_memmap(path, mode="r")
         intact = values.shape == shape and values.dtype == np.float16
@@ -139,6 +128,21 @@ def trunk_activations(
     if device.type == "cuda" and 2 * n_bytes < torch.cuda.mem_get_info(device)[0]:
         return Activations(partial(_from_tensor, torch.from_numpy(np.array(values)).to(device)), n_bytes)
     return Activations(partial(_from_file, values), n_bytes)
+
+
+def _write(path: Path, blocks: Iterator[Tensor], shape: tuple[int, ...], n_bytes: int) -> None:
+    """Write the activations as a `.npy` file, block by block."""
+    free = shutil.disk_usage(path.parent).free
+    if n_bytes > free:
+        raise InputError(
+            f"the activations take {_size(n_bytes)} and {path.parent} has {_size(free)} free: make room, point "
+            "IMGREC_CACHE at another disk, or use keep='recompute' to run the frozen layers for every batch."
+        )
+    # Written as a stream, not through a memory map, for which a full disk is a fatal signal.
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
+        for block in blocks:
+            file.write(block.cpu().numpy().astype("<f2", copy=False).tobytes())
 
 
 def _from_tensor(kept: Tensor, items: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm.auto import tqdm
@@ -16,7 +15,7 @@ from tqdm.auto import tqdm
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.features.backbones import Backbone, build_backbone
-from imgrec_lib.files import default_cache, fingerprint, replacing_folder, write_json
+from imgrec_lib.files import default_cache, fingerprint, locked, replacing_folder, write_json
 
 MISSING = ("white", "zero")
 
@@ -99,12 +98,12 @@ def extract_features(
     # The weights' content counts, not what their file is called.
     key = fingerprint(images.fingerprint, {k: v for k, v in description.items() if k != "weights"})
     folder = Path(cache or default_cache()) / "features" / f"{backbone}-{key}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.parent / f".{folder.name}.lock"):
-        if not folder.is_dir():
-            with replacing_folder(folder) as temporary:
-                _write(temporary / "values.npy", network.to(device), images, missing, batch_size, progress)
-                write_json(temporary / "description.json", description)
+    if not folder.is_dir():
+        with locked(folder):
+            if not folder.is_dir():
+                with replacing_folder(folder) as temporary:
+                    _write(temporary / "values.npy", network.to(device), images, missing, batch_size, progress)
+                    write_json(temporary / "description.json", description)
     try:
         values = np.lib.format.open_memmap(folder / "values.npy", mode="r")
         intact = values.shape == (len(images.pixels), network.n_features) and values.dtype == np.float32

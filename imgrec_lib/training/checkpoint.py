@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from imgrec_lib.errors import InputError
-from imgrec_lib.files import replacing
+from imgrec_lib.files import no_room, replacing
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,21 @@ class Checkpoint:
 
 
 def write_checkpoint(path: Path, groups: dict[str, dict[str, Tensor]], progress: dict[str, Any], identity: str) -> None:
-    """Write groups of tensors and their progress to `path`, atomically."""
+    """Write groups of tensors and their progress to `path`, atomically.
+
+    Raises:
+        InputError: there is no room, or the folder cannot be written to.
+    """
     tensors = {
         f"{group}.{name}": value.detach().to("cpu", copy=True).contiguous()
         for group, members in groups.items()
         for name, value in members.items()
     }
     with replacing(path) as temporary:
-        save_file(tensors, temporary, {"identity": identity, "progress": json.dumps(progress)})
+        try:
+            save_file(tensors, temporary, {"identity": identity, "progress": json.dumps(progress)})
+        except SafetensorError as error:  # its own name for what the operating system refuses
+            raise no_room(path, str(error)) from error
 
 
 def read_checkpoint(path: Path, identity: str | None = None, device: torch.device | str = "cpu") -> Checkpoint:
