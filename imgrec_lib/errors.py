@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 
 class InputError(ValueError):
     """Bad input: one sentence that names the file, row or field, and the remedy."""
+
+
+def one_line(error: BaseException) -> str:
+    """Another library's message as part of a sentence."""
+    return " ".join(str(error).split()).rstrip(".")
+
+
+def shown(value: object) -> str:
+    """`repr` cut to a length that a sentence can hold, whatever the value."""
+    return _REPR.repr(value)
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 80
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:

@@ -16,9 +16,13 @@ from typing import Any
 import yaml
 from tqdm.auto import tqdm
 
+from imgrec_lib.data import list_datasets
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.models import list_models, resolve_profile
 from imgrec_lib.notebooks import check_values, executed_address, notebook_address, run_notebook
+
+DEEPEST = 20
+"""Levels of lists and mappings that a matrix may have."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +75,11 @@ def read_matrix(path: Path) -> Matrix:
         InputError: missing or malformed file, unknown key, model, profile or parameter, or a value of the wrong type.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"there is no matrix file {path}.") from None
+        text = Path(path).read_text(encoding="utf-8")
+        _require_plain(path, text)
+        content = yaml.safe_load(text)
+    except OSError as error:
+        raise InputError(f"there is no matrix file {path} ({error.strerror}): check the path.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict):
@@ -81,6 +87,8 @@ def read_matrix(path: Path) -> Matrix:
     types = {f.name: str(f.type).split("[")[0] for f in fields(Matrix)}
     check_values(f"matrix {path}", types, content)
     matrix = Matrix(**content)
+    if matrix.dataset not in list_datasets():
+        raise unknown_name("dataset", matrix.dataset, list_datasets())
     for model, profile in _models([*matrix.models, *matrix.controls]):
         resolve_profile(model, profile, **matrix.parameters.get(model, {}))
     for model in matrix.parameters:
@@ -89,6 +97,17 @@ def read_matrix(path: Path) -> Matrix:
     if not all(isinstance(seed, int) for seed in matrix.seeds):
         raise InputError(f"{path}: seeds must be whole numbers, not {matrix.seeds}.")
     return matrix
+
+
+def _require_plain(path: Path, text: str) -> None:
+    """Refuse what makes a small file cost as much as its writer likes: aliases of aliases, and deep nesting."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise InputError(f"{path} uses a YAML alias (*name), which a matrix may not: write the value out.")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise InputError(f"{path} is nested more than {DEEPEST} levels deep: a matrix is not.")
 
 
 def plan(matrix: Matrix, runs: Path, reports: Path) -> tuple[list[Task], list[Task], list[Task]]:

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from imgrec_lib.errors import InputError, unknown_name
+from imgrec_lib.errors import InputError, shown, unknown_name
 from imgrec_lib.files import fingerprint, write_text
 
 TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
@@ -89,7 +89,7 @@ def check_values(kind: str, types: Mapping[str, str], values: Mapping[str, Any])
         wanted = TYPES[types[key]]
         whole_as_float = wanted is float and type(value) is int
         if type(value) is not wanted and not whole_as_float:
-            raise InputError(f"parameter {key!r} of {kind} must be {types[key]}, not {value!r}.")
+            raise InputError(f"parameter {key!r} of {kind} must be {types[key]}, not {shown(value)}.")
 
 
 def check_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,13 +10,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import platform
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -29,7 +30,7 @@ import torch
 
 from imgrec_lib.data import load_dataset
 from imgrec_lib.data.dataset import Dataset
-from imgrec_lib.errors import InputError
+from imgrec_lib.errors import InputError, one_line, unknown_name
 from imgrec_lib.evaluation import PROTOCOLS, ValidationAUC, evaluate
 from imgrec_lib.features import Features, extract_features
 from imgrec_lib.features.controls import with_control
@@ -39,6 +40,21 @@ from imgrec_lib.models.base import InnerProduct, Recommender
 from imgrec_lib.training import distributed, fit, read_checkpoint, write_checkpoint
 
 FORMAT = 1
+
+REQUESTED_ELSEWHERE = {"images", "backbone", "weights", "device", "progress"}
+"""Arguments of `extract_features` that are no feature options."""
+
+FIELDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("identity", "model", "profile", "title", "family", "fidelity", "device", "finished"), (str,)),
+    **dict.fromkeys(("dataset/name", "dataset/fingerprint"), (str,)),
+    **dict.fromkeys(("seed", "dataset/users", "dataset/items", "dataset/training_interactions"), (int,)),
+    **dict.fromkeys(("parameters", "requested", "cost", *(f"metrics/{name}" for name in PROTOCOLS)), (dict,)),
+    **dict.fromkeys(("features", "oracle", "dataset/split"), (dict, type(None))),
+    "phases": (list,),
+    "validation/auc": (float, int),
+    "validation/epoch": (int,),
+}
+"""What every record has, and of which type; a field inside another is written outer/inner."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +81,26 @@ class Run:
     @cached_property
     def curve(self) -> pd.DataFrame:
         """The learning curve; columns as in `FitResult.curve`."""
-        return pd.read_csv(self.folder / "curve.csv")
+        return self._table("curve.csv", pd.read_csv, ["phase", "epoch", "loss", "validation_auc", "seconds"])
 
     @cached_property
     def per_user(self) -> pd.DataFrame:
         """What evaluation counted for each user; columns as in `Evaluation.per_user`."""
-        return pd.read_parquet(self.folder / "per_user.parquet")
+        return self._table("per_user.parquet", pd.read_parquet, ["user", "item", "history_length", "item_popularity"])
+
+    def _table(self, name: str, read: Callable[[Path], pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
+        path = self.folder / name
+        try:
+            table = read(path)
+            missing = [column for column in columns if column not in table]
+        # The engines of pandas raise many kinds of exception on damaged files.
+        except Exception as error:
+            raise InputError(
+                f"{path} is missing or damaged ({one_line(error)}): delete the run's folder and train it again."
+            ) from None
+        if missing:
+            raise InputError(f"{path} has no column {missing[0]!r}: delete the run's folder and train it again.")
+        return table
 
 
 def train_run(
@@ -230,8 +260,17 @@ def open_run(folder: Path) -> Run:
         record = json.loads(path.read_text(encoding="utf-8"))
         if record["format"] != FORMAT:
             raise InputError(f"{path} has format {record['format']}, not {FORMAT}: run it again with this version.")
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}): delete it and run the training again.") from error
+    for name, kinds in FIELDS.items():
+        value = record
+        for key in name.split("/"):
+            value = value.get(key) if isinstance(value, dict) else None
+        if type(value) not in kinds:
+            raise InputError(
+                f"{path} is damaged (its field {name!r} is missing or of another type): delete it and run the "
+                "training again."
+            )
     return Run(folder, record)
 
 
@@ -255,7 +294,7 @@ def load_inputs(run: Run, progress: bool = True) -> tuple[Dataset, Features | No
         InputError: the run was not made by the training notebook, or its data is no longer where it was.
     """
     asked = run.record["requested"]
-    if "dataset" not in asked:
+    if not {"dataset", "root", "dataset_options", "backbone", "weights", "feature_options"} <= asked.keys():
         raise InputError(
             f"run {run.name} does not say how its dataset was loaded: load it yourself and use load_model."
         )
@@ -277,6 +316,10 @@ def requested_inputs(
     dataset = load_dataset(requested["dataset"], requested["root"] or None, **requested["dataset_options"])
     if not with_features or dataset.images is None:
         return dataset, None
+    known = inspect.signature(extract_features).parameters
+    for name in requested["feature_options"]:
+        if name not in known or name in REQUESTED_ELSEWHERE:
+            raise unknown_name("feature option", name, known.keys() - REQUESTED_ELSEWHERE)
     options = {"backbone": requested["backbone"], "weights": requested["weights"], **requested["feature_options"]}
     features = extract_features(dataset.images, device=device, progress=progress, **options)
     return dataset, with_control(features, requested.get("control", ""))
@@ -307,8 +350,14 @@ def load_model(run: Run, dataset: Dataset, features: Features | None = None, dev
     data = dataset.training_data(features.values if features is not None and uses_features else None)
     overrides = dict(record["parameters"])
     model = build_model(record["model"], data, profile=record["profile"], seed=record["seed"], **overrides)
-    checkpoint = read_checkpoint(run.folder / "model.safetensors", _weights_of(dataset, record["model"]), device)
-    model.load_state_dict(checkpoint.group("model"))
+    path = run.folder / "model.safetensors"
+    checkpoint = read_checkpoint(path, _weights_of(dataset, record["model"]), device)
+    try:
+        model.load_state_dict(checkpoint.group("model"))
+    except RuntimeError as error:
+        raise InputError(
+            f"{path} does not fit its run.json ({one_line(error)}): delete the run and train it again."
+        ) from None
     return model.to(device).eval()
 
 

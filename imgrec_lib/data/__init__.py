@@ -7,10 +7,10 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from imgrec_lib.data.dataset import Dataset
-from imgrec_lib.errors import InputError, unknown_name
+from imgrec_lib.errors import InputError, shown, unknown_name
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def list_datasets() -> dict[str, DatasetCard]:
     return {card.name: card for card in CARDS}
 
 
-def load_dataset(name: str, root: str | Path | None = None, **options: Any) -> Dataset:
+def load_dataset(name: str, /, root: str | Path | None = None, **options: Any) -> Dataset:
     """Read a dataset.
 
     Args:
@@ -97,9 +97,14 @@ def load_dataset(name: str, root: str | Path | None = None, **options: Any) -> D
         raise unknown_name("dataset", name, datasets)
     card = datasets[name]
     known = card.options
-    for option in options:
+    types = get_type_hints(card.load)
+    for option, value in options.items():
         if option not in known:
             raise unknown_name(f"option of dataset {name}", option, known)
+        fits = isinstance(value, (types[option], int) if types[option] is float else types[option])
+        if not fits or (isinstance(value, bool) and types[option] is not bool):
+            wanted = getattr(types[option], "__name__", str(types[option]))
+            raise InputError(f"option {option!r} of dataset {name} must be {wanted}, not {shown(value)}.")
     if not card.root:
         if root is not None:
             raise InputError(f"dataset {name!r} needs no root: leave it out.")

@@ -226,13 +226,15 @@ class Dataset:
             features: (n_items, n_features) float32 visual features, row i for item i, or None.
 
         Raises:
-            InputError: the features have another number of rows than the catalogue has items.
+            InputError: the features have another number of rows than the catalogue has items, or are not finite.
         """
         if features is not None and len(features) != self.n_items:
             raise InputError(
                 f"the features have {len(features)} rows but dataset {self.name!r} has {self.n_items} items: "
                 "extract them again for this dataset."
             )
+        if features is not None:
+            _require_finite(features, self.items[Columns.ITEM])
         categories = self.categories
         return TrainingData(
             interactions=self.train,
@@ -246,3 +248,14 @@ class Dataset:
     def with_images(self, images: ImageStore) -> Dataset:
         """The same dataset with another image store."""
         return replace(self, images=images)
+
+
+def _require_finite(features: np.ndarray, ids: pd.Series, rows: int = 4096) -> None:
+    """Refuse features with a NaN or an infinite number, naming the item; some rows at a time are in memory."""
+    for start in range(0, len(features), rows):
+        finite = np.isfinite(features[start : start + rows]).all(axis=tuple(range(1, features.ndim)))
+        if not finite.all():
+            item = ids.iloc[start + int(np.flatnonzero(~finite)[0])]
+            raise InputError(
+                f"the features of item {item!r} are not finite: extract them again, or leave the item out."
+            )

@@ -94,6 +94,10 @@ def load_dvbpr(
     if not all(Columns.TIME in part for part in parts):
         parts = [part.drop(columns=Columns.TIME, errors="ignore") for part in parts]
     user_ids = np.array([str(user) for user in users], dtype=object)
+    for what, ids in (("users", users), ("items", keys)):
+        texts = [str(key) for key in ids]
+        if len(set(texts)) < len(texts):
+            raise InputError(f"{path} has two {what} whose keys read alike as text: download it again.")
     split = given_split(parts[0], parts[1], parts[2], len(users), len(keys), user_ids)
 
     records = [table[key] for key in keys]
@@ -227,7 +231,7 @@ class _Interpreter:
         self.memo: dict[int, Any] = {}
         push = self.stack_push
         self.actions: dict[str, Callable[[Any], None]] = {
-            **dict.fromkeys(_NUMBERS, push),
+            **dict.fromkeys(_NUMBERS, self.number),
             "NONE": lambda _: push(None),
             "NEWTRUE": lambda _: push(True),
             "NEWFALSE": lambda _: push(False),
@@ -276,12 +280,19 @@ class _Interpreter:
     def stack_push(self, value: Any) -> None:
         self.stack.append(value)
 
+    def number(self, value: int | float) -> None:
+        if isinstance(value, int) and value.bit_length() > 63:
+            raise ValueError("a whole number has more than 64 bits")
+        self.stack.append(value)
+
     def string(self, value: str | bytes, start: int, as_text: bool) -> None:
         """A string, or where it lies if it is long. `genops` gives Python 2's byte strings as Latin-1 text."""
         if len(value) > LONGEST_STRING:
             self.stack.append(FileSlice(self.path, start, self.data.tell() - start, as_text))
         else:
-            self.stack.append(value.decode("latin-1") if isinstance(value, bytes) else value)
+            text = value.decode("latin-1") if isinstance(value, bytes) else value
+            # Pickles may hold halves of surrogate pairs, which no file of text can.
+            self.stack.append(text.encode("utf-8", "replace").decode() if as_text else text)
 
     def mark(self, _: Any) -> None:
         if len(self.marks) == DEEPEST_NESTING:

@@ -137,6 +137,7 @@ def _read_purchases(
     known = pa.array(articles)
     numbers: dict[str, int] = {}
     users, items, days = [], [], []
+    n_read = 0
     try:
         with (
             pa.OSFile(str(path)) as file,
@@ -157,11 +158,18 @@ def _read_purchases(
             for batch in reader:
                 bar.update(file.tell() - bar.n)
                 item = pc.index_in(batch["article_id"], known)
+                for column in ("t_dat", "customer_id", "article_id"):
+                    empty = batch[column].is_null() if column == "t_dat" else pc.equal(batch[column], "")
+                    if pc.any(empty).as_py():
+                        row = n_read + pc.index(empty, True).as_py() + 1
+                        raise InputError(f"{path} has no {column} in row {row}: fill it in or remove the row.")
                 if item.null_count:
-                    unknown = batch["article_id"].filter(item.is_null())[0]
-                    raise InputError(f"article {unknown} is purchased in {path} but has no row in articles.csv.")
-                if batch["t_dat"].null_count:
-                    raise InputError(f"{path} has a row without t_dat: remove it.")
+                    first = pc.index(item.is_null(), True).as_py()
+                    raise InputError(
+                        f"article {batch['article_id'][first]} is purchased in {path} (row {n_read + first + 1}) but "
+                        "has no row in articles.csv: add it, or remove its purchases."
+                    )
+                n_read += len(item)
                 day = batch["t_dat"].cast(pa.int32()).to_numpy()
                 kept = np.ones(len(day), dtype=bool)
                 if since is not None:
@@ -174,9 +182,10 @@ def _read_purchases(
                 items.append(item.to_numpy()[kept].astype(np.int32))
                 days.append(day[kept])
     except pa.ArrowInvalid as error:
-        raise InputError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise InputError(f"{path} cannot be read ({reason}): correct that row, or get the file again.") from None
     except KeyError as error:
-        raise InputError(f"{path} lacks a column: {error.args[0]}") from None
+        raise InputError(f"{path} lacks a column ({error.args[0]}): get the competition's file.") from None
     if not users or not sum(map(len, users)):
         raise InputError(f"there are no purchases in {path} between the days asked for: widen since and until.")
     return pd.DataFrame(

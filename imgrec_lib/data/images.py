@@ -16,25 +16,30 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
+import threading
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm.auto import tqdm
 
-from imgrec_lib.errors import InputError, unknown_name
-from imgrec_lib.files import default_cache, fingerprint, replacing_folder, write_json
+from imgrec_lib.errors import InputError, one_line, unknown_name
+from imgrec_lib.files import default_cache, fingerprint, locked, replacing_folder, write_json
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 64_000_000
+LARGE = 16_000_000
+"""Pictures of more pixels are decoded one at a time, so that sixteen threads do not need sixteen times the memory."""
+_large = threading.Lock()
 RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
@@ -178,8 +183,9 @@ def prepare_images(
         source_key = _source_key(sources)
     key = fingerprint(source_key, [str(i) for i in ids], size, fit, resample)
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.parent / f".{folder.name}.lock"):
+    if _is_made_from(folder, key):  # without the lock, so that a cache that is complete may be read-only
+        return open_images(folder)
+    with locked(folder):
         if not _is_made_from(folder, key):
             needed, free = len(ids) * size * size * 3, shutil.disk_usage(folder.parent).free
             if needed > free:
@@ -215,7 +221,8 @@ def cached_images(
     return prepare_images(
         sources,
         ids,
-        Path(cache or default_cache()) / "images" / f"{name}-{size}-{digits}",
+        # The name may be anything; as part of a path it is reduced to letters, digits and dots.
+        Path(cache or default_cache()) / "images" / f"{re.sub(r'[^A-Za-z0-9.]', '-', name)[:80]}-{size}-{digits}",
         size=size,
         fit=fit,
         resample=resample,
@@ -271,7 +278,9 @@ def open_images(folder: Path) -> ImageStore:
     except FileNotFoundError:
         raise InputError(f"no image store in {folder}: prepare the images first.") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"the image index {folder / 'index.json'} cannot be read ({error}): {remedy}") from None
+        raise InputError(
+            f"the image index {folder / 'index.json'} cannot be read ({one_line(error)}): {remedy}"
+        ) from None
     try:
         if (index["format"], index["version"]) != ("imgrec-images", 1):
             raise ValueError("another format")
@@ -289,7 +298,7 @@ def open_images(folder: Path) -> ImageStore:
             np.lib.format.open_memmap(folder / "pixels.npy", mode="r") if ids else np.empty((0, size, size, 3), "u1")
         )
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder / 'pixels.npy'} cannot be read ({error}): {remedy}") from None
+        raise InputError(f"{folder / 'pixels.npy'} cannot be read ({one_line(error)}): {remedy}") from None
     if pixels.shape != (len(ids), size, size, 3) or pixels.dtype != np.uint8:
         raise InputError(
             f"{folder / 'pixels.npy'} holds {pixels.dtype} of shape {pixels.shape} but its index speaks of "
@@ -323,14 +332,16 @@ def decode(source: Source, size: int, fit: str = "squash", resample: str = "bicu
     elif not isinstance(source, Image.Image):
         source = _read(source)
     try:
-        image = _load(source, None if resample == "nearest" else 2 * size)
+        image = _open(source, None if resample == "nearest" else 2 * size)
         method = RESAMPLING[resample]
-        if fit == "pad":
-            image = ImageOps.pad(image, (size, size), method, WHITE)
-        elif fit == "crop":
-            image = ImageOps.fit(image, (size, size), method)
-        else:
-            image = image.resize((size, size), method)
+        with _large if image.width * image.height > LARGE else nullcontext():
+            image = _upright_rgb(image)
+            if fit == "pad":
+                image = ImageOps.pad(image, (size, size), method, WHITE)
+            elif fit == "crop":
+                image = ImageOps.fit(image, (size, size), method)
+            else:
+                image = image.resize((size, size), method)
     # Pillow's decoders raise nearly anything on damaged data.
     except Exception as error:
         raise ValueError(f"the picture is broken: {error or type(error).__name__}") from None
@@ -345,7 +356,7 @@ def _read(source: Path | FileSlice | bytes | None) -> bytes:
         length = len(source)
     elif isinstance(source, FileSlice):
         length = source.length
-    elif source.is_file():
+    elif os.path.isfile(source):  # unlike the method of Path it takes any name, however long or odd
         length = source.stat().st_size
     else:
         raise ValueError(f"there is no file {source}")
@@ -362,18 +373,25 @@ def _read(source: Path | FileSlice | bytes | None) -> bytes:
         raise ValueError(f"the picture cannot be read: {error}") from None
 
 
-def _load(source: bytes | Image.Image | np.ndarray, at_least: int | None) -> Image.Image:
-    """Decode to upright RGB. A JPEG may come in at reduced scale, but not below `at_least` pixels a side."""
+def _open(source: bytes | Image.Image | np.ndarray, at_least: int | None) -> Image.Image:
+    """The picture, not decoded yet. A JPEG may come in at reduced scale, but not below `at_least` pixels a side."""
     if isinstance(source, np.ndarray):
-        image: Image.Image = Image.fromarray(source)
-    elif isinstance(source, Image.Image):
-        image = source
-    else:
+        return Image.fromarray(source)
+    if isinstance(source, Image.Image):
+        return source
+    try:
         image = Image.open(io.BytesIO(source), formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{image.width} x {image.height} pixels are more than the {MAX_PIXELS:,} admitted")
-        if at_least is not None:
-            image.draft(None, (at_least, at_least))
+    except UnidentifiedImageError:
+        raise ValueError(f"it is no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file") from None
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width} x {image.height} pixels are more than the {MAX_PIXELS:,} admitted")
+    if at_least is not None:
+        image.draft(None, (at_least, at_least))
+    return image
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    """Decode to upright RGB, with white where the picture is transparent."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip
         return Image.fromarray((np.asarray(image) // 257).clip(0, 255).astype(np.uint8)).convert("RGB")
@@ -472,7 +490,7 @@ def _source_key(sources: Iterable[Source]) -> str:
             try:
                 stat = path.stat()
                 files[path] = (str(path), stat.st_size, stat.st_mtime_ns)
-            except OSError:
+            except (OSError, ValueError):
                 files[path] = None
         return files[path]
 

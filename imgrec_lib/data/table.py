@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 
@@ -12,7 +14,7 @@ import pandas as pd
 from imgrec_lib.data.dataset import Columns, Dataset
 from imgrec_lib.data.images import Source, cached_images
 from imgrec_lib.data.split import given_split, index_ids, split_dataset
-from imgrec_lib.errors import InputError, unknown_name
+from imgrec_lib.errors import InputError, one_line, unknown_name
 
 # Names by which columns are recognised, in other data sets' words; case, "_", "-" and spaces are ignored.
 USER_NAMES = ("user", "userid", "reviewerid", "customerid", "customer", "uid", "visitorid")
@@ -21,6 +23,9 @@ TIME_NAMES = ("timestamp", "time", "unixreviewtime", "tdat", "date", "datetime")
 CATEGORY_NAMES = ("category", "categoryname", "producttypename", "producttype", "type")
 TEXT_NAMES = ("name", "title", "prodname", "productname")
 IMAGE_NAMES = ("image", "imagepath", "picture", "photo", "file", "filename")
+
+LATEST_TIME = 253_402_300_799_999
+"""The end of the year 9999 in milliseconds: what lies beyond it is no time."""
 
 TABLE_SUFFIXES = (".csv", ".parquet", ".tsv")
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"})
@@ -161,21 +166,32 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         if path.suffix == ".parquet":
             table = pd.read_parquet(path)
+            names = [str(name) for name in table.columns]
         else:
             with open(path, encoding="utf-8-sig") as file:
                 header = file.readline()
             separator = max(",;\t", key=header.count)
-            table = pd.read_csv(
-                path, sep=separator, dtype=str, encoding="utf-8-sig", keep_default_na=False, na_values=[""],
-                quoting=csv.QUOTE_MINIMAL,
-            )  # fmt: skip
+            names = next(csv.reader([header], delimiter=separator), [])
+            # Without `index_col` a row with more cells than the header has names would shift them all by one.
+            with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
+                table = pd.read_csv(
+                    path, sep=separator, dtype=str, encoding="utf-8-sig", keep_default_na=False, na_values=[""],
+                    quoting=csv.QUOTE_MINIMAL, index_col=False,
+                )  # fmt: skip
     except UnicodeDecodeError:
         raise InputError(f"{path} is not UTF-8 text: save it with that encoding.") from None
     except pd.errors.EmptyDataError:
         raise InputError(f"{path} is empty: it needs a header line and rows.") from None
+    except pd.errors.ParserWarning:
+        raise InputError(
+            f"{path} has rows with more cells than its header has names: give every row as many."
+        ) from None
     # The engines of pandas raise many kinds of exception on damaged files.
     except Exception as error:
-        raise InputError(f"{path} cannot be read: {str(error).strip()}") from None
+        raise InputError(f"{path} cannot be read ({one_line(error)}): save it again as plain CSV or Parquet.") from None
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
+        raise InputError(f"{path} has two columns named {repeated[0]!r}: rename one.")
     if table.empty:
         raise InputError(f"{path} is empty: it has no rows.")
     return table
@@ -329,7 +345,7 @@ def _seconds(values: pd.Series, column: str, path: Path) -> np.ndarray:
     else:
         numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64, na_value=np.nan)
         if np.isfinite(numbers).any():
-            bad = ~np.isfinite(numbers)
+            bad = ~(np.abs(numbers) <= LATEST_TIME)
             if not bad.any():
                 # Milliseconds, as in logs of web shops; as seconds they would lie beyond the year 5000.
                 return (numbers // 1000 if np.abs(numbers).max() > 1e11 else numbers).astype(np.int64)
@@ -415,7 +431,7 @@ def _named(folder: Path, ids: Sequence[str], paths: dict[str, str]) -> list[Sour
                 f"the picture {named!r} of item {item!r} lies outside the image folder: paths are relative to {folder}."
             )
         sources.append(None if path is None else folder.joinpath(*path.parts))
-    if not any(isinstance(source, Path) and source.is_file() for source in sources):
+    if not any(isinstance(source, Path) and os.path.isfile(source) for source in sources):
         raise InputError(
             f"no picture named in the item table is in {folder} (the first is {next(iter(paths.values()), '')!r}): "
             "check the image folder; paths are relative to it."

@@ -85,7 +85,7 @@ def load_wardrobe(
     split_seed: int = 0,
     min_interactions: int = 5,
     new_arrivals: float = 0.08,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     progress: bool = True,
 ) -> Dataset:
     """Simulate the wardrobe and draw its pictures, or take them from the cache.
@@ -269,7 +269,7 @@ def _background(rng: np.random.Generator) -> tuple[Colour, Colour]:
     return (top, _rgb(hue, saturation, value - 0.14)) if kind == "gradient" else (top, top)
 
 
-def _pictures(catalogue: _Catalogue, size: int, cache: Path | None, progress: bool) -> ImageStore:
+def _pictures(catalogue: _Catalogue, size: int, cache: str | Path | None, progress: bool) -> ImageStore:
     """Draw the catalogue, unless the cache holds these very pictures."""
     ids = list(catalogue.items[Columns.ITEM])
     cuts = [CUTS[c][n] for c, n in zip(catalogue.items[Columns.CATEGORY], catalogue.items["cut"], strict=True)]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from imgrec_lib.data.dataset import TrainingData
-from imgrec_lib.errors import InputError, unknown_name
+from imgrec_lib.errors import InputError, shown, unknown_name
 from imgrec_lib.models import (
     bprmf,
     concars,
@@ -143,7 +143,7 @@ def _typed(model: str, key: str, value: Any, default: Any) -> Any:
         return float(value)
     if type(value) is not wanted:
         raise InputError(
-            f"parameter {key!r} of {model} must be {wanted.__name__}, like its default {default!r}, not {value!r}."
+            f"parameter {key!r} of {model} must be {wanted.__name__}, like its default {default!r}, not {shown(value)}."
         )
     return value
 

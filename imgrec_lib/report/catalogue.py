@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from imgrec_lib.data.dataset import Dataset
-from imgrec_lib.report.curves import COLOURS, INK, MARKERS
+from imgrec_lib.report.curves import COLOURS, INK, MARKERS, literal
 from imgrec_lib.report.gallery import Cell, Gallery, Row, describe_item, nearest
 
 SECONDS_A_WEEK = 7 * 86400
@@ -144,7 +144,14 @@ def feature_map(dataset: Dataset, vectors: Tensor | np.ndarray, most: int = 5000
     for number, code in enumerate(largest):
         colour, marker = COLOURS[1 + number], MARKERS[number]
         axes.scatter(
-            x[codes == code], y[codes == code], s=14, color=colour, marker=marker, alpha=0.6, lw=0, label=names[code]
+            x[codes == code],
+            y[codes == code],
+            s=14,
+            color=colour,
+            marker=marker,
+            alpha=0.6,
+            lw=0,
+            label=literal(names[code]),
         )
     axes.set_xlabel(f"First principal component ({share[0]:.0%} of the variance)", color=INK)
     axes.set_ylabel(f"Second principal component ({share[1]:.0%})", color=INK)

@@ -104,7 +104,7 @@ def sampled_vs_exact(runs: Sequence[Run]) -> Figure:
         axes.hlines(height, strict, halves, color=colour, lw=1)
         axes.plot(halves, height, marker, color=colour, ms=6, label=f"{protocol}, a tie is half")
         axes.plot(strict, height, marker, color=colour, ms=6, mfc="none", label=f"{protocol}, a tie is lost")
-    axes.set_yticks(places, table.index)
+    axes.set_yticks(places, [literal(label) for label in table.index])
     _finish(axes, "AUC", "", grid="x")
     return figure
 
@@ -125,6 +125,11 @@ def cost_vs_quality(runs: Sequence[Run]) -> Figure:
     axes.set_xscale("log")
     _finish(axes, "Seconds of training with validation", "AUC (exact, mid-rank)")
     return figure
+
+
+def literal(text: object) -> str:
+    """A name for a figure: Matplotlib would read what stands between two dollar signs as a formula, and may fail."""
+    return str(text).replace("$", r"\$")
 
 
 def _bands(table: pd.DataFrame, label: str) -> Figure:
@@ -170,4 +175,5 @@ def _finish(axes: Axes, x: str, y: str, grid: str = "both") -> None:
     handles, labels = axes.get_legend_handles_labels()
     # An error bar's handle would repeat the bar; the line alone is the model's sign.
     lines = [handle[0] if isinstance(handle, ErrorbarContainer) else handle for handle in handles]
+    labels = [literal(label) for label in labels]
     axes.legend(lines, labels, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, labelcolor=INK, fontsize=9)

@@ -6,6 +6,7 @@ never reach it.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from tqdm.auto import tqdm
 
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Sampler
-from imgrec_lib.errors import InputError
+from imgrec_lib.errors import InputError, one_line
 from imgrec_lib.models.base import Recommender, TrainSettings
 from imgrec_lib.training import distributed
 from imgrec_lib.training.checkpoint import load_optimiser, optimiser_tensors, read_checkpoint, write_checkpoint
@@ -116,8 +117,11 @@ def fit(
         saved = None
         if checkpoint is not None and checkpoint.exists():
             saved = read_checkpoint(checkpoint, identity, device)
-            state = _Progress(**saved.progress)
-            best = saved.group("best")
+            with _refusing_what_does_not_fit(checkpoint):
+                state = _Progress(**saved.progress)
+                best = saved.group("best")
+                if not 0 <= state.phase < len(phases):
+                    raise ValueError(f"there is no phase {state.phase + 1}")
         distributed.barrier()  # the first process may delete the checkpoint only after all have read it
         for phase in range(state.phase, len(phases)):
             settings = phases[phase]
@@ -126,13 +130,14 @@ def fit(
             parameters = list(model.start_phase(phase))
             optimiser, scheduler = _optimiser(parameters, settings)
             if saved is not None:
-                model.load_state_dict(saved.group("model"))
-                load_optimiser(optimiser, saved.group("optimiser"))
-                if scheduler is not None:
-                    scheduler.last_epoch = state.epoch
-                    _set_rate(optimiser, settings.learning_rate * _decay(state.epoch, settings))
-                sampler.generator.set_state(saved.tensors["random.sampler"].cpu())
-                _set_random_state(device, saved.tensors["random.global"].cpu())
+                with _refusing_what_does_not_fit(checkpoint):
+                    model.load_state_dict(saved.group("model"))
+                    load_optimiser(optimiser, saved.group("optimiser"))
+                    if scheduler is not None:
+                        scheduler.last_epoch = state.epoch
+                        _set_rate(optimiser, settings.learning_rate * _decay(state.epoch, settings))
+                    sampler.generator.set_state(saved.tensors["random.sampler"].cpu())
+                    _set_random_state(device, saved.tensors["random.global"].cpu())
             else:
                 state.phase, state.epoch, state.stale = phase, 0, 0
                 distributed.spread(model.state_dict().values())
@@ -174,6 +179,17 @@ def fit(
     return FitResult(
         _curve(state.curve), state.best_auc, state.best_phase, state.best_epoch, state.positives / max(seconds, 1e-9)
     )
+
+
+@contextmanager
+def _refusing_what_does_not_fit(checkpoint: Path | None) -> Iterator[None]:
+    """A checkpoint of the right name may still be damaged, or of another version."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{checkpoint} does not fit this training ({one_line(error)}): delete it to train anew."
+        ) from error
 
 
 def _epoch(
@@ -243,7 +259,13 @@ def _validated(
 def _auc(model: Recommender, validate: Callable[[Recommender], float], device: torch.device) -> float:
     """The validation AUC, by the first process; every process returns the same number, so that all stop together."""
     model.eval()
-    return distributed.agreed(validate(model) if distributed.rank() == 0 else 0.0, device)
+    value = distributed.agreed(validate(model) if distributed.rank() == 0 else 0.0, device)
+    if math.isnan(value):
+        raise InputError(
+            "the validation AUC is not a number: no user has an item to rank the validation item against; "
+            "use a larger catalogue."
+        )
+    return value
 
 
 def _check(settings: TrainSettings) -> None:
