@@ -81,7 +81,7 @@ class Run:
     @cached_property
     def curve(self) -> pd.DataFrame:
         """The learning curve; columns as in `FitResult.curve`."""
-        return self._table("curve.csv", pd.read_csv, ["phase", "epoch", "loss", "validation_auc", "seconds"])
+        return self._table("curve.csv", pd.read_csv, ["phase", "epoch", "validation_auc"])
 
     @cached_property
     def per_user(self) -> pd.DataFrame:

@@ -449,7 +449,7 @@ def finished(small_wardrobe: Dataset, tmp_path_factory: pytest.TempPathFactory) 
     ("file", "content", "sentence"),
     [
         ("curve.csv", b"", r"curve\.csv is missing or damaged \(.*\): delete the run's folder and train it again"),
-        ("curve.csv", b"phase,epoch\n1,0\n", r"curve\.csv has no column 'loss': delete the run's folder"),
+        ("curve.csv", b"phase,epoch\n1,0\n", r"curve\.csv has no column 'validation_auc': delete the run's folder"),
         ("curve.csv", None, r"curve\.csv is missing or damaged"),
         ("per_user.parquet", b"PAR1", r"per_user\.parquet is missing or damaged"),
         ("per_user.parquet", None, r"per_user\.parquet is missing or damaged"),
