@@ -11,9 +11,25 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imgrec_lib.data.sampler import Sampler
+
+
+def look_up(table: Tensor, index: Tensor) -> Tensor:
+    """Rows of a table: an (n, k) or (n,) table and int64 indices (...) -> (..., k) or (...).
+
+    Losses look rows up here and not by indexing: on the CPU the backward pass is several times faster, and the trainer
+    may ask for gradients that hold the rows of the batch alone (`Recommender.row_tables`).
+    """
+    if table.ndim == 1:
+        return F.embedding(index, table.unsqueeze(1)).squeeze(-1)
+    announce = getattr(table, "announce_rows", None)
+    if announce is None:
+        return F.embedding(index, table)
+    announce(index)
+    return F.embedding(index, table, sparse=True)
 
 
 class Scorer(Protocol):
@@ -148,6 +164,14 @@ class Recommender(nn.Module):
                 when unknown.
         """
         raise NotImplementedError
+
+    def row_tables(self) -> Iterable[nn.Parameter]:
+        """The (n, k) tables that `loss` reads by `look_up` and in no other way.
+
+        Where such a table is much larger than a batch, the trainer lets a step touch the rows of the batch only: the
+        cost of training then follows interactions, not the size of the catalogue (see `training.rows`).
+        """
+        return ()
 
     def start_phase(self, phase: int) -> Iterable[nn.Parameter]:
         """Prepare training phase `phase` (0, 1, ...); return the parameters that it trains."""

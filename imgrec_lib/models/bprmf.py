@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch
-from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings
+from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, look_up
 from imgrec_lib.models.losses import bpr, half_squared_norm
 
 
@@ -49,11 +48,11 @@ class BPRMF(Recommender):
                 nn.init.normal_(table, std=initial_scale)
 
     def loss(self, batch: Batch) -> Tensor:
-        user = F.embedding(batch.users, self.users)
+        user = look_up(self.users, batch.users)
         # Both sides of a pair in one look-up: the item table gets one gradient instead of two to be added up. On the
-        # CPU F.embedding's backward beats that of indexing, and the sum of products beats einsum's.
+        # CPU the sum of products beats einsum.
         candidates = torch.cat([batch.positives.unsqueeze(1), batch.negatives], 1)
-        items, biases = F.embedding(candidates, self.items), self.item_bias[candidates]
+        items, biases = look_up(self.items, candidates), look_up(self.item_bias, candidates)
         scores = (user.unsqueeze(1) * items).sum(-1) + biases
         loss = bpr(scores[:, 0], scores[:, 1:])
         if self.l2 or self.l2_negative:
@@ -62,6 +61,9 @@ class BPRMF(Recommender):
         if self.l2_bias:
             loss = loss + self.l2_bias * half_squared_norm(biases[:, :1], biases[:, 1:].unsqueeze(-1))
         return loss
+
+    def row_tables(self) -> tuple[nn.Parameter, ...]:
+        return self.users, self.items
 
     def scorer(self, times: Tensor | None = None) -> InnerProduct:
         return InnerProduct.with_item_offset(self.users.detach(), self.items.detach(), self.item_bias.detach())

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch
-from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings
+from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, look_up
 from imgrec_lib.models.losses import bpr, half_squared_norm
 from imgrec_lib.models.visual import CatalogueFeatures
 
@@ -50,18 +50,19 @@ class DeepStyle(Recommender):
         self.categories = nn.Parameter(torch.empty(data.n_categories, factors).normal_(std=initial_scale))
         self.projection = nn.Parameter(torch.empty(self.features.width, factors).normal_(std=initial_scale))
 
+    def row_tables(self) -> tuple[nn.Parameter, ...]:
+        return self.users, self.items
+
     def loss(self, batch: Batch) -> Tensor:
-        user, positive, negative = self.users[batch.users], self.items[batch.positives], self.items[batch.negatives]
-        c_positive = self.categories[self.category[batch.positives]]
-        c_negative = self.categories[self.category[batch.negatives]]
-        # E f is linear in f, so the pair's difference is projected instead of both its sides.
-        visual = self.features.project(self.features.difference(batch.positives, batch.negatives), self.projection)
-        s_positive = (user * (positive - c_positive)).sum(1)
-        s_negative = torch.einsum("bk,bnk->bn", user, negative - c_negative - visual)
+        user = look_up(self.users, batch.users)
+        candidates = torch.cat([batch.positives.unsqueeze(1), batch.negatives], 1)
+        items, categories = look_up(self.items, candidates), look_up(self.categories, self.category[candidates])
+        visual = self.features.difference(batch.positives, batch.negatives, self.projection)
+        scores = (user.unsqueeze(1) * (items - categories)).sum(-1)  # on the CPU faster than einsum
         loss = (
-            bpr(s_positive, s_negative)
-            + self.l2 * half_squared_norm(user, positive, negative)
-            + self.l2_category * half_squared_norm(c_positive, c_negative)
+            bpr(scores[:, 0], scores[:, 1:] - (user.unsqueeze(1) * visual).sum(-1))
+            + self.l2 * half_squared_norm(user, items[:, 0], items[:, 1:])
+            + self.l2_category * half_squared_norm(categories[:, 0], categories[:, 1:])
         )
         if self.l2_visual:
             loss = loss + self.l2_visual * 0.5 * self.projection.square().sum()

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch
-from imgrec_lib.models.base import InnerProduct, Recommender
+from imgrec_lib.models.base import InnerProduct, Recommender, look_up
 from imgrec_lib.models.losses import bpr, half_squared_norm
 
 
@@ -35,30 +35,34 @@ class FactorisationMachine(Recommender):
         self.items = nn.Parameter(torch.empty(data.n_items, factors).normal_(std=initial_scale))
         self.item_weight = nn.Parameter(torch.zeros(data.n_items))
 
-    def item_side(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """z_i and o_i of the given items: int64 (...) -> (..., K) and (...)."""
-        return self.items[items], self.item_weight[items]
+    def item_side(self, items: Tensor, vectors: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """z_i and o_i of items, given the v_i and w_i of their ids: (...), (..., K), (...) -> (..., K) and (...)."""
+        return vectors, weights
 
     def shared_penalty(self) -> Tensor | None:
         """The penalty on weights that no single item owns, if the variant has any."""
         return None
 
+    def row_tables(self) -> tuple[nn.Parameter, ...]:
+        return self.users, self.items
+
     def loss(self, batch: Batch) -> Tensor:
-        user = self.users[batch.users]
+        user = look_up(self.users, batch.users)
         candidates = torch.cat([batch.positives.unsqueeze(1), batch.negatives], 1)
-        vectors, offsets = self.item_side(candidates)
-        scores = torch.einsum("bk,bck->bc", user, vectors) + offsets
+        vectors, weights = look_up(self.items, candidates), look_up(self.item_weight, candidates)
+        sides, offsets = self.item_side(candidates, vectors, weights)
+        scores = (user.unsqueeze(1) * sides).sum(-1) + offsets  # on the CPU faster than einsum
         loss = bpr(scores[:, 0], scores[:, 1:])
         if self.l2:
-            loss = loss + self.l2 * half_squared_norm(user, self.items[batch.positives], self.items[batch.negatives])
+            loss = loss + self.l2 * half_squared_norm(user, vectors[:, 0], vectors[:, 1:])
         if self.l2_linear:
-            weights = self.item_weight[batch.positives], self.item_weight[batch.negatives]
-            loss = loss + self.l2_linear * half_squared_norm(*(w.unsqueeze(-1) for w in weights))
+            loss = loss + self.l2_linear * half_squared_norm(weights[:, :1], weights[:, 1:].unsqueeze(-1))
         shared = self.shared_penalty()
         return loss if shared is None else loss + shared
 
     @torch.no_grad()
     def scorer(self, times: Tensor | None = None) -> InnerProduct:
         parts = torch.arange(len(self.items), device=self.items.device).split(8192)
-        vectors, offsets = zip(*(self.item_side(part) for part in parts), strict=True)
+        sides = (self.item_side(part, self.items[part], self.item_weight[part]) for part in parts)
+        vectors, offsets = zip(*sides, strict=True)
         return InnerProduct.with_item_offset(self.users.detach(), torch.cat(vectors), torch.cat(offsets))

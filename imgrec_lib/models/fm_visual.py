@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
-from imgrec_lib.models.base import ModelCard, Profile, TrainSettings
+from imgrec_lib.models.base import ModelCard, Profile, TrainSettings, look_up
 from imgrec_lib.models.fm import FactorisationMachine
 from imgrec_lib.models.visual import CatalogueFeatures
 
@@ -43,16 +43,16 @@ class FMVisual(FactorisationMachine):
         self.feature_vectors = nn.Parameter(torch.empty(self.features.width, factors).normal_(std=initial_scale))
         self.feature_weight = nn.Parameter(torch.zeros(self.features.width))
 
-    def item_side(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        vector, weight = super().item_side(items)
-        rows = self.features(items)
+    def item_side(self, items: Tensor, vectors: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        rows, place = self.features.distinct(items)
         # V^T f_i and <w_f, f_i> in one product; the squares carry the features' divisor twice.
         linear = torch.cat([self.feature_vectors, self.feature_weight.unsqueeze(1)], 1)
-        projected, weighted = self.features.project(rows, linear).split([vector.shape[-1], 1], -1)
+        projected, weighted = self.features.project(rows, linear).split([vectors.shape[-1], 1], -1)
         norms = self.feature_vectors.square().sum(1, keepdim=True) / self.features.scale
-        own = self.features.project(rows.square(), norms).squeeze(-1)
-        pairs = (vector * projected).sum(-1) + 0.5 * (projected.square().sum(-1) - own)
-        return vector + projected, weight + weighted.squeeze(-1) + pairs
+        own = self.features.project(rows.square(), norms)
+        alone = weighted + 0.5 * (projected.square().sum(-1, keepdim=True) - own)
+        projected, alone = look_up(torch.cat([projected, alone], 1), place).split([vectors.shape[-1], 1], -1)
+        return vectors + projected, weights + alone.squeeze(-1) + (vectors * projected).sum(-1)
 
     def shared_penalty(self) -> Tensor | None:
         if not self.l2_visual:

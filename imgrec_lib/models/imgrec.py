@@ -10,13 +10,12 @@ import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch
 from imgrec_lib.errors import InputError
-from imgrec_lib.models.base import InnerProduct, Recommender
+from imgrec_lib.models.base import InnerProduct, Recommender, look_up
 from imgrec_lib.models.losses import binary_cross_entropy
 
 
@@ -84,17 +83,20 @@ class ImgRec(Recommender):
         """Kernels under the penalty `l2_layer`."""
         return []
 
+    def row_tables(self) -> tuple[nn.Parameter, ...]:
+        users = () if self.l2 or self.l2_users else (self.user_table,)  # a penalty on a whole kernel reads all rows
+        return users + (() if self.l2 else (self.item_table,))
+
     def embed_users(self, users: Tensor) -> Tensor:
         """z_u: int64 (...) -> (..., K), or (..., 2K) with crelu."""
-        return self._activation(F.embedding(users, self.user_table) + self.user_bias)
+        return self._activation(look_up(self.user_table, users) + self.user_bias)
 
     def embed_items(self, items: Tensor) -> Tensor:
         """z_i: int64 (...) -> (..., K), or (..., 2K) with crelu."""
         # Of an item that occurs several times the picture is looked at once: cost follows items, not interactions.
         different, place = items.unique(return_inverse=True)
-        z = F.embedding(different, self.item_table) + self.visual(different) @ self.image_weight + self.item_bias
-        # On the CPU F.embedding's backward is several times faster than that of indexing.
-        return F.embedding(place, self._activation(z))
+        z = look_up(self.item_table, different) + self.visual(different) @ self.image_weight + self.item_bias
+        return look_up(self._activation(z), place)
 
     def cross_entropy(self, batch: Batch) -> Tensor:
         """The loss without penalties."""

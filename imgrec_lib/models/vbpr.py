@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch
-from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings
+from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, look_up
 from imgrec_lib.models.losses import bpr, half_squared_norm
 from imgrec_lib.models.visual import CatalogueFeatures
 
@@ -59,32 +59,33 @@ class VBPR(Recommender):
             else:
                 nn.init.normal_(table, std=initial_scale)
 
+    def row_tables(self) -> tuple[nn.Parameter, ...]:
+        return self.users, self.items, self.visual_users
+
     def loss(self, batch: Batch) -> Tensor:
-        user, taste = self.users[batch.users], self.visual_users[batch.users]
-        positive, negative = self.items[batch.positives], self.items[batch.negatives]
-        b_positive, b_negative = self.item_bias[batch.positives], self.item_bias[batch.negatives]
-        # The visual terms are linear in f, so the pair's difference is projected instead of both its sides.
-        difference = self.project(self.features.difference(batch.positives, batch.negatives))
-        visual = torch.einsum("bk,bnk->bn", taste, difference[..., :-1]) + difference[..., -1]
-        s_positive = (user * positive).sum(1) + b_positive
-        s_negative = torch.einsum("bk,bnk->bn", user, negative) + b_negative - visual
+        user, taste = look_up(self.users, batch.users), look_up(self.visual_users, batch.users)
+        candidates = torch.cat([batch.positives.unsqueeze(1), batch.negatives], 1)
+        items, biases = look_up(self.items, candidates), look_up(self.item_bias, candidates)
+        difference = self.features.difference(batch.positives, batch.negatives, self.visual_weight())
+        visual = (taste.unsqueeze(1) * difference[..., :-1]).sum(-1) + difference[..., -1]
+        scores = (user.unsqueeze(1) * items).sum(-1) + biases  # on the CPU faster than einsum
         loss = (
-            bpr(s_positive, s_negative)
-            + self.l2 * half_squared_norm(user, positive, taste)
-            + self.l2_negative * half_squared_norm(negative)
-            + self.l2_bias * half_squared_norm(b_positive.unsqueeze(-1), b_negative.unsqueeze(-1))
+            bpr(scores[:, 0], scores[:, 1:] - visual)
+            + self.l2 * half_squared_norm(user, items[:, 0], taste)
+            + self.l2_negative * half_squared_norm(items[:, 1:])
+            + self.l2_bias * half_squared_norm(biases[:, :1], biases[:, 1:].unsqueeze(-1))
         )
         if self.l2_visual:
             loss = loss + self.l2_visual * 0.5 * (self.projection.square().sum() + self.visual_bias.square().sum())
         return loss
 
-    def project(self, rows: Tensor) -> Tensor:
-        """[E f, <b', f>] in one product: (..., n_features) rows of the features -> (..., K2 + 1)."""
-        return self.features.project(rows, torch.cat([self.projection, self.visual_bias.unsqueeze(1)], 1))
+    def visual_weight(self) -> Tensor:
+        """[E, b'], so that one product gives both visual terms: (n_features, K2 + 1)."""
+        return torch.cat([self.projection, self.visual_bias.unsqueeze(1)], 1)
 
     @torch.no_grad()
     def scorer(self, times: Tensor | None = None) -> InnerProduct:
-        visual = self.project(self.features.values)
+        visual = self.features.project(self.features.values, self.visual_weight())
         return InnerProduct.with_item_offset(
             torch.cat([self.users, self.visual_users], 1),
             torch.cat([self.items, visual[:, :-1]], 1),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -15,37 +15,64 @@ from imgrec_lib.errors import InputError
 from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, Scorer
 from imgrec_lib.models.visual import shared_features
 
+REMEMBERED = 2**27
+"""Similarities that a scorer remembers, 512 MB: those of catalogues of up to 11,585 items."""
 
-@dataclass(frozen=True)
+SIMILARITIES = 2**24
+"""Similarities computed at once, 64 MB, unless the catalogue is so large that these are fewer than `MANY_ROWS` rows."""
+
+MANY_ROWS = 64
+"""Purchases for which one product with the catalogue is worth its reading."""
+
+
 class NearestPurchase:
     """s(u, i) = the largest <queries[j], candidates[i]> over u's training items j; 0 for a user without any.
 
-    Attributes:
+    The products are nearly all of the cost, and many users have bought the same items: where memory allows, each
+    item's are computed once and remembered.
+
+    Args:
         queries, candidates: (n_items, k) float32.
         indptr, items: the training interactions in compressed sparse rows.
     """
 
-    queries: Tensor
-    candidates: Tensor
-    indptr: Tensor
-    items: Tensor
+    def __init__(self, queries: Tensor, candidates: Tensor, indptr: Tensor, items: Tensor) -> None:
+        self.queries, self.candidates, self.indptr, self.items = queries, candidates, indptr, items
+        n_items = len(queries)
+        self._rows = queries.new_empty(n_items, n_items) if n_items**2 <= REMEMBERED else None
+        self._known = torch.zeros(n_items, dtype=torch.bool, device=queries.device)
+
+    def similarities(self, items: Tensor) -> Tensor:
+        """Of each given item to the whole catalogue: (P,) int64 -> (P, n_items) float32."""
+        if self._rows is None:
+            different, place = items.unique(return_inverse=True)
+            return (self.queries[different] @ self.candidates.T)[place]
+        unknown = items[~self._known[items]].unique()
+        self._rows[unknown] = self.queries[unknown] @ self.candidates.T
+        self._known[unknown] = True
+        return self._rows[items]
 
     def block(self, users: Tensor) -> Tensor:
         lengths = self.indptr[users + 1] - self.indptr[users]
-        row = torch.repeat_interleave(torch.arange(len(users), device=users.device), lengths)
-        within = torch.arange(len(row), device=users.device) - (lengths.cumsum(0) - lengths)[row]
-        history = self.items[self.indptr[users][row] + within]
+        # Users by descending length of history, purchases by their number r (from 0) in it. The purchases numbered r
+        # are then those of the first users, and the maximum is taken of contiguous blocks, one number after the other.
+        order = lengths.argsort(descending=True, stable=True)
+        lengths = lengths[order]
+        place = torch.repeat_interleave(torch.arange(len(users), device=users.device), lengths)
+        number = torch.arange(len(place), device=users.device) - (lengths.cumsum(0) - lengths)[place]
+        history = self.items[self.indptr[users[order]][place] + number][number.argsort(stable=True)]
+        starts = [0, *number.bincount().cumsum(0).tolist()]
         best = self.queries.new_zeros(len(users), len(self.candidates))
-        # One pass a few purchases at a time: similarities of all of them at once would not fit in memory.
-        for part in torch.arange(len(row), device=users.device).split(2048):
-            similarity = self.queries[history[part]] @ self.candidates.T
-            seen = within[part[0]] > 0  # the first user of this part has purchases in the part before
-            keep = best[row[part[0]]].clone()
-            index = row[part].unsqueeze(1).expand_as(similarity)
-            best.scatter_reduce_(0, index, similarity, "amax", include_self=False)
-            if seen:
-                best[row[part[0]]] = torch.maximum(best[row[part[0]]], keep)
-        return best
+        # A few purchases at a time: similarities of all of them at once would not fit in memory.
+        size = max(MANY_ROWS, SIMILARITIES // len(self.candidates))
+        for begin in range(0, len(history), size):
+            similarity = self.similarities(history[begin : begin + size])
+            for r, (low, high) in enumerate(pairwise(starts)):
+                first, last = max(low, begin), min(high, begin + len(similarity))
+                if first < last:
+                    found, part = best[first - low : last - low], similarity[first - begin : last - begin]
+                    torch.maximum(found, part, out=found) if r else found.copy_(part)
+        return torch.empty_like(best).index_copy_(0, order, best)
 
     def pairs(self, users: Tensor, items: Tensor) -> Tensor:
         return self.block(users).gather(1, items)

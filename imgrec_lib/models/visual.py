@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.errors import InputError
+from imgrec_lib.models.base import look_up
 
 
 def shared_features(data: TrainingData) -> Tensor:
@@ -60,22 +61,43 @@ class CatalogueFeatures(nn.Module):
         """Rows of the given items, undivided: int64 (...) -> (..., n_features)."""
         return self.values[items]
 
-    def difference(self, positives: Tensor, negatives: Tensor) -> Tensor:
-        """Row i less row j, undivided, to be projected once where a pairwise loss would project both.
+    def distinct(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows of items, undivided, each item once; and where each is among them.
+
+        Args:
+            items: int64 of any shape (...).
+
+        Returns:
+            (D, n_features) rows and int64 (...) places: `look_up(rows, places)` are the rows of `items`.
+        """
+        different, place = items.unique(return_inverse=True)
+        return self(different), place
+
+    def difference(self, positives: Tensor, negatives: Tensor, weight: Tensor) -> Tensor:
+        """(f_i - f_j) @ weight, the division included, for a loss that is linear in f.
+
+        Projecting is most of such a loss's work, so the fewer rows are projected: those of the items in the batch, each
+        once, or the pairs' differences.
 
         Args:
             positives: (B,) int64.
             negatives: (B, n) int64.
+            weight: (n_features, k).
 
         Returns:
-            (B, n, n_features).
+            (B, n, k).
         """
+        items = torch.cat([positives.unsqueeze(1), negatives], 1)
+        different, place = items.unique(return_inverse=True)
+        if len(different) <= negatives.numel():
+            looks = look_up(self.project(self(different), weight), place)
+            return looks[:, :1] - looks[:, 1:]
         pairs = torch.stack([positives.unsqueeze(1).expand_as(negatives), negatives], -1).view(-1, 2)
         signs = torch.ones(pairs.shape, dtype=self.values.dtype, device=pairs.device)
         signs[:, 1] = -1
         # A bag of two signed rows: gathered and subtracted in one pass over memory instead of three.
         rows = F.embedding_bag(pairs, self.values, mode="sum", per_sample_weights=signs)
-        return rows.view(*negatives.shape, -1)
+        return self.project(rows, weight).view(*negatives.shape, -1)
 
     def project(self, rows: Tensor, weight: Tensor) -> Tensor:
         """f @ weight, the division included: (..., n_features) rows, (n_features, k) weight -> (..., k)."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch, Sampler
 from imgrec_lib.errors import InputError
-from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings
+from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, look_up
 
 
 class WARP(Recommender):
@@ -68,6 +68,9 @@ class WARP(Recommender):
         self.items = nn.Parameter(torch.empty(data.n_items, factors).uniform_(-limit, limit))
         self.item_bias = nn.Parameter(torch.zeros(data.n_items), requires_grad=bias)
 
+    def row_tables(self) -> tuple[nn.Parameter, ...]:
+        return () if self.max_norm else (self.users, self.items)  # the projection reads all rows
+
     def sample(self, sampler: Sampler, settings: TrainSettings) -> Batch:
         """Draw positives and all their trials at once: (B, max_trials), a training item of the user written as -1."""
         users, positives, times = sampler.positives(settings.batch_size, settings.positives_by)
@@ -82,10 +85,10 @@ class WARP(Recommender):
         Returns:
             The items (B,) int64, and L(r) (B,), which is 0 where no trial violates (the item then means nothing).
         """
-        user, positive = self.users[batch.users], self.items[batch.positives]
+        user, positive = look_up(self.users, batch.users), look_up(self.items, batch.positives)
         trials = batch.negatives.clamp_min(0)
-        margin = (user * positive).sum(1) + self.item_bias[batch.positives] - 1
-        scores = torch.einsum("bk,btk->bt", user, self.items[trials]) + self.item_bias[trials]
+        margin = (user * positive).sum(1) + look_up(self.item_bias, batch.positives) - 1
+        scores = torch.einsum("bk,btk->bt", user, look_up(self.items, trials)) + look_up(self.item_bias, trials)
         violates = (scores > margin.unsqueeze(1)) & (batch.negatives >= 0)
         first = violates.int().argmax(1)
         item = trials.gather(1, first.unsqueeze(1)).squeeze(1)
@@ -93,8 +96,9 @@ class WARP(Recommender):
 
     def loss(self, batch: Batch) -> Tensor:
         negatives, weight = self.first_violators(batch)
-        user, positive, negative = self.users[batch.users], self.items[batch.positives], self.items[negatives]
-        b_positive, b_negative = self.item_bias[batch.positives], self.item_bias[negatives]
+        user, pair = look_up(self.users, batch.users), torch.stack([batch.positives, negatives])
+        positive, negative = look_up(self.items, pair)
+        b_positive, b_negative = look_up(self.item_bias, pair)
         hinge = torch.relu(1 - (user * (positive - negative)).sum(1) - b_positive + b_negative)
         loss = weight * hinge
         if self.l2 or self.l2_bias:

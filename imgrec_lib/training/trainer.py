@@ -25,9 +25,13 @@ from imgrec_lib.errors import InputError, one_line
 from imgrec_lib.models.base import Recommender, TrainSettings
 from imgrec_lib.training import distributed
 from imgrec_lib.training.checkpoint import load_optimiser, optimiser_tensors, read_checkpoint, write_checkpoint
+from imgrec_lib.training.rows import RowAdam, rows_only
 
 MIXED_PRECISION_DEVICES = ("cuda",)
 """Where models that ask for it compute their loss in bfloat16; on a CPU that costs time instead of saving it."""
+
+ROWS_PER_LOOK_UP = 8.0
+"""Tables with at least so many rows for each row that a step looks up are trained by row (`training.rows`)."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,8 @@ def fit(
             if saved is None and best:
                 model.load_state_dict(best)
             parameters = list(model.start_phase(phase))
-            optimiser, scheduler = _optimiser(parameters, settings)
+            tables = _row_tables(model, parameters, settings, device)
+            optimiser, scheduler = _optimiser(parameters, settings, tables)
             if saved is not None:
                 with _refusing_what_does_not_fit(checkpoint):
                     model.load_state_dict(saved.group("model"))
@@ -154,7 +159,7 @@ def fit(
             for epoch in bar:
                 if settings.patience and state.stale >= settings.patience:
                     break
-                loss, seconds = _epoch(model, sampler, optimiser, parameters, settings, steps, epoch)
+                loss, seconds = _epoch(model, sampler, optimiser, parameters, tables, settings, steps, epoch)
                 if scheduler is not None:
                     scheduler.step()
                 state.epoch = epoch + 1
@@ -197,33 +202,37 @@ def _epoch(
     sampler: Sampler,
     optimiser: torch.optim.Optimizer,
     parameters: list[nn.Parameter],
+    tables: list[nn.Parameter],
     settings: TrainSettings,
     steps: int,
     epoch: int,
 ) -> tuple[float, float]:
-    """One epoch; returns the mean loss and the seconds it took."""
+    """One epoch, by row for `tables`; returns the mean loss and the seconds it took."""
     began = time.perf_counter()
     device = sampler.device
     model.train()
     reduced = model.mixed_precision and device.type in MIXED_PRECISION_DEVICES
     rank, world_size = distributed.rank(), distributed.world_size()
     losses = torch.zeros(steps, device=device)
-    for step in range(steps):
-        optimiser.zero_grad(set_to_none=True)
-        for _ in range(settings.accumulate):
-            batch, weight = model.sample(sampler, settings), 1.0
-            if world_size > 1:
-                batch, weight = model.shard(batch, rank, world_size)
-            with torch.autocast(device.type, torch.bfloat16, enabled=reduced):
-                loss = model.loss(batch)
-            loss = loss * (weight / settings.accumulate)
-            loss.backward()
-            losses[step] += loss.detach()  # stays on the device: reading it here would stall a GPU at every step
-        distributed.add_up_gradients(parameters)
-        if settings.gradient_clip:
-            nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)
-        optimiser.step()
-        model.after_step()
+    with rows_only(tables, optimiser.look_up if isinstance(optimiser, RowAdam) else _no_look_up):
+        for step in range(steps):
+            optimiser.zero_grad(set_to_none=True)
+            for _ in range(settings.accumulate):
+                batch, weight = model.sample(sampler, settings), 1.0
+                if world_size > 1:
+                    batch, weight = model.shard(batch, rank, world_size)
+                with torch.autocast(device.type, torch.bfloat16, enabled=reduced):
+                    loss = model.loss(batch)
+                loss = loss * (weight / settings.accumulate)
+                loss.backward()
+                losses[step] += loss.detach()  # stays on the device: reading it here would stall a GPU at every step
+            distributed.add_up_gradients(parameters)
+            if settings.gradient_clip:
+                nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)
+            optimiser.step()
+            model.after_step()
+    if isinstance(optimiser, RowAdam):
+        optimiser.catch_up()
     distributed.add_up([losses])
     mean = losses.mean().item()
     if not torch.isfinite(losses).all():
@@ -287,13 +296,35 @@ def _curve(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return frame.astype({"loss": float, "validation_auc": float})
 
 
+def _row_tables(
+    model: Recommender, parameters: list[nn.Parameter], settings: TrainSettings, device: torch.device
+) -> list[nn.Parameter]:
+    """The trained tables so much larger than a batch that it pays to update them by row.
+
+    Not on a GPU, where a dense step over a large table is a fraction of a millisecond, nor where gradients are clipped
+    or shared among processes, which is done with whole ones.
+    """
+    if device.type != "cpu" or settings.gradient_clip or distributed.world_size() > 1:
+        return []
+    looked_up = settings.batch_size * settings.accumulate * (1 + settings.negatives)
+    trained = {id(parameter) for parameter in parameters}
+    return [t for t in model.row_tables() if id(t) in trained and len(t) >= ROWS_PER_LOOK_UP * looked_up]
+
+
+def _no_look_up(table: nn.Parameter, index: Tensor) -> None:
+    """SGD and Adagrad need not know of a look-up: rows without gradient stay where they are."""
+
+
 def _optimiser(
-    parameters: list[nn.Parameter], settings: TrainSettings
+    parameters: list[nn.Parameter], settings: TrainSettings, tables: list[nn.Parameter]
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler | None]:
     rate = settings.learning_rate
     optimiser: torch.optim.Optimizer
     if settings.optimiser == "adam":
-        optimiser = torch.optim.Adam(parameters, lr=rate, eps=settings.epsilon, fused=True)
+        if tables:
+            optimiser = RowAdam(parameters, tables, rate, settings.epsilon)
+        else:
+            optimiser = torch.optim.Adam(parameters, lr=rate, eps=settings.epsilon, fused=True)
     elif settings.optimiser == "adagrad":
         optimiser = torch.optim.Adagrad(parameters, lr=rate, eps=settings.epsilon)
     elif settings.optimiser == "sgd":

@@ -1,0 +1,124 @@
+"""Training by row gives what training whole tables gives: against PyTorch's dense optimisers, for every model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_models import CARDS, TRAINED, small
+from torch import Tensor, nn
+from toy import toy_data
+
+from imgrec_lib.data.dataset import TrainingData
+from imgrec_lib.models.base import Recommender, look_up
+from imgrec_lib.training import fit, trainer
+from imgrec_lib.training.rows import RowAdam, rows_only
+
+N, K, RATE = 40, 3, 0.02
+
+
+@pytest.fixture(scope="module")
+def data() -> TrainingData:
+    return toy_data()
+
+
+def train(table: nn.Parameter, other: nn.Parameter, optimiser: torch.optim.Optimizer, batches: list[Tensor]) -> None:
+    """A look-up with gradient, one without, and one whose rows overlap the first's, in every step."""
+    for index in batches:
+        optimiser.zero_grad()
+        with torch.no_grad():
+            weight = look_up(table, (index + 7) % N).abs().mean()
+        rows, again = look_up(table, index), look_up(table, index[:2])
+        loss = ((rows * other - 1) ** 2).sum() + weight * again.sum()
+        loss.backward()
+        optimiser.step()
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 60), st.sampled_from([1e-8, 1e-3]))
+def test_row_adam_is_adam(seed: int, steps: int, eps: float) -> None:
+    """Rows stay idle for one to sixty steps; with the larger epsilon the one approximation would show."""
+    torch.manual_seed(seed)
+    start, weight = torch.randn(N, K), torch.randn(K)
+    batches = [torch.randint(N, (4,)) for _ in range(2 * steps)]
+    by_row, dense = ([nn.Parameter(start.clone()), nn.Parameter(weight.clone())] for _ in range(2))
+    expected = torch.optim.Adam(dense, lr=RATE, eps=eps, foreach=False)
+    train(*dense, expected, batches)
+    optimiser = RowAdam(by_row, by_row[:1], RATE, eps)
+    for part in (batches[:steps], batches[steps:]):
+        with rows_only(by_row[:1], optimiser.look_up):
+            train(*by_row, optimiser, part)
+        optimiser.catch_up()
+    for ours, theirs in zip(by_row, dense, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0.01 * RATE)
+        for moment in ("exp_avg", "exp_avg_sq"):
+            torch.testing.assert_close(
+                optimiser.state[ours][moment], expected.state[theirs][moment], rtol=2e-3, atol=2e-3
+            )
+        assert optimiser.state[ours]["step"] == 2 * steps
+
+
+def test_a_long_idle_row_has_made_all_its_steps() -> None:
+    """One gradient, then hundreds of steps elsewhere: the sum over idle steps, by hand in float64."""
+    table = nn.Parameter(torch.zeros(2, 1))
+    optimiser = RowAdam([table], [table], lr=0.1, eps=1e-8)
+    steps = 700
+    with rows_only([table], optimiser.look_up):
+        for step in range(steps):
+            optimiser.zero_grad()
+            look_up(table, torch.tensor([min(step, 1)])).sum().backward()
+            optimiser.step()
+    assert table[0].item() == pytest.approx(-0.1, rel=1e-5)  # untouched since its gradient: one step of lr
+    optimiser.catch_up()
+    mean, square, position = 0.1, 0.001, -0.1
+    for step in range(2, steps + 1):
+        mean, square = mean * 0.9, square * 0.999
+        position -= 0.1 * (mean / (1 - 0.9**step)) / ((square / (1 - 0.999**step)) ** 0.5 + 1e-8)
+    assert table[0].item() == pytest.approx(position, rel=1e-5)
+
+
+def fitted(name: str, data: TrainingData, optimiser: str) -> Recommender:
+    model = small(name, data)
+    model.phases = tuple(
+        replace(phase, optimiser=optimiser, learning_rate=0.01, batch_size=8, epochs=2, patience=0, negatives=2,
+                gradient_clip=0.0)
+        for phase in model.phases
+    )  # fmt: skip
+    fit(model, data, lambda model: 0.5, progress=False)
+    return model
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "adagrad", "sgd"])
+@pytest.mark.parametrize("name", [n for n in TRAINED if "images" not in CARDS[n].needs])
+def test_every_model_trains_by_row_as_it_does_by_table(
+    name: str, optimiser: str, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table that its model reads in another way than by `look_up` would be left behind."""
+    monkeypatch.setattr(trainer, "ROWS_PER_LOOK_UP", float("inf"))
+    expected = fitted(name, data, optimiser)
+    monkeypatch.setattr(trainer, "ROWS_PER_LOOK_UP", 0)
+    for (key, ours), theirs in zip(
+        fitted(name, data, optimiser).state_dict().items(), expected.state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-4, msg=lambda text, key=key: f"{key}: {text}")
+
+
+def test_small_tables_are_trained_whole(data: TrainingData) -> None:
+    model = small("bpr-mf", data)
+    phase, cpu = model.phases[0], torch.device("cpu")
+    parameters = list(model.start_phase(0))
+    assert trainer._row_tables(model, parameters, replace(phase, batch_size=1000), cpu) == []
+    few = replace(phase, batch_size=1, negatives=1)
+    assert {id(t) for t in trainer._row_tables(model, parameters, few, cpu)} == {id(model.users), id(model.items)}
+    assert trainer._row_tables(model, parameters, replace(few, gradient_clip=1.0), cpu) == []
+    assert trainer._row_tables(model, [model.item_bias], few, cpu) == []
+
+
+def test_look_ups_are_as_before_when_training_ends(data: TrainingData, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "ROWS_PER_LOOK_UP", 0)
+    model = fitted("bpr-mf", data, "adam")
+    look_up(model.users, torch.tensor([0])).sum().backward()
+    assert model.users.grad is not None and not model.users.grad.is_sparse
