@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -27,6 +26,7 @@ from imgrec_lib.data.dataset import Columns, Dataset
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation import recommend
+from imgrec_lib.evaluation.neighbours import search_neighbours
 from imgrec_lib.files import replacing
 from imgrec_lib.models.base import Scorer
 
@@ -290,29 +290,8 @@ def nearest(
     Raises:
         InputError: a query that is no item, or k below 1.
     """
-    chosen = torch.as_tensor(np.asarray(queries, dtype=np.int64))
-    n_items = len(vectors)
-    if k < 1:
-        raise InputError(f"k must be at least 1, not {k}.")
-    outside = (chosen < 0) | (chosen >= n_items)
-    if outside.any():
-        raise InputError(f"item index {int(chosen[outside][0])} does not exist: choose from 0 to {n_items - 1}.")
-    query = F.normalize(_floats(vectors, chosen), dim=1)
-    similarity = torch.cat(
-        [query @ F.normalize(_floats(vectors, part), dim=1).T for part in torch.arange(n_items).split(16384)], 1
-    )
-    if exclude_self:
-        similarity[torch.arange(len(chosen)), chosen] = -torch.inf
-    values, items = similarity.sort(dim=1, descending=True, stable=True)
-    k = min(k, n_items - exclude_self)
-    return items[:, :k], values[:, :k]
-
-
-def _floats(vectors: Tensor | np.ndarray, items: Tensor) -> Tensor:
-    """Rows of `vectors` as float32 on the CPU."""
-    if isinstance(vectors, Tensor):
-        return vectors.detach()[items.to(vectors.device)].float().cpu()
-    return torch.from_numpy(np.asarray(vectors[items.numpy()], dtype=np.float32))
+    found = search_neighbours(vectors, queries, k, exclude_self=exclude_self)
+    return torch.from_numpy(found.items), torch.from_numpy(found.similarity)
 
 
 def neighbour_gallery(
