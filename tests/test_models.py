@@ -34,6 +34,7 @@ SMALL = {
     "channels": 2,
     "size": 32,
     "keep": "recompute",
+    "components": 0,
     "batches": "interactions",
 }
 

@@ -124,6 +124,7 @@ class TrainingData:
         interactions: the training interactions.
         categories: (n_items,) int64 category index of each item, or None.
         n_categories: number of categories (0 without categories).
+        category_names: what the category indices stand for; empty where unknown.
         attributes: the item table's attribute columns as text (n_items rows, maybe no column).
         features: (n_items, n_features) float32 visual features, or None; rows of zeros are items
             without a picture. May be memory-mapped.
@@ -133,6 +134,7 @@ class TrainingData:
     interactions: Interactions
     categories: np.ndarray | None = None
     n_categories: int = 0
+    category_names: tuple[str, ...] = ()
     attributes: pd.DataFrame | None = None
     features: np.ndarray | None = None
     images: ImageStore | None = None
@@ -240,6 +242,7 @@ class Dataset:
             interactions=self.train,
             categories=None if categories is None else categories[0],
             n_categories=0 if categories is None else len(categories[1]),
+            category_names=() if categories is None else tuple(categories[1]),
             attributes=self.items[self.attribute_columns],
             features=features,
             images=self.images,
