@@ -20,6 +20,7 @@ from imgrec_lib.features import FeatureMaps
 from imgrec_lib.models import build_model
 from imgrec_lib.models.base import InnerProduct
 from imgrec_lib.models.saers import SAERS, AttentiveScorer, Projection
+from imgrec_lib.report import attention_by_user, attention_figure, attention_gallery, region_gallery
 from imgrec_lib.runs import load_model, train_run
 
 SMALL = {"factors": 4, "attention_units": 3, "size": 32, "keep": "recompute", "components": 0, "progress": False}
@@ -297,3 +298,81 @@ def test_the_catalogue_table_is_not_changed(data: TrainingData) -> None:
     before = data.attributes.copy()
     saers(data).prepare()
     pd.testing.assert_frame_equal(data.attributes, before)
+
+
+# --- What the report shows of it
+
+
+@pytest.fixture(scope="module")
+def shown(small_wardrobe: Dataset) -> SAERS:
+    options = {"factors": 4, "attention_units": 3, "size": 64, "keep": "memory", "progress": False}
+    model = build_model("saers", small_wardrobe.training_data(), attributes="colour,category,pattern", **options)
+    assert isinstance(model, SAERS)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return model.eval()
+
+
+def test_attention_gallery_tells_each_attribute_its_value_attention_and_place(
+    shown: SAERS, small_wardrobe: Dataset
+) -> None:
+    gallery = attention_gallery(small_wardrobe, shown, [(3, 7), (4, 7)])
+    alpha = shown.scorer().attention(torch.tensor([3, 4]))[:, 7].numpy()
+    assert [len(row.cells) for row in gallery.rows] == [4, 4]
+    assert gallery.rows[0].title.startswith(f"User {small_wardrobe.user_ids[3]} looks at ")
+    for row, attention in zip(gallery.rows, alpha, strict=True):
+        for cell, a in zip(row.cells[1:], np.argsort(-attention), strict=True):
+            value = shown.labels.values[a][shown.regions.predicted[7, a]]
+            assert cell.caption[:2] == (f"{shown.labels.names[a]}: {value}", f"attention {attention[a]:.0%}")
+            assert cell.caption[2].startswith("box") and cell.caption[1] in cell.alt
+    assert f'alt="{gallery.rows[0].cells[1].alt}"'.replace("'", "&#x27;") in gallery.html()
+
+
+def test_boxes_are_drawn_where_they_are_and_the_rest_fades(shown: SAERS, small_wardrobe: Dataset) -> None:
+    gallery = region_gallery(small_wardrobe, shown, [11])
+    assert gallery.images is not None and small_wardrobe.images is not None
+    names = [cell.caption[0].split(":")[0] for cell in gallery.rows[0].cells[1:]]
+    assert names == list(shown.labels.names)  # without a user in the table's order
+    plain = np.asarray(small_wardrobe.images.thumbnail(11, 224)).astype(int)
+    assert np.array_equal(gallery.images.pixels[0], plain)
+    for a in range(3):
+        left, top, right, bottom = (round(224 * float(x)) for x in shown.regions.boxes[11, a])
+        drawn = gallery.images.pixels[1 + a].astype(int)
+        frame = drawn[top + 2, left + 3 : right - 3]
+        assert (frame == frame[0]).all() and frame.std(1).mean() > 10  # one colour, no grey
+        outside = np.ones((224, 224), bool)
+        outside[top:bottom, left:right] = False
+        grey = np.array([0xE9, 0xEB, 0xEE])
+        if outside.any():
+            assert np.abs(drawn - grey)[outside].mean() <= np.abs(plain - grey)[outside].mean()
+
+
+def test_gallery_errors_name_the_index(shown: SAERS, small_wardrobe: Dataset) -> None:
+    with pytest.raises(InputError, match="item index 120 does not exist: choose from 0 to 119"):
+        region_gallery(small_wardrobe, shown, [120])
+    with pytest.raises(InputError, match="user index -1 does not exist: choose from 0 to 149"):
+        attention_gallery(small_wardrobe, shown, [(-1, 0)])
+    with pytest.raises(InputError, match="no pictures to draw boxes on"):
+        region_gallery(replace(small_wardrobe, images=None), shown, [0])
+
+
+def test_attention_by_user_is_the_mean_over_its_history(shown: SAERS, small_wardrobe: Dataset) -> None:
+    table = attention_by_user(small_wardrobe, shown)
+    alpha = shown.scorer().attention(torch.arange(150)).numpy()
+    assert len(table) == 150 and list(table.columns) == ["colour", "category", "pattern"]
+    for user in (0, 77, 149):
+        np.testing.assert_allclose(
+            table.loc[user], alpha[user, small_wardrobe.train.of(user)].mean(0), rtol=1e-4, atol=1e-6
+        )
+    np.testing.assert_allclose(table.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_attention_figure_orders_by_the_median_and_names_every_attribute() -> None:
+    table = pd.DataFrame({"garment_group_name": [0.2, 0.3, 0.25], "colour": [0.8, 0.7, 0.75]})
+    axes = attention_figure(table).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["garment group", "colour"]
+    assert "3 users" in axes.get_xlabel()
+    with pytest.raises(InputError, match="no user to show the attention of"):
+        attention_figure(table[:0])

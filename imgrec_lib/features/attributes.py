@@ -85,8 +85,8 @@ def attribute_labels(data: TrainingData, columns: Sequence[str] = ()) -> Attribu
     for name in columns or columns_of:
         if name not in columns_of:
             raise unknown_name("attribute column", name, columns_of)
-        text = columns_of[name].astype("string").str.strip()
-        found = pd.Categorical(text.where(text != "", pd.NA))
+        text = columns_of[name].astype("string").fillna("").str.strip()
+        found = pd.Categorical(text.mask(text == ""))
         labelled = int((found.codes >= 0).sum())
         if columns and len(found.categories) < 2:
             raise InputError(f"attribute column {name!r} has fewer than two different values: choose another column.")
@@ -95,7 +95,7 @@ def attribute_labels(data: TrainingData, columns: Sequence[str] = ()) -> Attribu
     if not read:
         raise InputError(
             f"no column of the item table is an attribute (found: {', '.join(columns_of) or 'none'}): an attribute has "
-            f"at least two values, each for {ITEMS_A_VALUE} items on average; name the columns to take them all the same."
+            f"at least two values, each for {ITEMS_A_VALUE} items on average; name columns to take them all the same."
         )
     return AttributeLabels(
         tuple(read), tuple(values for values, _ in read.values()), np.stack([codes for _, codes in read.values()], 1)
@@ -108,7 +108,7 @@ def held_out_items(images: ImageStore, share: float) -> np.ndarray:
     A picture's own bytes decide (CRC-32 below the share of its range), so that the same photograph is never on both
     sides, and the order of the items does not matter.
     """
-    digests = np.array([zlib.crc32(np.ascontiguousarray(picture)) for picture in images.pixels], dtype=np.float64)
+    digests = np.array([zlib.crc32(picture.tobytes()) for picture in images.pixels], dtype=np.float64)
     return digests < share * 2.0**32
 
 
@@ -193,9 +193,7 @@ class Heads:
         return starts + values
 
 
-def fit_heads(
-    pooled: Tensor, codes: Tensor, sizes: Sequence[int], *, penalty: float = 1e-2, steps: int = 200
-) -> Heads:
+def fit_heads(pooled: Tensor, codes: Tensor, sizes: Sequence[int], *, penalty: float = 1e-2, steps: int = 200) -> Heads:
     """Fit the heads by multinomial logistic regression, all attributes at once.
 
     Minimises the sum over attributes of the mean cross-entropy of the items that have a label, plus
@@ -241,9 +239,7 @@ def fit_heads(
     return Heads(weight, found[:, -1] - weight @ mean, sizes)
 
 
-def train_heads(
-    maps: FeatureMaps, labels: AttributeLabels, *, held_out: float = 0.1, penalty: float = 1e-2
-) -> Heads:
+def train_heads(maps: FeatureMaps, labels: AttributeLabels, *, held_out: float = 0.1, penalty: float = 1e-2) -> Heads:
     """Train the heads on the items with a picture that are not held out; with keep="disk" once and for all.
 
     Args:
@@ -260,7 +256,8 @@ def train_heads(
         kept = torch.from_numpy(maps.images.present & ~held_out_items(maps.images, held_out)).to(maps.device)
         if int(kept.sum()) < 2:
             raise InputError(
-                f"attribute heads need two items with a picture to learn from: lower held_out ({held_out}) or add pictures."
+                f"attribute heads need two items with a picture to learn from: lower held_out ({held_out}), or add "
+                "pictures."
             )
         pooled = torch.cat([x.mean((2, 3)) for _, x in maps.batches("attribute heads")])
         codes = torch.from_numpy(labels.codes).to(maps.device)
@@ -268,7 +265,8 @@ def train_heads(
         return {"weight": heads.weight.cpu().numpy(), "bias": heads.bias.cpu().numpy()}
 
     found = _cached(maps, "heads", train, labels.codes, labels.sizes, held_out, penalty)
-    return Heads(*(_tensor(found[name], maps.device) for name in ("weight", "bias")), labels.sizes)
+    weight, bias = (torch.from_numpy(np.array(found[name])).to(maps.device) for name in ("weight", "bias"))
+    return Heads(weight, bias, labels.sizes)
 
 
 # --- Regions
@@ -452,7 +450,3 @@ def _cached(maps: FeatureMaps, kind: str, compute: Any, *key: Any) -> dict[str, 
         return {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in sorted(folder.glob("*.npy"))}
     except (OSError, ValueError):
         raise InputError(f"what is kept in {folder} is damaged: delete the folder, it will be made again.") from None
-
-
-def _tensor(values: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(np.array(values)).to(device)

@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
@@ -17,7 +16,7 @@ from imgrec_lib.features import FeatureMaps, attribute_accuracy, attribute_label
 from imgrec_lib.features.attributes import Heads, Regions, find_regions, held_out_items, train_heads
 from imgrec_lib.features.extraction import fold_batch_norms
 from imgrec_lib.files import fingerprint
-from imgrec_lib.models.base import ModelCard, Profile, Recommender, TrainSettings
+from imgrec_lib.models.base import ModelCard, Profile, Recommender, TrainSettings, look_up
 from imgrec_lib.models.losses import bpr, half_squared_norm
 
 
@@ -101,12 +100,22 @@ class AttentiveScorer:
     def pairs(self, users: Tensor, items: Tensor) -> Tensor:
         p = self.users[users]
         liking = torch.einsum("bd,bcad->bca", p, self.regions[items])
-        alpha = self._softmax(self._exponential(self.queries)[users][:, None, None], self._keys[items])
-        return torch.einsum("bd,bcd->bc", p, self.items[items]) + self.offset[items] + (alpha * liking).sum(2)
+        whole = torch.einsum("bd,bcd->bc", p, self.items[items]) + self.offset[items]
+        return whole + (self.attention(users, items) * liking).sum(2)
 
-    def attention(self, users: Tensor) -> Tensor:
-        """alpha of users for the whole catalogue: (B,) int64 -> (B, n_items, n_attributes), summing to 1 over these."""
-        return self._softmax(self._exponential(self.queries[users])[:, None, None], self._keys)
+    def attention(self, users: Tensor, items: Tensor | None = None) -> Tensor:
+        """alpha, which sums to 1 over the attributes.
+
+        Args:
+            users: (B,) int64.
+            items: (B, C) int64; None for the whole catalogue.
+
+        Returns:
+            (B, C or n_items, n_attributes).
+        """
+        queries = self._exponential(self.queries[users])[:, None, None]
+        keys = self._keys if items is None else self._keys[items]
+        return ((queries * keys).add_(1).reciprocal_() @ (-2 * self.weight)).softmax(-1)
 
     @cached_property
     def _keys(self) -> Tensor:
@@ -117,9 +126,6 @@ class AttentiveScorer:
         # tanh is +-1 in float32 beyond 10. Within +-40 no single exponential is infinite; where a product is, or is
         # zero, the result is the right limit.
         return (2 * x.clamp(-40, 40)).exp()
-
-    def _softmax(self, queries: Tensor, keys: Tensor) -> Tensor:
-        return ((queries * keys).add_(1).reciprocal_() @ (-2 * self.weight)).softmax(-1)
 
 
 class SAERS(Recommender):
@@ -256,7 +262,9 @@ class SAERS(Recommender):
             self.head_weight, self.head_bias = heads.weight.to(self.users.dtype), heads.bias.to(self.users.dtype)
         heads = Heads(self.head_weight.float(), self.head_bias.float(), self.labels.sizes)
         self._regions = find_regions(self.maps, heads, self.threshold)
-        whole, parts = (torch.tensor(x, device=self.users.device) for x in (self._regions.pooled, self._regions.features))
+        whole, parts = (
+            torch.tensor(x, device=self.users.device) for x in (self._regions.pooled, self._regions.features)
+        )
         if not self.fitted:
             self.whole_view.fit(whole)
             self.part_view.fit(parts.flatten(0, 1))
@@ -277,20 +285,24 @@ class SAERS(Recommender):
         parts = self.parts[items] @ self.part_projection
         return self.whole[items] @ self.whole_projection, parts, parts @ self.part_attention + self.attribute_bias
 
+    def row_tables(self) -> tuple[nn.Parameter, ...]:
+        return (self.users,)
+
     def loss(self, batch: Batch) -> Tensor:
-        user = self.users[batch.users]
+        user = look_up(self.users, batch.users)
         items = torch.cat([batch.positives.unsqueeze(1), batch.negatives], 1)
         # Each item is embedded once, however often the batch names it.
         different, place = items.unique(return_inverse=True)
-        whole, parts, keys = self.embed(different)
+        whole, parts, keys = (
+            look_up(x.flatten(1), place).view(*place.shape, *x.shape[1:]) for x in self.embed(different)
+        )
         query = user @ self.user_attention
-        alpha = (torch.tanh(query[:, None, None] + keys[place]) @ self.attention_weight).softmax(-1)
-        liking = torch.einsum("bd,bnad->bna", user, parts[place])
-        bias = self.item_bias[items]
-        scores = torch.einsum("bd,bnd->bn", user, whole[place]) + (alpha * liking).sum(2) + bias
+        alpha = (torch.tanh(query[:, None, None] + keys) @ self.attention_weight).softmax(-1)
+        vectors = whole + (alpha.unsqueeze(2) @ parts).squeeze(2)
+        bias = look_up(self.item_bias, items)
+        scores = (user.unsqueeze(1) * vectors).sum(2) + bias
         loss = bpr(scores[:, 0], scores[:, 1:]) + self.l2 * half_squared_norm(user)
         if self.l2_items:
-            vectors = whole[place] + torch.einsum("bna,bnad->bnd", alpha, parts[place])
             loss = loss + self.l2_items * half_squared_norm(vectors[:, 0], vectors[:, 1:])
         bias = bias.unsqueeze(-1)
         loss = loss + self.l2_bias * half_squared_norm(bias[:, 0], bias[:, 1:])

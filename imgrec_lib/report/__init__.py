@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from imgrec_lib.report.attributes import attention_by_user, attention_figure, attention_gallery, region_gallery
 from imgrec_lib.report.catalogue import (
     category_agreement,
     category_table,
@@ -49,6 +50,9 @@ __all__ = [
     "Cell",
     "Gallery",
     "Row",
+    "attention_by_user",
+    "attention_figure",
+    "attention_gallery",
     "auc_by_history",
     "auc_by_popularity",
     "auc_table",
@@ -75,6 +79,7 @@ __all__ = [
     "protocol_table",
     "ranking_table",
     "recommendation_gallery",
+    "region_gallery",
     "run_table",
     "sampled_vs_exact",
     "show_table",
