@@ -62,6 +62,10 @@ class Projection(nn.Module):
         return (centred if self.basis is None else centred @ self.basis) / self.scale
 
 
+USERS_AT_ONCE = 16
+"""Users whose scores are computed together: enough to read the items' vectors seldom, few enough to hold attentions."""
+
+
 @dataclass(frozen=True, eq=False)
 class AttentiveScorer:
     """s(u, i) = <p_u, v_i> + b_i + sum_a alpha_uia <p_u, e_ia>, alpha_ui = softmax over a of h' tanh(q_u + k_ia).
@@ -88,14 +92,12 @@ class AttentiveScorer:
     weight: Tensor
 
     def block(self, users: Tensor) -> Tensor:
-        scores = self.users[users] @ self.items.T + self.offset
-        n_items, n_attributes, _ = self.regions.shape
-        at_once = max(1, (2**20 if scores.device.type == "cpu" else 2**26) // self.keys.numel())
-        for start in range(0, len(users), at_once):
-            part = users[start : start + at_once]
-            liking = (self.users[part] @ self.regions.flatten(0, 1).T).view(len(part), n_items, n_attributes)
-            scores[start : start + at_once] += (self.attention(part) * liking).sum(2)
-        return scores
+        return torch.cat([self._block(part) for part in users.split(USERS_AT_ONCE)])
+
+    def _block(self, users: Tensor) -> Tensor:
+        p = self.users[users]
+        liking = (p @ self.regions.flatten(0, 1).T).view(len(users), *self.regions.shape[:2])
+        return p @ self.items.T + self.offset + liking.mul_(self.attention(users)).sum(2)
 
     def pairs(self, users: Tensor, items: Tensor) -> Tensor:
         p = self.users[users]
@@ -114,8 +116,14 @@ class AttentiveScorer:
             (B, C or n_items, n_attributes).
         """
         queries = self._exponential(self.queries[users])[:, None, None]
-        keys = self._keys if items is None else self._keys[items]
-        return ((queries * keys).add_(1).reciprocal_() @ (-2 * self.weight)).softmax(-1)
+        keys = self._keys.unsqueeze(0) if items is None else self._keys[items]
+        one, logits = queries.new_ones(()), []
+        # On a CPU so few at a time that they stay in its caches.
+        at_once = max(1, (2**20 if keys.is_cpu else 2**27) // max(1, keys[0].numel()))
+        for part in torch.arange(len(users), device=queries.device).split(at_once):
+            own = keys if items is None else keys[part]
+            logits.append(torch.addcmul(one, queries[part], own).reciprocal_() @ (-2 * self.weight))
+        return torch.cat(logits).softmax(-1)
 
     @cached_property
     def _keys(self) -> Tensor:
