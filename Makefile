@@ -30,7 +30,7 @@ lab: $(VENV)/installed ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --ip 127.0.0.1 notebooks
 
 clean: ## remove what runs have left, not the environment
-	rm -rf runs .cache reports/*.ipynb reports/*.html
+	rm -rf runs .cache reports/*.ipynb reports/*.status.json reports/*.html
 
 $(VENV)/created:
 	$(PYTHON) -c 'import sys; sys.exit("imgrec needs Python 3.11 or newer, not " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'

@@ -21,6 +21,10 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Roots = Annotated[
+    list[str] | None,
+    typer.Option(help="File or folder of a dataset, in place of the matrix's: NAME=PATH, or PATH; repeatable."),
+]
 
 
 @app.command()
@@ -177,31 +181,76 @@ def run(
     matrix: Annotated[Path, typer.Argument(help="A matrix file (YAML), such as matrices/default.yaml.")],
     runs: Annotated[Path, typer.Option(help="Where the run folders go.")] = Path("runs"),
     reports: Annotated[Path, typer.Option(help="Where notebooks and report go.")] = Path("reports"),
-    root: Annotated[str, typer.Option(help="File or folder of the dataset, in place of the matrix's.")] = "",
-    workers: Annotated[int | None, typer.Option(help="Processes at a time; by default one a core.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run and stop.")] = False,
+    root: Roots = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Leave out other runs: model=vbpr, also dataset=, profile=, seed=, control=; repeatable."),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes at a time; by default one a core or GPU.")] = None,
+    device: Annotated[str, typer.Option(help="In place of the matrix's: cpu, cuda (every GPU), cuda:1, ...")] = "",
+    dask: Annotated[str, typer.Option(help="Address of a Dask scheduler whose workers do the runs.")] = "",
+    retry: Annotated[str, typer.Option(help="'failed': run again what has failed.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Run again also what is done; its results are lost.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print where every notebook stands and stop.")] = False,
 ) -> None:
-    """Run models x seeds as notebooks, skip what is done, and write the report.
+    """Run datasets x models x profiles x seeds and grids as notebooks, skip what is done, and write the report.
+
+    A failed run is reported and left alone until its code, parameters or data change, or --retry failed.
 
     Example: imgrec run matrices/default.yaml --dry-run
     """
-    from imgrec_lib.matrix import plan, read_matrix, run_matrix
+    from imgrec_lib.matrix import driver, plan, read_matrix, rows, run_matrix, view, with_roots
     from imgrec_lib.report import write_report
 
-    content = read_matrix(matrix)
-    if root:
-        content = replace(content, root=str(Path(root).resolve()))
+    if retry not in ("", "failed"):
+        raise InputError(f"--retry takes 'failed', not {retry!r}.")
+    content = with_roots(read_matrix(matrix), root or [])
+    if device:
+        content = replace(content, devices=[device])
+    chosen = _conditions(only)
     if dry_run:
-        for task in (task for group in plan(content, runs, reports) for task in group):
-            typer.echo(f"{'done' if task.done else 'to do':6} {task.output}")
+        table = rows(plan(content, runs, reports, only=chosen), runs)
+        for line in view.lines(table, driver.places_of(content, workers)):
+            typer.echo(line)
         return
-    failures = run_matrix(content, runs, reports, workers=workers)
-    page = write_report(runs, reports)
-    for failure in failures:
-        typer.echo(f"failed: {failure}", err=True)
-    typer.echo(f"open {page}")
-    if failures:
+    table = run_matrix(
+        content, runs, reports, workers=workers, dask=dask, only=chosen, retry_failed=retry == "failed", force=force
+    )
+    finished = [task.folder.name for task in plan(content, runs, reports).trials if task.state == "done"]
+    if finished:
+        typer.echo(f"open {write_report(runs, reports, only=finished)}")
+    failed = [row for row in table if row.state == "failed"]
+    for row in failed:
+        typer.echo(f"failed: {row.name}: {row.detail}", err=True)
+    if failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def watch(
+    matrix: Annotated[Path, typer.Argument(help="The matrix file that another process runs.")],
+    runs: Annotated[Path, typer.Option(help="Its --runs.")] = Path("runs"),
+    reports: Annotated[Path, typer.Option(help="Its --reports.")] = Path("reports"),
+    root: Roots = None,
+) -> None:
+    """Show how far a matrix is, from the records on disk, until nothing is left to do; Ctrl-C stops watching.
+
+    Example: imgrec watch matrices/default.yaml
+    """
+    from imgrec_lib.matrix import watch_matrix
+
+    watch_matrix(matrix, runs, reports, roots=root or [])
+
+
+def _conditions(texts: list[str] | None) -> dict[str, list[str]]:
+    """key=value texts as a dict of the admissible values of each key."""
+    found: dict[str, list[str]] = {}
+    for text in texts or []:
+        key, equals, value = text.partition("=")
+        if not equals or not key or not value:
+            raise InputError(f"{text!r} is no condition: write key=value, such as model=vbpr.")
+        found.setdefault(key, []).append(value)
+    return found
 
 
 def _assignments(texts: list[str] | None) -> dict[str, Any]:

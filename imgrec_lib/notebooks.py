@@ -9,15 +9,18 @@ from __future__ import annotations
 import ast
 import json
 import os
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from imgrec_lib.errors import InputError, shown, unknown_name
 from imgrec_lib.files import fingerprint, write_text
+from imgrec_lib.models import list_models
 
 TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
 
@@ -131,19 +134,60 @@ def notebook_address(name: str, parameters: Mapping[str, Any], *inputs: str) -> 
     Args:
         name: the notebook.
         parameters: values by name.
-        inputs: fingerprints of what it reads.
+        inputs: fingerprints of what it reads, and of the source it runs (`source_fingerprint`).
     """
-    cells = json.loads(notebook_path(name).read_text(encoding="utf-8"))["cells"]
-    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    return fingerprint(code, dict(parameters), list(inputs), version("imgrec"))
+    return fingerprint(_code(notebook_path(name)), dict(parameters), list(inputs), version("imgrec"))
 
 
-def executed_address(output: Path) -> str | None:
-    """The address of an executed notebook, or None where there is none or it is no notebook of ours."""
-    try:
-        return json.loads(output.read_text(encoding="utf-8"))["metadata"]["imgrec"]["address"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+@cache
+def _code(path: Path) -> list[str]:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+def source_fingerprint(modules: Iterable[str]) -> str:
+    """16 hexadecimal digits of the source of modules of the library, and of all of it that they import.
+
+    Comments, docstrings and layout do not count. Of the models only those count that are named, or that a named one
+    builds on: who edits one model keeps the results of the others.
+
+    Args:
+        modules: names such as "imgrec_lib.runs".
+    """
+    models = {card.build.__module__ for card in list_models().values()}
+    seen: set[str] = set()
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        found = _source(name)[1]
+        waiting.extend(found if name != "imgrec_lib.models" else found - models)
+    return fingerprint([[name, _source(name)[0]] for name in sorted(seen)])
+
+
+@cache
+def _source(name: str) -> tuple[str, frozenset[str]]:
+    """The code of a module of the library without comments and docstrings, and the modules of it that it imports."""
+    path = _module_path(name)
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imported = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            imported |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    parents = {".".join(each.split(".")[:2]) for each in imported}
+    own = {each for each in imported | parents if each.startswith("imgrec_lib.") and _module_path(each).is_file()}
+    return ast.unparse(tree), frozenset(own)
+
+
+def _module_path(name: str) -> Path:
+    path = Path(__file__).resolve().parent.joinpath(*name.split(".")[1:])
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def run_notebook(
@@ -155,17 +199,19 @@ def run_notebook(
         name: the notebook's name without ending.
         parameters: values by name; the others keep their defaults.
         output: the executed notebook; a failed one is kept beside it as `<output>.failed.ipynb`.
-        address: kept in the notebook's metadata, where `executed_address` finds it.
+        address: of what is executed, see `notebook_address`; kept in the notebook's metadata.
         progress: show papermill's progress bar.
 
     Returns:
         `output`.
 
     Raises:
-        InputError: unknown notebook or parameter, wrong type, or a cell that failed (its error in one sentence).
+        InputError: unknown notebook or parameter, wrong type, a cell that failed (its error in one sentence), or a
+            kernel that was killed.
     """
     import nbformat
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from traitlets.config import Config
 
     types = {key: parameter.type for key, parameter in notebook_parameters(name).items()}
@@ -182,13 +228,31 @@ def run_notebook(
                 parameters=dict(parameters),
                 progress_bar={"desc": name, "unit": "cell"} if progress else False,
                 kernel_name="python3",
+                extra_arguments=_dies_with_its_parent(),
                 config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
             )
     except papermill.PapermillExecutionError as error:
         os.replace(running, failed)
         raise InputError(f"notebook {name} failed: {error.evalue or error.ename} (see {failed})") from error
+    except DeadKernelError as error:
+        if running.exists():
+            os.replace(running, failed)
+        raise InputError(
+            f"notebook {name} failed: its process was killed; if memory was short, run fewer at a time (see {failed})"
+        ) from error
     notebook.metadata["imgrec"] = {"address": address}
     write_text(output, nbformat.writes(notebook))
     running.unlink(missing_ok=True)
     failed.unlink(missing_ok=True)
     return output
+
+
+def _dies_with_its_parent() -> list[str]:
+    """Arguments of a kernel that make Linux kill it when the process that started it is gone, however that ended.
+
+    ipykernel itself looks once a second whether its parent is still there, on every platform; but it looks from a
+    thread, which waits for as long as a cell holds Python's lock.
+    """
+    if sys.platform != "linux":
+        return []
+    return ['--IPKernelApp.exec_lines=__import__("ctypes").CDLL(None).prctl(1, 9);']  # PR_SET_PDEATHSIG, SIGKILL

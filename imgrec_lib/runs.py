@@ -5,7 +5,11 @@
 <run>/per_user.parquet         what evaluation counted for each user
 <run>/model.safetensors        the weights of the best validation
 <run>/training.safetensors     only while training: where to go on after a crash
+<run>/progress.json            only while training: the last epoch, for who watches
 <run>/notebook.ipynb           the executed notebook, where a notebook made the run
+
+A run is a trial or, in a grid, one configuration of a search (`stage` in `run.json`). A grid's run is validated and
+never tested: it has no metrics, no per_user.parquet and no weights.
 """
 
 from __future__ import annotations
@@ -40,6 +44,17 @@ from imgrec_lib.models.base import InnerProduct, Recommender
 from imgrec_lib.training import distributed, fit, read_checkpoint, write_checkpoint
 
 FORMAT = 1
+STAGES = ("trial", "grid")
+FILES = (
+    "run.json",
+    "curve.csv",
+    "per_user.parquet",
+    "model.safetensors",
+    "training.safetensors",
+    "progress.json",
+    "notebook.ipynb",
+)
+Metrics = dict[str, dict[str, float | int | None]]
 
 REQUESTED_ELSEWHERE = {"images", "backbone", "weights", "device", "progress"}
 """Arguments of `extract_features` that are no feature options."""
@@ -74,8 +89,8 @@ class Run:
         return self.folder.name
 
     @property
-    def metrics(self) -> dict[str, dict[str, float | int | None]]:
-        """Protocol -> metric -> value, on the test items."""
+    def metrics(self) -> Metrics:
+        """Protocol -> metric -> value, on the test items; empty for a grid's run."""
         return self.record["metrics"]
 
     @cached_property
@@ -114,6 +129,7 @@ def train_run(
     parameters: Mapping[str, Any] | None = None,
     device: str = "cpu",
     requested: Mapping[str, Any] | None = None,
+    stage: str = "trial",
     save_every: float = 30.0,
     progress: bool = True,
 ) -> Run:
@@ -132,6 +148,7 @@ def train_run(
         seed: seeds initial weights, batches and the sampled negatives of the test.
         device: "cpu", "cuda", ...
         requested: what the caller asked for, kept in the record as it is.
+        stage: "trial", or "grid" for a configuration of a search: it is validated, and never tested.
         save_every: seconds between saves of the training state.
         progress: show progress bars.
 
@@ -153,7 +170,9 @@ def train_run(
         "dataset": dataset.fingerprint,
         "features": features.fingerprint if features is not None and uses_features else None,
     }
-    identity = fingerprint(what)
+    if stage not in STAGES:
+        raise unknown_name("stage", stage, STAGES)
+    identity = fingerprint(what if stage == "trial" else what | {"stage": stage})
     if (out / "run.json").exists():
         run = open_run(out)
         if run.record["identity"] != identity:
@@ -176,18 +195,23 @@ def train_run(
         identity=identity,
         save_every=save_every,
         progress=progress,
+        observe=_ProgressFile(out / "progress.json"),
     )
     trained = time.perf_counter()
     if distributed.rank() > 0:
         distributed.barrier()
         return open_run(out)
-    evaluation = evaluate(recommender, dataset, protocols=tuple(PROTOCOLS), seed=seed, device=device)
-    evaluated = time.perf_counter()
     with replacing(out / "curve.csv") as temporary:
         result.curve.to_csv(temporary, index=False)
-    with replacing(out / "per_user.parquet") as temporary:
-        evaluation.per_user.to_parquet(temporary, index=False)
-    write_checkpoint(out / "model.safetensors", {"model": recommender.state_dict()}, {}, _weights_of(dataset, model))
+    metrics: Metrics = {}
+    if stage == "trial":
+        evaluation = evaluate(recommender, dataset, protocols=tuple(PROTOCOLS), seed=seed, device=device)
+        metrics = evaluation.metrics
+        with replacing(out / "per_user.parquet") as temporary:
+            evaluation.per_user.to_parquet(temporary, index=False)
+        weights = {"model": recommender.state_dict()}
+        write_checkpoint(out / "model.safetensors", weights, {}, _weights_of(dataset, model))
+    evaluated = time.perf_counter()
     seconds = result.curve["seconds"]
     record = what | {
         "format": FORMAT,
@@ -197,9 +221,10 @@ def train_run(
         "fidelity": card.fidelity,
         "dataset": dataset_record(dataset),
         "features": None if features is None or not uses_features else dict(features.description),
+        "stage": stage,
         "requested": dict(requested or {}),
-        "metrics": evaluation.metrics,
-        "oracle": oracle_metrics(dataset, seed),
+        "metrics": metrics,
+        "oracle": oracle_metrics(dataset, seed) if stage == "trial" else None,
         "validation": {"auc": result.best_auc, "phase": result.best_phase, "epoch": result.best_epoch},
         "cost": {
             "epochs": int((result.curve["epoch"] > 0).sum()),
@@ -220,8 +245,28 @@ def train_run(
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_json(out / "run.json", record)
+    (out / "progress.json").unlink(missing_ok=True)
     distributed.barrier()
     return Run(out, json.loads(json.dumps(record)))
+
+
+class _ProgressFile:
+    """Keeps the last epoch of a training in a file, written at most once a second."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.written = -math.inf
+
+    def __call__(self, epoch: Mapping[str, Any]) -> None:
+        if time.monotonic() - self.written >= 1:
+            write_json(self.path, dict(epoch))
+            self.written = time.monotonic()
+
+
+def discard_run(folder: Path) -> None:
+    """Delete a run's files, finished or not, so that it can be made anew; other files in the folder stay."""
+    for name in FILES:
+        (Path(folder) / name).unlink(missing_ok=True)
 
 
 def dataset_record(dataset: Dataset) -> dict[str, Any]:
@@ -262,7 +307,10 @@ def open_run(folder: Path) -> Run:
             raise InputError(f"{path} has format {record['format']}, not {FORMAT}: run it again with this version.")
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}): delete it and run the training again.") from error
+    tested = record.get("stage", "trial") == "trial"
     for name, kinds in FIELDS.items():
+        if name.startswith("metrics/") and not tested:
+            continue
         value = record
         for key in name.split("/"):
             value = value.get(key) if isinstance(value, dict) else None
@@ -274,16 +322,22 @@ def open_run(folder: Path) -> Run:
     return Run(folder, record)
 
 
-def find_runs(folder: Path) -> list[Run]:
+def find_runs(folder: Path, stage: str | None = "trial") -> list[Run]:
     """All finished runs below a folder, ordered by dataset, model in registry order, profile and seed.
+
+    Args:
+        folder: where they lie.
+        stage: "trial", "grid" for the configurations that searches tried, or None for both.
 
     Raises:
         InputError: the folder does not exist or holds no finished run.
     """
     folder = Path(folder)
-    runs = [open_run(path.parent) for path in sorted(folder.glob("**/run.json"))]
+    found = [open_run(path.parent) for path in sorted(folder.glob("**/run.json"))]
+    runs = [run for run in found if stage in (None, run.record.get("stage", "trial"))]
     if not runs:
-        raise InputError(f"{folder} holds no finished run: train one first with 'imgrec train'.")
+        kind = "run" if stage != "grid" else "run of a grid"
+        raise InputError(f"{folder} holds no finished {kind}: train one first with 'imgrec train'.")
     return sorted(runs, key=_order)
 
 

@@ -11,7 +11,7 @@ import pytest
 from imgrec_lib import list_models
 from imgrec_lib.cli import app, main
 
-COMMANDS = ["models", "datasets", "train", "evaluate", "report", "run"]
+COMMANDS = ["models", "datasets", "train", "evaluate", "report", "run", "watch"]
 
 
 def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
@@ -56,6 +56,8 @@ def test_lists_in_json_and_in_words(monkeypatch, capsys) -> None:
         (["evaluate", "nowhere"], "no finished run"),
         (["report", "nowhere", "--out", "x"], "no finished run"),
         (["run", "nowhere.yaml"], "no matrix file"),
+        (["run", "nowhere.yaml", "--retry", "all"], "--retry takes 'failed'"),
+        (["watch", "nowhere.yaml"], "no matrix file"),
     ],
 )
 def test_bad_input_gets_one_sentence_and_leaves_nothing(
@@ -82,6 +84,18 @@ def test_from_training_to_evaluation(monkeypatch, capsys, tmp_path) -> None:
     status, text, err = call(monkeypatch, capsys, "evaluate", str(out), "--json")
     assert status == 0, err
     assert json.loads(text) == record["metrics"]
+
+
+def test_a_dry_run_says_what_would_run(monkeypatch, capsys, tmp_path) -> None:
+    matrix = tmp_path / "matrix.yaml"
+    matrix.write_text("models: [poprank, bpr-mf]\nseeds: [0, 1]\n")
+    monkeypatch.chdir(tmp_path)
+    status, out, _ = call(monkeypatch, capsys, "run", str(matrix), "--dry-run", "--only", "model=bpr-mf")
+    assert status == 0 and "to do" in out and "wardrobe bpr-mf seed 1" in out and "poprank" not in out
+    assert [path.name for path in tmp_path.iterdir()] == ["matrix.yaml"]
+    for only, sentence in [("model", "write key=value"), ("model=bpr", "did you mean 'bpr-mf'")]:
+        status, _, err = call(monkeypatch, capsys, "run", str(matrix), "--dry-run", "--only", only)
+        assert status == 2 and sentence in err
 
 
 def test_the_script_is_installed() -> None:

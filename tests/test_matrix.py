@@ -1,42 +1,108 @@
-"""The matrix: a plan that is done is not done again, a failing run stops nothing else."""
+"""The matrix: its file, its plan, its driver, and what is left when one of its processes is killed."""
 
 from __future__ import annotations
 
+import json
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
+import psutil
 import pytest
+import yaml
+from rich.console import Console
 
-from imgrec_lib import InputError, find_runs, list_models
-from imgrec_lib.matrix import Matrix, plan, read_matrix, run_matrix
+from imgrec_lib import InputError, find_runs, list_models, open_run, train_run
+from imgrec_lib.evaluation import PROTOCOLS
+from imgrec_lib.matrix import Data, Matrix, driver, plan, read_matrix, rows, run_matrix, watch_matrix, with_roots
+from imgrec_lib.matrix.facts import Facts, known_facts, read_facts
+from imgrec_lib.matrix.tasks import SILENCE, Plan, Task, winning
+from imgrec_lib.matrix.view import Row, lines, remaining, render
+from imgrec_lib.runs import requested_inputs
+from imgrec_lib.training import read_checkpoint
 
 SMALL = {"n_users": 60, "n_items": 50, "image_size": 32}
 ROOT = Path(__file__).resolve().parent.parent
+WARDROBE = {"wardrobe": Facts("0123", True)}
+GRID = {"bpr-mf": {"factors": [4, 8], "learning_rate": [0.01, 0.1]}}
+
+
+def planned(matrix: Matrix, folder: Path, only: dict[str, list[str]] | None = None) -> Plan:
+    return plan(
+        matrix, folder / "runs", folder / "reports", {name: WARDROBE["wardrobe"] for name in matrix.datasets}, only
+    )
+
+
+def pretend(task: Task, validation: float = 0.5, test: float = 0.5) -> None:
+    """Leave what a finished run leaves, as far as a plan looks at it."""
+    task.record("running")
+    task.output.write_text("{}")
+    names = ("identity", "model", "profile", "title", "family", "fidelity", "device", "finished")
+    record: dict[str, Any] = dict.fromkeys(names, "") | {"format": 1, "seed": 0, "phases": []}
+    record |= {"parameters": {}, "requested": {}, "cost": {}, "features": None, "oracle": None}
+    record["dataset"] = {"name": "", "fingerprint": "", "users": 1, "items": 1, "training_interactions": 1, "split": {}}
+    record |= {"validation": {"auc": validation, "epoch": 1}, "metrics": {key: {"auc": test} for key in PROTOCOLS}}
+    (task.folder / "run.json").write_text(json.dumps(record))
+    task.record("done")
+
+
+# The file.
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "matrices").glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_matrices_are_sound(path: Path, tmp_path) -> None:
     matrix = read_matrix(path)
-    _, training, _ = plan(matrix, tmp_path / "runs", tmp_path / "reports")
-    assert len({task.output for task in training}) == len(training) > 0
+    made = planned(matrix, tmp_path)
+    outputs = [task.output for task in made.tasks]
+    assert len(set(outputs)) == len(outputs) and (made.trials or made.waiting)
     assert len(matrix.seeds) >= 3
+    for notebook, chosen in matrix.compare.items():
+        if "model" in chosen:
+            assert chosen["model"] in {model for model, _ in matrix.profiles_of(matrix.models)}, notebook
 
 
 def test_the_default_matrix_runs_every_model() -> None:
     matrix = read_matrix(ROOT / "matrices" / "default.yaml")
-    _, training, _ = plan(matrix, Path("runs"), Path("reports"))
-    assert {task.parameters["model"] for task in training} == set(list_models())
+    assert {model for model, _ in matrix.profiles_of(matrix.models)} == set(list_models())
 
 
 @pytest.mark.parametrize(
     "text, sentence",
     [
         ("datasett: wardrobe", "did you mean 'dataset'"),
+        ("dataset: wardrob", "did you mean 'wardrobe'"),
+        ("dataset_options: {n_user: 3}", "did you mean 'n_users'"),
+        ("datasets: {a: {dataset: hm, rot: x}}", "did you mean 'root'"),
+        ("datasets: {a: wardrobe}", "dataset 'a' of matrix .* must map names to values"),
+        ("datasets: {a/b: {dataset: wardrobe}}", "call it otherwise"),
+        ("datasets: {}", "names no dataset"),
+        ("datasets: {a: {dataset: wardrobe}}\nroot: x", "both 'datasets' and 'root'"),
+        ("device: cpu\ndevices: [cpu]", "both 'device' and 'devices'"),
         ("seeds: 3", "'seeds' of matrix .* must be list"),
         ("seeds: [a]", "seeds must be whole numbers"),
+        ("seeds: []", "seeds is empty"),
         ("models: [bpr-fm]", "did you mean 'bpr-mf'"),
+        ("models: [3]", "models must be names"),
         ("models: ['bpr-mf:papre']", "did you mean 'paper'"),
+        ("models: [bpr-mf]\nprofiles: [code]", "'bpr-mf' has no profile of code: name one of its own"),
         ("models: [bpr-mf]\nparameters: {bpr-mf: {factor: 3}}", "did you mean 'factors'"),
+        ("models: [bpr-mf]\nparameters: {bpr-mf: 3}", "parameters of bpr-mf must map names to values"),
         ("parameters: {bprmf: {factors: 3}}", "did you mean 'bpr-mf'"),
+        ("models: [bpr-mf]\ngrid: {bpr-mf: {factor: [3]}}", "did you mean 'factors'"),
+        ("models: [bpr-mf]\ngrid: {bpr-mf: {factors: 3}}", "'factors' in the grid of bpr-mf must be a list"),
+        ("models: [bpr-mf]\ngrid: {bpr-mf: {factors: [3, x]}}", "'factors' of bpr-mf must be int"),
+        ("models: [bpr-mf]\nablations: {bpr-mf: {l2: 0}}", "ablations of bpr-mf must be a list"),
+        ("models: [bpr-mf]\nablations: {bpr-mf: [{factor: 1}]}", "did you mean 'factors'"),
+        ("runs_per_device: 0", "at least 1"),
+        ("compare: [04_compar]", "did you mean '04_compare'"),
+        ("compare: {04_compare: {run: x}}", "did you mean 'runs'"),
         ("- a", "must map names to values"),
         ("a: [", "is not YAML"),
         ("!!python/object/apply:os.system ['true']", "is not YAML"),
@@ -49,30 +115,395 @@ def test_a_bad_matrix_gets_a_sentence(tmp_path, text: str, sentence: str) -> Non
         read_matrix(path)
 
 
-def test_a_matrix_runs_once_and_a_failing_run_stops_nothing(tmp_path) -> None:
-    runs, reports = tmp_path / "runs", tmp_path / "reports"
-    # WARP fails: with this learning rate its loss stops being finite.
+def test_short_and_long_forms_mean_the_same(tmp_path) -> None:
+    short, long = tmp_path / "short.yaml", tmp_path / "long.yaml"
+    short.write_text(
+        "dataset: hm\nroot: x\ndataset_options: {min_interactions: 3}\ndevice: cuda\ncompare: [04_compare]"
+    )
+    long.write_text(
+        "datasets: {hm: {root: x, options: {min_interactions: 3}}}\ndevices: [cuda]\ncompare: {04_compare: {}}"
+    )
+    assert read_matrix(short) == read_matrix(long)
+    assert read_matrix(short).datasets == {"hm": Data("hm", "x", {"min_interactions": 3})}
+
+
+def test_profiles_apply_to_the_models_that_have_them() -> None:
+    matrix = Matrix(models=["bpr-mf", "pop-visrank", "jrl:code"], profiles=["default", "paper"])
+    assert matrix.profiles_of(matrix.models) == [
+        ("bpr-mf", "default"),
+        ("bpr-mf", "paper"),
+        ("pop-visrank", "default"),
+        ("jrl", "code"),
+    ]
+
+
+def test_roots_by_name(tmp_path) -> None:
+    one, two = Matrix(datasets={"a": Data("hm")}), Matrix(datasets={"a": Data("hm"), "b": Data("hm")})
+    assert with_roots(one, [str(tmp_path)]).datasets["a"].root == str(tmp_path)
+    moved = with_roots(two, [f"b={tmp_path}"]).datasets
+    assert (moved["a"].root, moved["b"].root) == ("", str(tmp_path))
+    with pytest.raises(InputError, match="write NAME=PATH"):
+        with_roots(two, [str(tmp_path)])
+    with pytest.raises(InputError, match="unknown dataset of this matrix"):
+        with_roots(two, ["c=x"])
+
+
+# The plan.
+
+
+def test_trials_are_models_times_profiles_times_seeds_on_each_dataset(tmp_path) -> None:
     matrix = Matrix(
-        dataset_options=SMALL,
+        datasets={"a": Data(options=SMALL), "b": Data()},
+        models=["bpr-mf", "visrank"],
+        profiles=["default", "paper"],
+        seeds=[0, 3],
+        controls=["visrank"],
+        ablations={"bpr-mf": [{"l2": 0.0}]},
+    )
+    made = planned(matrix, tmp_path)
+    # A dataset has bpr-mf and its ablation, visrank and its control, each in two profiles and with two seeds.
+    assert len(made.trials) == 2 * (2 + 2) * 2 * 2 and not made.grid and not made.waiting
+    assert {task.folder.parent for task in made.trials} == {tmp_path / "runs"}
+    assert {task.folder.name for task in made.data} == {"a", "b"}
+    ablated = [task for task in made.trials if "ablation" in task.labels]
+    assert all(task.parameters["parameters"] == {"l2": 0.0} for task in ablated) and len(ablated) == 8
+    assert [task.notebook for task in planned(replace(matrix, models=["poprank"], controls=[]), tmp_path).data] == [
+        "01_data"
+    ] * 2
+
+
+def test_a_grid_is_won_on_validation_and_the_trials_are_the_winners(tmp_path) -> None:
+    matrix = Matrix(models=["bpr-mf"], seeds=[5, 6], grid=GRID, parameters={"bpr-mf": {"epochs": 3}})
+    made = planned(matrix, tmp_path)
+    assert [task.parameters["parameters"] for task in made.grid] == [
+        {"epochs": 3, "factors": factors, "learning_rate": rate} for factors in (4, 8) for rate in (0.01, 0.1)
+    ]
+    assert {task.folder.parent for task in made.grid} == {tmp_path / "runs" / "grid"}
+    assert {task.parameters["seed"] for task in made.grid} == {5} and not made.trials
+    assert sum(each.trials for each in made.waiting) == 2
+    # The best on the test items has the worst validation, and the last one failed.
+    for task, validation, test in zip(made.grid[:3], (0.6, 0.8, 0.8), (0.9, 0.1, 0.2), strict=True):
+        pretend(task, validation, test)
+    assert planned(matrix, tmp_path).waiting
+    made.grid[3].record("failed", "no luck")
+    decided = planned(matrix, tmp_path)
+    assert not decided.waiting
+    for task, seed in zip(decided.trials, (5, 6), strict=True):
+        assert task.parameters["searched"] == {"factors": 4, "learning_rate": 0.1}
+        assert task.parameters["parameters"] == {"epochs": 3, "factors": 4, "learning_rate": 0.1}
+        assert task.parameters["seed"] == seed and task.notebook == "03_train"
+
+
+def test_a_grid_of_failures_has_no_winner(tmp_path) -> None:
+    matrix = Matrix(models=["bpr-mf"], grid=GRID)
+    for task in planned(matrix, tmp_path).grid:
+        task.record("failed", "no luck")
+    made = planned(matrix, tmp_path)
+    assert not made.trials and "all 4 runs of its grid failed" in made.waiting[0].problem
+    assert {row.state for row in rows(made, tmp_path / "runs") if row.stage == "trial"} == {"failed"}
+    assert winning(made.grid)[0] is None
+
+
+def test_an_address_follows_data_and_parameters_but_not_where_the_data_lies(tmp_path) -> None:
+    def address(matrix: Matrix, facts: Facts = WARDROBE["wardrobe"]) -> str:
+        (task,) = plan(matrix, tmp_path, tmp_path, {"d": facts}).trials
+        return task.address
+
+    base = Matrix(datasets={"d": Data("hm", "x")}, models=["imgrec-ft"], seeds=[0])
+    assert address(base) == address(replace(base, datasets={"d": Data("hm", "y")}))
+    weights = tmp_path / "weights.pt"
+    weights.write_bytes(b"1")
+    others = [
+        address(base, Facts("4567", True)),
+        address(replace(base, seeds=[1])),
+        address(replace(base, devices=["cuda"])),
+        address(replace(base, parameters={"imgrec-ft": {"factors": 3}})),
+        address(replace(base, weights=str(weights))),
+    ]
+    weights.write_bytes(b"2")
+    others.append(address(replace(base, weights=str(weights))))
+    assert len({address(base), *others}) == 7
+    assert address(replace(base, devices=["cuda:0"])) == address(replace(base, devices=["cuda:1", "cuda:2"]))
+
+
+def test_states(tmp_path) -> None:
+    matrix = Matrix(models=["poprank"], seeds=[0])
+    (task,) = planned(matrix, tmp_path).trials
+    assert task.state == "to do"
+    task.record("running")
+    assert task.state == "running"
+    long_ago = time.time() - 2 * SILENCE
+    os.utime(task.status_path, (long_ago, long_ago))
+    assert task.state == "interrupted"
+    task.sign_of_life()
+    assert task.state == "running"
+    pretend(task)
+    assert task.state == "done"
+    assert replace(task, address="another").state == "stale"
+    task.record("failed", "no luck")
+    assert task.state == "failed" and task.status is not None and task.status.error == "no luck"
+    task.forget()
+    assert task.state == "to do" and list(task.folder.iterdir()) == []
+    (task.folder / "run.json").write_text("{}")  # of a version that kept no status
+    assert task.state == "stale"
+
+
+def test_only_some_runs(tmp_path) -> None:
+    matrix = Matrix(models=["poprank", "bpr-mf"], seeds=[0, 1], grid=GRID)
+    assert len(planned(matrix, tmp_path, {"model": ["poprank"]}).runs) == 2
+    some = planned(matrix, tmp_path, {"model": ["bpr-mf", "poprank"], "seed": ["1"]})
+    assert [task.labels["seed"] for task in some.trials] == ["1"] and len(some.grid) == 4 and len(some.waiting) == 1
+    assert not some.comparisons
+    for only, sentence in [
+        ({"modell": ["x"]}, "did you mean 'model'"),
+        ({"model": ["bpr"]}, "did you mean 'bpr-mf'"),
+        ({"seed": ["7"]}, "unknown seed of this matrix"),
+        ({"model": ["poprank"], "stage": ["grid"]}, "no run of this matrix fits"),
+    ]:
+        with pytest.raises(InputError, match=sentence):
+            planned(matrix, tmp_path, only)
+
+
+def test_comparisons_follow_the_finished_trials(tmp_path) -> None:
+    matrix = Matrix(models=["poprank"], seeds=[0, 1])
+    made = planned(matrix, tmp_path)
+    assert not made.comparisons
+    pretend(made.trials[0])
+    one = planned(matrix, tmp_path).comparisons
+    pretend(made.trials[1])
+    two = planned(matrix, tmp_path).comparisons
+    assert [len(task.parameters["only"]) for task in (*one, *two)] == [1, 1, 2, 2]
+    assert all(a.address != b.address for a, b in zip(one, two, strict=True))
+
+
+def test_data_is_read_again_only_when_it_changed(tmp_path) -> None:
+    pairs = [f"u{u},i{(u + k) % 9},{u * 10 + k}" for u in range(12) for k in range(5)]
+    table = tmp_path / "shop" / "interactions.csv"
+    table.parent.mkdir()
+    table.write_text("\n".join(["user,item,timestamp", *pairs]) + "\n")
+    data = Data("table", str(table.parent))
+    assert known_facts(data) is None
+    facts = read_facts(data)
+    assert known_facts(data) == facts and not facts.pictures
+    os.utime(table, (1, 1))  # touched: it must be looked at again, and is the same
+    assert known_facts(data) is None
+    assert read_facts(data) == facts == known_facts(data)
+    table.write_text("\n".join(["user,item,timestamp", *pairs, "u0,i8,99"]) + "\n")
+    assert known_facts(data) is None
+    assert read_facts(data).fingerprint != facts.fingerprint
+
+
+# What people see.
+
+
+def test_what_is_left_is_told_from_history(tmp_path) -> None:
+    matrix = Matrix(models=["poprank", "bpr-mf"], seeds=[0, 1, 2])
+    made = planned(matrix, tmp_path)
+    for task, seconds in zip(made.trials[:2], (10.0, 30.0), strict=True):
+        pretend(task)
+        status = json.loads(task.status_path.read_text())
+        task.status_path.write_text(json.dumps(status | {"seconds": seconds}))
+    made.trials[3].record("failed", "the loss became nan")
+    table = rows(planned(matrix, tmp_path), tmp_path / "runs")
+    assert [row.state for row in table if row.stage == "trial"] == ["done", "done", "to do", "failed", "to do", "to do"]
+    assert remaining(table, 2) == (20.0, ["bpr-mf on wardrobe"])  # one run of poprank, the mean of 10 and 30 seconds
+    text = "\n".join(lines(table, 2))
+    assert "failed" in text and "wardrobe bpr-mf seed 0: the loss became nan" in text
+    assert "about 20 s left" in text and "nothing is known yet of: bpr-mf on wardrobe" in text
+
+
+def test_the_view_shows_what_runs_first_and_fits_the_screen() -> None:
+    labels = {"dataset": "wardrobe", "model": "bpr-mf", "profile": "default"}
+    table = [Row("trial", labels | {"seed": str(seed)}, "done", seconds=61.0) for seed in range(30)]
+    table.append(Row("trial", labels | {"seed": "30"}, "running", "epoch 3 of 9", 5.0, 65.0))
+    console = Console(width=120, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console.print(render(table, 1, height=10))
+    text = console.export_text()
+    assert "31 notebooks: 30 done, 1 running, about 1 min 00 s left" in text and "and 21 more" in text
+    assert text.index("epoch 3 of 9") < text.index("seed 0 ") and "1 min 01 s" in text
+
+
+def test_several_devices(monkeypatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert driver._devices(Matrix(devices=["cuda"]), None) == ["cuda:0", "cuda:1"]
+    assert driver._devices(Matrix(devices=["cuda"], runs_per_device=2), 3) == ["cuda:0", "cuda:1", "cuda:0"]
+    assert driver._devices(Matrix(devices=["cuda:1"]), None) == ["cuda:1"]
+    assert driver._devices(Matrix(), 3) == ["cpu"] * 3
+    for devices, sentence in [
+        (["cuda:2"], "not there: this machine shows 2 GPUs"),
+        (["cpu", "cuda"], "keep one kind"),
+        (["gpu"], "'cpu', 'cuda' or a single GPU"),
+    ]:
+        with pytest.raises(InputError, match=sentence):
+            driver._devices(Matrix(devices=devices), None)
+
+
+# Real runs, on a small wardrobe.
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory) -> Path:
+    """Shared, so that the small wardrobe is prepared once."""
+    return tmp_path_factory.mktemp("reports")
+
+
+def small(**settings: Any) -> Matrix:
+    return Matrix(**{"datasets": {"wardrobe": Data(options=SMALL)}, "compare": {}, **settings})
+
+
+def test_a_matrix_runs_once_and_a_failing_run_stops_nothing(tmp_path, reports) -> None:
+    runs = tmp_path / "runs"
+    # WARP fails: with this learning rate its loss stops being finite.
+    matrix = small(
         models=["poprank", "bpr-mf", "warp"],
         seeds=[0],
         parameters={"bpr-mf": {"epochs": 1}, "warp": {"learning_rate": 1e38, "epochs": 2}},
-        feature_options={"size": 32},
-        weights="random",
-        compare=["04_compare"],
+        grid={"bpr-mf": {"factors": [4, 8]}},
+        compare={"04_compare": {}},
     )
-    failures = run_matrix(matrix, runs, reports, workers=2, progress=False)
-    assert len(failures) == 1 and "warp" in failures[0] and "learning rate" in failures[0], failures
-    assert [run.record["model"] for run in find_runs(runs)] == ["poprank", "bpr-mf"]
-    groups = plan(matrix, runs, reports)
-    todo = [task for group in groups for task in group if not task.done]
-    assert [task.parameters.get("model") for task in todo] == ["warp"]
-    before = {path: path.stat().st_mtime_ns for path in runs.glob("*/notebook.ipynb")}
-    assert len(run_matrix(matrix, runs, reports, workers=2, progress=False)) == 1
-    assert before == {path: path.stat().st_mtime_ns for path in runs.glob("*/notebook.ipynb")}
+    table = run_matrix(matrix, runs, reports, workers=2, progress=False)
+    (failed,) = [row for row in table if row.state == "failed"]
+    assert failed.labels["model"] == "warp" and "learning rate" in failed.detail
+    assert {row.state for row in table} == {"done", "failed"}
+    poprank, bprmf = find_runs(runs)
+    assert (poprank.record["model"], bprmf.record["model"]) == ("poprank", "bpr-mf")
+    # The search saw no test item, and the trial is of its winner.
+    search = find_runs(runs, stage="grid")
+    assert len(search) == 2
+    for run in search:
+        assert run.metrics == {} and run.record["oracle"] is None and run.record["stage"] == "grid"
+        assert not (run.folder / "per_user.parquet").exists() and not (run.folder / "model.safetensors").exists()
+    best = max(search, key=lambda run: run.record["validation"]["auc"])
+    assert bprmf.record["requested"]["searched"] == best.record["requested"]["grid"]
+    assert bprmf.record["parameters"]["factors"] == best.record["parameters"]["factors"]
+    # Again: nothing is repeated, and what failed is reported and left alone.
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    again = run_matrix(matrix, runs, reports, workers=2, progress=False)
+    assert [row.state for row in again] == [row.state for row in table]
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    watched = tmp_path / "matrix.yaml"
+    content = {key: value for key, value in vars(matrix).items() if key != "datasets"}
+    watched.write_text(yaml.safe_dump(content | {"dataset": "wardrobe", "dataset_options": SMALL}))
+    watch_matrix(watched, runs, reports)  # returns: nothing is left to do
 
 
-def test_the_address_of_a_comparison_follows_its_runs(tmp_path) -> None:
-    one = plan(Matrix(models=["poprank"], seeds=[0]), tmp_path, tmp_path)[2]
-    two = plan(Matrix(models=["poprank"], seeds=[0, 1]), tmp_path, tmp_path)[2]
-    assert all(a.address != b.address for a, b in zip(one, two, strict=True))
+def interrupted(matrix: Matrix, runs: Path, reports: Path, tmp_path: Path, number: int) -> tuple[Path, pd.DataFrame]:
+    """Run a matrix in a process of its own, and send it a signal once its run has saved its first epoch.
+
+    Returns the run's folder and the curve so far; asserts that no process is left.
+    """
+    script = tmp_path / "drive.py"
+    script.write_text(
+        "import pickle, sys\n"
+        "from pathlib import Path\n"
+        "from imgrec_lib.matrix import run_matrix\n"
+        "if __name__ == '__main__':\n"
+        "    run_matrix(*pickle.loads(Path(sys.argv[1]).read_bytes()))\n"
+    )
+    arguments = tmp_path / "arguments"
+    arguments.write_bytes(pickle.dumps((matrix, runs, reports)))
+    (task,) = plan(matrix, runs, reports).trials
+    checkpoint = task.folder / "training.safetensors"
+    process = psutil.Popen([sys.executable, str(script), str(arguments)])
+    while not checkpoint.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    family = process.children(recursive=True)
+    assert any("ipykernel_launcher" in " ".join(each.cmdline()) for each in family)
+    process.send_signal(number)
+    _, alive = psutil.wait_procs([process, *family], timeout=20)
+    assert not alive, [each.cmdline() for each in alive]
+    return task.folder, pd.DataFrame(read_checkpoint(checkpoint).progress["curve"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_killed_driver_leaves_no_process_and_its_run_goes_on(tmp_path, reports) -> None:
+    runs = tmp_path / "runs"
+    settings = {"epochs": 150, "patience": 0, "learning_rate": 1e-3}
+    matrix = small(models=["bpr-mf"], seeds=[0], parameters={"bpr-mf": settings})
+    folder, before = interrupted(matrix, runs, reports, tmp_path, signal.SIGKILL)
+    assert not (folder / "run.json").exists() and 1 < len(before) < 150
+    assert all(row.state == "done" for row in run_matrix(matrix, runs, reports, progress=False))
+    run = open_run(folder)
+    # It went on: the first epochs are those of the process that was killed, to the microsecond.
+    assert run.curve["seconds"].head(len(before)).tolist() == before["seconds"].tolist()
+    dataset, _ = requested_inputs(run.record["requested"], with_features=False)
+    undisturbed = train_run(dataset, "bpr-mf", tmp_path / "undisturbed", parameters=settings, progress=False)
+    assert undisturbed.metrics == run.metrics and len(run.curve) == 151
+    columns = ["epoch", "loss", "validation_auc"]
+    pd.testing.assert_frame_equal(run.curve[columns], undisturbed.curve[columns])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
+def test_a_terminated_driver_says_what_it_interrupted(tmp_path, reports) -> None:
+    runs = tmp_path / "runs"
+    matrix = small(models=["bpr-mf"], seeds=[0], parameters={"bpr-mf": {"epochs": 10**6, "patience": 0}})
+    interrupted(matrix, runs, reports, tmp_path, signal.SIGTERM)
+    (task,) = plan(matrix, runs, reports).trials
+    assert task.state == "interrupted"
+
+
+def test_a_killed_worker_fails_its_own_run_alone(tmp_path, reports) -> None:
+    runs = tmp_path / "runs"
+    endless = {"epochs": 10**6, "patience": 0}
+    matrix = small(models=["bpr-mf", "poprank"], seeds=[0], parameters={"bpr-mf": endless})
+    task, _ = plan(matrix, runs, reports).trials
+
+    def kill_the_worker() -> None:
+        while not (task.folder / "training.safetensors").exists():
+            time.sleep(0.05)
+        (kernel,) = [
+            p for p in psutil.Process().children(recursive=True) if "ipykernel_launcher" in " ".join(p.cmdline())
+        ]
+        kernel.parent().kill()
+        psutil.wait_procs([kernel], timeout=20)
+
+    killer = threading.Thread(target=kill_the_worker)
+    killer.start()
+    table = run_matrix(matrix, runs, reports, workers=1, progress=False)
+    killer.join()
+    states = {row.labels["model"]: (row.state, row.detail) for row in table if row.stage == "trial"}
+    assert states["poprank"] == ("done", "")
+    assert states["bpr-mf"][0] == "failed" and "its process was killed" in states["bpr-mf"][1]
+    # It is left alone until told otherwise, and could go on from its checkpoint.
+    assert plan(matrix, runs, reports).trials[0].state == "failed"
+    assert (task.folder / "training.safetensors").exists()
+
+
+def test_two_drivers_do_not_share_a_folder(tmp_path, reports) -> None:
+    from filelock import FileLock
+
+    with FileLock(tmp_path / ".driver.lock"), pytest.raises(InputError, match="another 'imgrec run' is at work"):
+        run_matrix(small(models=["poprank"], seeds=[0]), tmp_path, reports, progress=False)
+
+
+def test_a_dataset_that_cannot_be_read_is_one_line(tmp_path) -> None:
+    matrix = Matrix(datasets={"shop": Data("table", str(tmp_path / "nowhere"))}, models=["poprank"], seeds=[0])
+    table = run_matrix(matrix, tmp_path / "runs", tmp_path / "reports", workers=1, progress=False)
+    assert [(row.state, row.stage) for row in table] == [("failed", "data"), ("to do", "trial")]
+    assert "nowhere" in table[0].detail
+
+
+def test_dask_runs_what_local_processes_run(tmp_path, reports) -> None:
+    distributed = pytest.importorskip("distributed", reason="Dask is an extra: pip install imgrec[dask]")
+    matrix = small(models=["poprank"], seeds=[0, 1])
+    with distributed.LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address=None,
+        local_directory=str(tmp_path / "dask"),
+    ) as cluster:
+        table = run_matrix(matrix, tmp_path / "runs", reports, dask=cluster.scheduler_address, progress=False)
+    assert {row.state for row in table} == {"done"}
+    assert len(find_runs(tmp_path / "runs")) == 2
+
+
+def test_dask_needs_a_scheduler_and_workers_of_one_thread(tmp_path, reports) -> None:
+    distributed = pytest.importorskip("distributed", reason="Dask is an extra: pip install imgrec[dask]")
+    matrix = small(models=["poprank"], seeds=[0])
+    with (
+        distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster,
+        pytest.raises(InputError, match="--nthreads 1"),
+    ):
+        run_matrix(matrix, tmp_path / "runs", reports, dask=cluster.scheduler_address, progress=False)

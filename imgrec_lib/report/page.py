@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,7 @@ class Inputs:
     problem: str = ""
 
 
-def write_report(runs_folder: Path, out: Path, *, progress: bool = True) -> Path:
+def write_report(runs_folder: Path, out: Path, *, only: Collection[str] | None = None, progress: bool = True) -> Path:
     """Write the report of all finished runs below a folder.
 
     The data is loaded again, as each run's record says, to draw the galleries; where it is gone the page says so.
@@ -105,6 +105,7 @@ def write_report(runs_folder: Path, out: Path, *, progress: bool = True) -> Path
     Args:
         runs_folder: where the runs lie.
         out: the report's folder; made when missing.
+        only: names of the run folders to report on; None for all.
         progress: show a progress bar.
 
     Returns:
@@ -114,7 +115,7 @@ def write_report(runs_folder: Path, out: Path, *, progress: bool = True) -> Path
         InputError: the folder holds no finished run.
     """
     out = Path(out)
-    groups = tables.by_dataset(find_runs(runs_folder))
+    groups = tables.by_dataset([run for run in find_runs(runs_folder) if only is None or run.name in only])
     loaded = [_load(runs, progress) for runs in groups]
     datasets = {inputs.dataset.fingerprint: inputs.dataset for inputs in loaded if inputs.dataset is not None}
     sections = [_sizes(groups, datasets)]

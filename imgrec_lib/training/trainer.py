@@ -78,6 +78,7 @@ def fit(
     identity: str = "",
     save_every: float = 30.0,
     progress: bool = True,
+    observe: Callable[[dict[str, Any]], None] | None = None,
 ) -> FitResult:
     """Train a model in place and leave it, in evaluation mode, with the weights of its best validation.
 
@@ -100,8 +101,10 @@ def fit(
         checkpoint: file to save to while training (safetensors); when it exists, training goes on from it and ends as
             if it had never stopped. It is deleted at the end.
         identity: says what is being trained (dataset, model, parameters); a checkpoint of another identity is refused.
-        save_every: seconds between saves; 0 saves after every epoch.
+        save_every: seconds between saves, after the first epoch's; 0 saves after every epoch.
         progress: show a progress bar.
+        observe: called after each epoch, in the first process, with the epoch's row of the curve, `phases`, `epochs`
+            (at most so many in this phase) and `best_auc`.
 
     Raises:
         InputError: the checkpoint belongs to another run, a batch is smaller than the number of processes, or loss or
@@ -155,7 +158,7 @@ def fit(
                 unit="epoch",
                 disable=not progress or not first,
             )
-            last_save = time.monotonic()
+            last_save = -math.inf  # the first epoch is saved: a folder that cannot be written shows at once
             for epoch in bar:
                 if settings.patience and state.stale >= settings.patience:
                     break
@@ -169,6 +172,9 @@ def fit(
                 else:
                     state.curve.append(_row(state, loss, None, seconds))
                 bar.set_postfix(loss=f"{loss:.4f}", best_auc=f"{state.best_auc:.4f}")
+                if observe is not None and first:
+                    whole = {"phases": len(phases), "epochs": settings.epochs, "best_auc": state.best_auc}
+                    observe(state.curve[-1] | whole)
                 if checkpoint is not None and first and time.monotonic() - last_save >= save_every:
                     groups = {"model": model.state_dict(), "best": best, "optimiser": optimiser_tensors(optimiser)}
                     groups["random"] = {"sampler": sampler.generator.get_state(), "global": _random_state(device)}

@@ -1,0 +1,231 @@
+"""The matrix file: what is to be run, in YAML, checked before any work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from imgrec_lib.data import list_datasets
+from imgrec_lib.errors import InputError, shown, unknown_name
+from imgrec_lib.models import list_models, model_card, resolve_profile
+from imgrec_lib.notebooks import check_values, notebook_parameters
+
+DEEPEST = 20
+"""Levels of lists and mappings that a matrix may have."""
+
+SHORT_FORMS = {"dataset": "str", "root": "str", "dataset_options": "dict", "device": "str"}
+"""Keys of a file that stand for an entry of `datasets` or of `devices`, and their types."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """One dataset of a matrix: the arguments of `load_dataset`."""
+
+    dataset: str = "wardrobe"
+    root: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """What to run.
+
+    A file may write one dataset as `dataset`, `root` and `dataset_options`, one device as `device`, and `compare` as a
+    list of names.
+
+    Attributes:
+        datasets: by the name that the runs give it.
+        models: names of models, or "name:profile"; "all" for every model.
+        profiles: for models named without one: each of these that the model has.
+        seeds: one trial of each configuration for each.
+        controls: names of visual models that run once more with shuffled pictures: each item gets another item's.
+        parameters: hyper-parameters and settings of training by model, e.g. {"bpr-mf": {"factors": 32}}.
+        grid: values to choose from by model, e.g. {"vbpr": {"factors": [16, 64], "l2": [0, 1e-3]}}. Every combination
+            is trained once, with the first seed; the trials are of the one with the best validation AUC.
+        ablations: by model, parameters that replace its own in further trials, e.g. {"vbpr": [{"l2": 0}]}.
+        backbone, weights, feature_options: see `extract_features`.
+        devices: "cpu", "cuda" (every GPU that is visible) or single ones such as "cuda:1".
+        runs_per_device: runs at a time on each GPU.
+        compare: notebooks that read all trials of a dataset, executed at the end, with their parameters.
+    """
+
+    datasets: dict[str, Data] = field(default_factory=lambda: {"wardrobe": Data()})
+    models: list[str] = field(default_factory=lambda: ["all"])
+    profiles: list[str] = field(default_factory=lambda: ["default"])
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    controls: list[str] = field(default_factory=list)
+    parameters: dict[str, dict[str, Any]] = field(default_factory=dict)
+    grid: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
+    ablations: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    backbone: str = "efficientnet-lite0"
+    weights: str = "default"
+    feature_options: dict[str, Any] = field(default_factory=dict)
+    devices: list[str] = field(default_factory=lambda: ["cpu"])
+    runs_per_device: int = 1
+    compare: dict[str, dict[str, Any]] = field(default_factory=lambda: {"04_compare": {}, "05_neighbours": {}})
+
+    def profiles_of(self, names: Iterable[str]) -> list[tuple[str, str]]:
+        """Model and profile of each name "model" or "model:profile"; "all" stands for every model.
+
+        Raises:
+            InputError: unknown model or profile, or a model that has none of the matrix's profiles.
+        """
+        pairs = []
+        for name in [each for n in names for each in (list_models() if n == "all" else [n])]:
+            model, _, profile = name.partition(":")
+            card = model_card(model)
+            found = [profile] if profile else [p for p in self.profiles if p in card.profiles]
+            if not found:
+                raise InputError(
+                    f"model {model!r} has no profile of {', '.join(self.profiles)}: "
+                    f"name one of its own, such as '{model}:{next(iter(card.profiles))}'."
+                )
+            for each in found:
+                resolve_profile(model, each)
+                pairs.append((model, each))
+        return list(dict.fromkeys(pairs))
+
+
+def read_matrix(path: Path) -> Matrix:
+    """Read a matrix from a YAML file whose keys are the attributes of `Matrix`.
+
+    Raises:
+        InputError: missing or malformed file, unknown key, dataset, option, model, profile, parameter or notebook, or
+            a value of the wrong type.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        _require_plain(path, text)
+        content = yaml.safe_load(text)
+    except OSError as error:
+        raise InputError(f"there is no matrix file {path} ({error.strerror}): check the path.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must map names to values, such as 'dataset: wardrobe'.")
+    compare = content.get("compare")
+    if isinstance(compare, list):
+        content["compare"] = {str(name): {} for name in compare}
+    types = {f.name: str(f.type).split("[")[0] for f in fields(Matrix)}
+    check_values(f"matrix {path}", types | SHORT_FORMS, content)
+    content["datasets"] = _datasets(path, content)
+    for short in ("dataset", "root", "dataset_options"):
+        content.pop(short, None)
+    if "device" in content:
+        if "devices" in content:
+            raise InputError(f"{path} has both 'device' and 'devices': keep one.")
+        content["devices"] = [content.pop("device")]
+    matrix = Matrix(**content)
+    _check(path, matrix)
+    return matrix
+
+
+def _require_plain(path: Path, text: str) -> None:
+    """Refuse what makes a small file cost as much as its writer likes: aliases of aliases, and deep nesting."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise InputError(f"{path} uses a YAML alias (*name), which a matrix may not: write the value out.")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise InputError(f"{path} is nested more than {DEEPEST} levels deep: a matrix is not.")
+
+
+def with_roots(matrix: Matrix, roots: Iterable[str]) -> Matrix:
+    """A matrix whose datasets lie elsewhere.
+
+    Args:
+        matrix: as read.
+        roots: "NAME=PATH" for the dataset of that name, or "PATH" where there is one dataset.
+
+    Raises:
+        InputError: no dataset has that name, or a path alone could be that of several.
+    """
+    datasets = dict(matrix.datasets)
+    for text in roots:
+        name, equals, path = text.partition("=")
+        if not equals and len(datasets) == 1:
+            name, path = next(iter(datasets)), text
+        elif not equals:
+            raise InputError(f"root {text!r} could be that of {', '.join(datasets)}: write NAME=PATH.")
+        if name not in datasets:
+            raise unknown_name("dataset of this matrix", name, datasets)
+        datasets[name] = replace(datasets[name], root=str(Path(path).expanduser().resolve()))
+    return replace(matrix, datasets=datasets)
+
+
+def _datasets(path: Path, content: Mapping[str, Any]) -> dict[str, Data]:
+    short = {key: content[key] for key in ("dataset", "root", "dataset_options") if key in content}
+    if "datasets" not in content:
+        reader = short.get("dataset", "wardrobe")
+        found = {reader: Data(reader, short.get("root", ""), short.get("dataset_options", {}))}
+    elif short:
+        raise InputError(f"{path} has both 'datasets' and {next(iter(short))!r}: write it below one of the datasets.")
+    else:
+        found = {}
+        for name, entry in content["datasets"].items():
+            kind = f"dataset {name!r} of matrix {path}"
+            if not isinstance(entry, dict):
+                raise InputError(f"{kind} must map names to values, such as 'dataset: hm', not {shown(entry)}.")
+            check_values(kind, {"dataset": "str", "root": "str", "options": "dict"}, entry)
+            found[str(name)] = Data(entry.get("dataset", str(name)), entry.get("root", ""), entry.get("options", {}))
+    for name, data in found.items():
+        if data.dataset not in list_datasets():
+            raise unknown_name("dataset", data.dataset, list_datasets())
+        if "/" in name or name.startswith("."):
+            raise InputError(f"{path}: dataset {name!r} cannot be a part of a folder's name: call it otherwise.")
+        known = list_datasets()[data.dataset].options
+        for option in data.options:
+            if option not in known:
+                raise unknown_name(f"option of dataset {name}", option, known)
+    if not found:
+        raise InputError(f"{path} names no dataset: add one, such as 'dataset: wardrobe'.")
+    return found
+
+
+def _check(path: Path, matrix: Matrix) -> None:
+    for key in ("models", "profiles", "controls", "devices"):
+        for name in getattr(matrix, key):
+            if not isinstance(name, str):
+                raise InputError(f"{path}: {key} must be names, not {shown(name)}.")
+    for key in ("models", "seeds", "devices"):
+        if not getattr(matrix, key):
+            raise InputError(f"{path}: {key} is empty: nothing would be run.")
+    if not all(type(seed) is int for seed in matrix.seeds):
+        raise InputError(f"{path}: seeds must be whole numbers, not {matrix.seeds}.")
+    if matrix.runs_per_device < 1:
+        raise InputError(f"{path}: runs_per_device must be at least 1, not {matrix.runs_per_device}.")
+    for model in [*matrix.parameters, *matrix.grid, *matrix.ablations]:
+        if model not in list_models():
+            raise unknown_name("model", model, list_models())
+    for model, parameters in matrix.parameters.items():
+        _check_mapping(path, f"parameters of {model}", parameters)
+    for model, axes in matrix.grid.items():
+        _check_mapping(path, f"grid of {model}", axes)
+        for name, values in axes.items():
+            if not isinstance(values, list) or not values:
+                raise InputError(
+                    f"{path}: {name!r} in the grid of {model} must be a list of values, not {shown(values)}."
+                )
+    for model, variants in matrix.ablations.items():
+        if not isinstance(variants, list):
+            raise InputError(f"{path}: ablations of {model} must be a list of parameters, not {shown(variants)}.")
+        for variant in variants:
+            _check_mapping(path, f"ablation of {model}", variant)
+    for model, profile in matrix.profiles_of([*matrix.models, *matrix.controls]):
+        tried = [{name: value} for name, values in matrix.grid.get(model, {}).items() for value in values]
+        for changed in [{}, *tried, *matrix.ablations.get(model, [])]:
+            resolve_profile(model, profile, **(matrix.parameters.get(model, {}) | changed))
+    for notebook, chosen in matrix.compare.items():
+        known = {name: parameter.type for name, parameter in notebook_parameters(notebook).items()}
+        _check_mapping(path, f"parameters of {notebook}", chosen)
+        check_values(f"notebook {notebook}", known, chosen)
+
+
+def _check_mapping(path: Path, what: str, value: Any) -> None:
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise InputError(f"{path}: {what} must map names to values, not {shown(value)}.")

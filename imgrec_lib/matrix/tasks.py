@@ -1,0 +1,379 @@
+"""The plan: which notebooks a matrix makes, what each depends on, and where each of them stands.
+
+A run is done when its status says so for its address: the fingerprint of the notebook's code, its parameters, the
+library's version, the source of every module that makes its numbers, and the data. When one of them changes, the run is
+stale: it is done anew in the same folder, whose name follows from the parameters alone. A grid's runs lie in
+`<runs>/grid`; the trials of its winner are planned when all of its runs have ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+from imgrec_lib.errors import InputError, unknown_name
+from imgrec_lib.files import fingerprint, write_json
+from imgrec_lib.matrix.definition import Data, Matrix
+from imgrec_lib.matrix.facts import Facts, known_facts
+from imgrec_lib.models import model_card
+from imgrec_lib.notebooks import notebook_address, source_fingerprint
+from imgrec_lib.runs import discard_run, open_run
+
+State = Literal["done", "running", "failed", "interrupted", "stale", "to do", "waiting"]
+Stage = Literal["data", "grid", "trial", "comparison"]
+
+HEARTBEAT = 5.0
+"""Seconds between the signs of life of a running notebook."""
+SILENCE = 60.0
+"""Seconds without a sign of life after which it counts as interrupted."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """How the execution of a notebook went; kept beside it as `<notebook>.status.json`.
+
+    Attributes:
+        state: "running", "done", "failed" or "interrupted".
+        address: of what was executed.
+        labels: those of its task.
+        began: Unix seconds.
+        seconds: how long it took, once it has ended.
+        error: one sentence, when it failed.
+    """
+
+    state: str
+    address: str
+    labels: Mapping[str, str]
+    began: float
+    seconds: float | None = None
+    error: str = ""
+
+    @classmethod
+    def read(cls, path: Path) -> Status | None:
+        """The status in a file; None where there is none that can be read."""
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+
+@dataclass(frozen=True)
+class Task:
+    """One notebook to execute.
+
+    Attributes:
+        stage: "data" (prepares a dataset), "grid" (a configuration of a search), "trial" or "comparison".
+        labels: what it is, for tables and `--only`: dataset, model, profile, seed, and control, ablation or setting
+            (of a grid) of a run; dataset and notebook of any other.
+        notebook: name of the notebook.
+        parameters: its parameters; `device` is the kind of device, the driver says which.
+        output: where the executed copy goes.
+        address: see `notebook_address`.
+    """
+
+    stage: Stage
+    labels: Mapping[str, str]
+    notebook: str
+    parameters: Mapping[str, Any]
+    output: Path
+    address: str
+
+    @property
+    def folder(self) -> Path:
+        return self.output.parent
+
+    @property
+    def is_run(self) -> bool:
+        """Whether it makes a run: a trial, or a configuration of a grid."""
+        return self.stage in ("grid", "trial")
+
+    @property
+    def name(self) -> str:
+        """What to call it in a sentence: the run's folder, or the notebook and its dataset."""
+        return self.folder.name if self.is_run else f"{self.notebook} of {self.labels['dataset']}"
+
+    @property
+    def status_path(self) -> Path:
+        return self.output.with_suffix(".status.json")
+
+    @property
+    def status(self) -> Status | None:
+        """What is known of its last execution; None where there was none."""
+        return Status.read(self.status_path)
+
+    @property
+    def state(self) -> State:
+        status = self.status
+        if status is None:
+            return "stale" if self.output.exists() or (self.is_run and (self.folder / "run.json").exists()) else "to do"
+        if status.address != self.address:
+            return "stale"
+        if status.state == "running":
+            return "running" if self._silent_for() < SILENCE else "interrupted"
+        if status.state == "done":
+            return "done" if self.output.exists() else "to do"
+        return "failed" if status.state == "failed" else "interrupted"
+
+    def _silent_for(self) -> float:
+        """Seconds since its last sign of life."""
+        try:
+            return time.time() - self.status_path.stat().st_mtime
+        except OSError:
+            return float("inf")
+
+    def record(self, state: Literal["running", "done", "failed", "interrupted"], error: str = "") -> None:
+        """Write its status; `running` starts the clock, anything else stops it."""
+        now, before = time.time(), self.status
+        began = now if before is None or state == "running" else before.began
+        seconds = None if state == "running" else now - began
+        status = Status(state, self.address, dict(self.labels), began, seconds, error)
+        write_json(self.status_path, vars(status))
+
+    def sign_of_life(self) -> None:
+        """Called every `HEARTBEAT` seconds while it runs."""
+        with suppress(FileNotFoundError):
+            os.utime(self.status_path)
+
+    def forget(self) -> None:
+        """Count it as never executed."""
+        self.status_path.unlink(missing_ok=True)
+        if self.is_run:
+            discard_run(self.folder)
+        else:
+            self.output.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Trials that cannot be planned yet: the grid that chooses their hyper-parameters has not ended.
+
+    Attributes:
+        labels: as of a task.
+        trials: how many there will be of these labels.
+        problem: a sentence where the grid ended without a winner, else empty.
+    """
+
+    labels: Mapping[str, str]
+    trials: int
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The notebooks of a matrix, in the order of the file.
+
+    Attributes:
+        data: those that prepare the datasets.
+        grid: the configurations that searches try.
+        trials: the runs that tables are made of.
+        waiting: trials that wait for a grid.
+        comparisons: those that read the finished trials of a dataset; planned anew as trials finish.
+        unread: datasets that were never read or have changed: all that depends on them counts as not done.
+    """
+
+    data: list[Task] = field(default_factory=list)
+    grid: list[Task] = field(default_factory=list)
+    trials: list[Task] = field(default_factory=list)
+    waiting: list[Waiting] = field(default_factory=list)
+    comparisons: list[Task] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+
+    @property
+    def runs(self) -> list[Task]:
+        """Grid runs and trials."""
+        return [*self.grid, *self.trials]
+
+    @property
+    def tasks(self) -> list[Task]:
+        return [*self.data, *self.grid, *self.trials, *self.comparisons]
+
+
+def plan(
+    matrix: Matrix,
+    runs: Path,
+    reports: Path,
+    facts: Mapping[str, Facts | None] | None = None,
+    only: Mapping[str, Iterable[str]] | None = None,
+) -> Plan:
+    """The notebooks of a matrix, and their addresses as things stand on disk now.
+
+    Args:
+        matrix: what to run.
+        runs: folder of the run folders.
+        reports: folder of the other executed notebooks.
+        facts: what is known of each dataset, from `all_facts`; looked up when not given.
+        only: label -> admissible values; other runs, and all comparisons, are left out.
+
+    Raises:
+        InputError: `only` names what no run of the matrix has.
+    """
+    facts = all_facts(matrix) if facts is None else facts
+    made = Plan(unread=[name for name in matrix.datasets if facts.get(name) is None])
+    for name, data in matrix.datasets.items():
+        _plan_dataset(made, matrix, name, data, facts.get(name), runs.resolve(), _beside(reports, matrix, name))
+    return _chosen_only(made, only) if only else made
+
+
+def all_facts(matrix: Matrix) -> dict[str, Facts | None]:
+    """What is known of each dataset of a matrix without reading it."""
+    return {name: known_facts(data) for name, data in matrix.datasets.items()}
+
+
+def _beside(reports: Path, matrix: Matrix, name: str) -> Path:
+    """With several datasets each has a folder of its own in the reports."""
+    return (reports / name if len(matrix.datasets) > 1 else reports).resolve()
+
+
+def _plan_dataset(
+    made: Plan, matrix: Matrix, name: str, data: Data, facts: Facts | None, runs: Path, reports: Path
+) -> None:
+    labels = {"dataset": name}
+    known = facts.fingerprint if facts else "unread"
+    source: dict[str, Any] = {"dataset": data.dataset, "root": data.root, "dataset_options": data.options}
+    features = {"backbone": matrix.backbone, "weights": matrix.weights, "feature_options": matrix.feature_options}
+    device = {"device": matrix.devices[0].partition(":")[0]}
+    shown = source_fingerprint(["imgrec_lib.report"])
+    pairs, controls = matrix.profiles_of(matrix.models), matrix.profiles_of(matrix.controls)
+    preparing: dict[str, dict[str, Any]] = {"01_data": source}
+    uses_features = any("features" in model_card(model).uses for model, _ in [*pairs, *controls])
+    if uses_features and (facts is None or facts.pictures):
+        preparing["02_features"] = source | features | device
+    for notebook, parameters in preparing.items():
+        made.data.append(_notebook_task("data", labels, notebook, parameters, reports, known, shown))
+
+    common = source | features | device
+    own_trials: list[Task] = []
+    for model, profile in list(dict.fromkeys([*pairs, *controls])):
+        of_model = labels | {"model": model, "profile": profile}
+        fixed = common | {"model": model, "profile": profile}
+        given = dict(matrix.parameters.get(model, {}))
+        variants: list[tuple[dict[str, Any], dict[str, str]]] = []
+        if (model, profile) in pairs:
+            variants += [({}, {}), *((each, {"ablation": _words(each)}) for each in matrix.ablations.get(model, []))]
+        if (model, profile) in controls:
+            variants += [({}, {"control": "shuffled pictures"})]
+        points = _points(matrix.grid.get(model, {}))
+        winner: dict[str, Any] = {}
+        if points:
+            tasks = [
+                _run_task(
+                    "grid",
+                    of_model | {"setting": _words(point), "seed": str(matrix.seeds[0])},
+                    fixed | {"parameters": given | point, "grid": point, "seed": matrix.seeds[0]},
+                    runs / "grid",
+                    known,
+                )
+                for point in points
+            ]
+            made.grid.extend(tasks)
+            best, problem = winning(tasks)
+            if best is None:
+                waiting = [Waiting(of_model | {"seed": str(s)}, len(variants), problem) for s in matrix.seeds]
+                made.waiting.extend(waiting)
+                continue
+            winner = dict(best.parameters["grid"])
+        for changed, label in variants:
+            for seed in matrix.seeds:
+                parameters = fixed | {"parameters": given | winner | changed, "searched": winner, "seed": seed}
+                parameters |= {"control": label.get("control", "")}
+                own_trials.append(_run_task("trial", of_model | label | {"seed": str(seed)}, parameters, runs, known))
+    made.trials.extend({task.output: task for task in own_trials}.values())
+
+    finished = [task for task in own_trials if task.state == "done"]
+    if finished:
+        for notebook, chosen in matrix.compare.items():
+            parameters = {"runs": str(runs), "only": [task.folder.name for task in finished]} | chosen
+            addresses = [task.address for task in finished]
+            made.comparisons.append(
+                _notebook_task("comparison", labels, notebook, parameters, reports, shown, *addresses)
+            )
+
+
+def _words(parameters: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in parameters.items())
+
+
+def _points(axes: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
+    """Every combination of the values of a grid; none without axes."""
+    return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())] if axes else []
+
+
+def winning(search: list[Task]) -> tuple[Task | None, str]:
+    """The run of a grid with the best validation AUC; of equal ones the first.
+
+    Nothing else of a run is looked at, and a grid's runs are never tested (`train_run`): the choice cannot depend on a
+    test item. Runs that failed take no part.
+
+    Returns:
+        The winner, or None while a run has not ended; and a sentence where all of them failed.
+    """
+    states = [task.state for task in search]
+    if any(state not in ("done", "failed") for state in states):
+        return None, ""
+    ended = [task for task, state in zip(search, states, strict=True) if state == "done"]
+    if not ended:
+        return None, f"all {len(search)} runs of its grid failed"
+    return max(ended, key=lambda task: open_run(task.folder).record["validation"]["auc"]), ""
+
+
+def _notebook_task(
+    stage: Stage, labels: Mapping[str, str], notebook: str, parameters: Mapping[str, Any], reports: Path, *inputs: str
+) -> Task:
+    address = notebook_address(notebook, parameters, *inputs, *_contents(parameters))
+    return Task(stage, {**labels, "notebook": notebook}, notebook, parameters, reports / f"{notebook}.ipynb", address)
+
+
+def _run_task(stage: Stage, labels: Mapping[str, str], parameters: Mapping[str, Any], runs: Path, data: str) -> Task:
+    notebook = "03_search" if stage == "grid" else "03_train"
+    # The data's fingerprint stands for where the data lies: moved data is the same data.
+    asked = {key: value for key, value in parameters.items() if key != "root"}
+    source = source_fingerprint(["imgrec_lib.runs", model_card(parameters["model"]).build.__module__])
+    address = notebook_address(notebook, asked, data, source, *_contents(asked))
+    what = [labels["dataset"], labels["model"], labels["profile"], *labels.get("control", "").split()]
+    folder = runs / "-".join([*what, f"seed{labels['seed']}", fingerprint(asked)[:8]])
+    return Task(stage, labels, notebook, dict(parameters) | {"out": str(folder)}, folder / "notebook.ipynb", address)
+
+
+def _contents(value: Any) -> list[str]:
+    """Fingerprints of the files that parameters name, such as a backbone's weights."""
+    if isinstance(value, Mapping):
+        return [digits for key, each in value.items() if key not in ("root", "runs") for digits in _contents(each)]
+    if isinstance(value, str) and value and Path(value).is_file():
+        return [fingerprint(Path(value).read_bytes())]
+    return []
+
+
+def _chosen_only(made: Plan, only: Mapping[str, Iterable[str]]) -> Plan:
+    wanted = {key: set(values) for key, values in only.items()}
+    everything = [
+        *(dict(task.labels) | {"stage": task.stage} for task in made.runs),
+        *(dict(each.labels) | {"stage": "trial"} for each in made.waiting),
+    ]
+    for key, values in wanted.items():
+        known = {labels[key] for labels in everything if key in labels}
+        if not known:
+            raise unknown_name("label", key, sorted({key for labels in everything for key in labels}))
+        for value in sorted(values - known):
+            raise unknown_name(f"{key} of this matrix", value, known)
+
+    def fits(labels: Mapping[str, str], stage: str) -> bool:
+        # A grid has one seed, whatever the trials' are: a search is wanted wherever one of its trials is.
+        asked = {key: value for key, value in wanted.items() if not (key == "seed" and stage != "trial")}
+        return all(({**labels, "stage": stage}).get(key) in values for key, values in asked.items())
+
+    grid = [task for task in made.grid if fits(task.labels, "grid")]
+    trials = [task for task in made.trials if fits(task.labels, "trial")]
+    waiting = [each for each in made.waiting if fits(each.labels, "trial")]
+    datasets = {task.labels["dataset"] for task in [*grid, *trials]} | {each.labels["dataset"] for each in waiting}
+    if not datasets:
+        raise InputError("no run of this matrix fits all of --only: leave one of its conditions out.")
+    data = [task for task in made.data if task.labels["dataset"] in datasets]
+    unread = [name for name in made.unread if name in datasets]
+    return Plan(data, grid, trials, waiting, [], unread)

@@ -1,0 +1,270 @@
+"""Where a matrix stands, for people in a terminal or a notebook; read from the records on disk alone."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from imgrec_lib.matrix.definition import read_matrix, with_roots
+from imgrec_lib.matrix.tasks import Plan, State, Status, Task, plan
+
+ORDER: tuple[State, ...] = ("running", "failed", "interrupted", "stale", "to do", "waiting", "done")
+STYLES: dict[State, str] = {"running": "bold", "failed": "bold red", "done": "green", "interrupted": "yellow"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Where one notebook stands.
+
+    Attributes:
+        stage, labels: see `Task`.
+        state: "done", "running", "failed", "interrupted" (goes on when run again), "stale" (done, but with other code,
+            parameters or data), "to do", or "waiting" (for a grid, or for the trials to compare).
+        detail: the epoch of a running one, the error of a failed one.
+        seconds: how long it took; of a running one, since it began.
+        expected: seconds that it will take, as finished runs of the same model and dataset did on average; None
+            where there is none yet.
+    """
+
+    stage: str
+    labels: Mapping[str, str]
+    state: State
+    detail: str = ""
+    seconds: float | None = None
+    expected: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The row in words: dataset, model, profile where it is not the default, control, seed."""
+        words = [
+            value for key, value in self.labels.items() if key != "seed" and (key, value) != ("profile", "default")
+        ]
+        words += [f"seed {self.labels['seed']}"] if self.stage == "trial" else []
+        return " ".join([*words, *(["grid"] if self.stage == "grid" else [])])
+
+
+def rows(made: Plan, runs: Path) -> list[Row]:
+    """Where every notebook of a plan stands.
+
+    Args:
+        made: the plan.
+        runs: folder of the run folders; what finished in it tells how long the rest will take.
+    """
+    history = _history(runs)
+    found = [_row(task, history) for task in [*made.data, *made.grid, *made.trials]]
+    for each in made.waiting:
+        detail = each.problem or "for the winner of its grid"
+        state: State = "failed" if each.problem else "waiting"
+        expected = history.get(_kind(each.labels))
+        row = Row("trial", each.labels, state, detail, expected=expected)
+        found.extend([row] * each.trials)
+    unfinished = {row.labels["dataset"] for row in found if row.state not in ("done", "failed")}
+    for task in made.comparisons:
+        row = _row(task, history)
+        if task.labels["dataset"] in unfinished and row.state != "running":
+            row = Row(row.stage, row.labels, "waiting", "for the runs")
+        found.append(row)
+    return found
+
+
+def remaining(table: Sequence[Row], places: int) -> tuple[float, list[str]]:
+    """Seconds until all is done, and the models on datasets that nothing is known of.
+
+    Args:
+        table: from `rows`.
+        places: runs at a time.
+    """
+    seconds, unknown = [0.0], []
+    for row in table:
+        if row.state in ("done", "failed") or row.stage in ("data", "comparison"):
+            continue
+        if row.expected is None:
+            unknown.append(f"{row.labels['model']} on {row.labels['dataset']}")
+        else:
+            already = row.seconds or 0.0 if row.state == "running" else 0.0
+            seconds.append(max(0.0, row.expected - already))
+    return max(sum(seconds) / max(1, places), max(seconds)), list(dict.fromkeys(unknown))
+
+
+def summary(table: Sequence[Row], places: int) -> str:
+    """How many notebooks are in which state, and how long the rest will take."""
+    counts = Counter(row.state for row in table)
+    words = [f"{counts[state]} {state}" for state in reversed(ORDER) if counts[state]]
+    seconds, unknown = remaining(table, places)
+    left = [row for row in table if row.state not in ("done", "failed")]
+    if left and seconds:
+        words.append(f"about {_duration(seconds)} left" + (" for those that were run before" if unknown else ""))
+    return f"{len(table)} notebooks: " + ", ".join(words)
+
+
+def lines(table: Sequence[Row], places: int) -> list[str]:
+    """The table as text, one line a notebook, and the summary: what `--dry-run` prints."""
+    text = []
+    for row in table:
+        length = row.seconds if row.state == "done" else row.expected
+        took = "" if length is None else f"{'' if row.state == 'done' else '~'}{_duration(length)}"
+        text.append(f"{row.state:11} {took:>8}  {row.name}{f': {row.detail}' if row.detail else ''}")
+    unknown = remaining(table, places)[1]
+    if unknown:
+        text.append(f"nothing is known yet of: {', '.join(unknown)}")
+    return [*text, summary(table, places)]
+
+
+def render(table: Sequence[Row], places: int, height: int = 20) -> Group:
+    """The table for a terminal or a notebook: a bar, the summary, and first what is running, then what failed.
+
+    Args:
+        table: from `rows`.
+        places: runs at a time, for the expected end.
+        height: at most so many notebooks are shown.
+    """
+    ordered = sorted(table, key=lambda row: ORDER.index(row.state))
+    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("", "notebook", "time", ""):
+        shown.add_column(heading, justify="right" if heading == "time" else "left", no_wrap=heading != "")
+    for row in ordered[:height]:
+        length = row.seconds if row.state in ("done", "running") else row.expected
+        took = "" if length is None else f"{'' if row.state in ('done', 'running') else '~'}{_duration(length)}"
+        style = STYLES.get(row.state, "")
+        shown.add_row(Text(row.state, style), Text(row.name), took, Text(row.detail))
+    parts: list[RenderableType] = [Text(summary(table, places), "bold"), _bar(table), shown]
+    if len(ordered) > height:
+        parts.append(Text(f"and {len(ordered) - height} more", "dim"))
+    return Group(*parts)
+
+
+def watch_matrix(
+    path: str | Path,
+    runs: str | Path = "runs",
+    reports: str | Path = "reports",
+    *,
+    roots: Iterable[str] = (),
+    every: float = 2.0,
+) -> None:
+    """Show how far a matrix is that another process runs, until nothing is left to do; in a terminal or in JupyterLab.
+
+    Only the records on disk are read. Interrupt the cell, or press Ctrl-C, to stop watching; the runs go on.
+
+    Args:
+        path: the matrix file.
+        runs, reports: as given to `imgrec run`.
+        roots: as given to its `--root`.
+        every: seconds between looks.
+
+    Raises:
+        InputError: see `read_matrix`.
+    """
+    matrix = with_roots(read_matrix(Path(path)), roots)
+
+    def look() -> list[Row]:
+        return rows(plan(matrix, Path(runs), Path(reports)), Path(runs))
+
+    table = look()
+    with Live(console=Console(), auto_refresh=False) as live:
+        while True:
+            running = sum(row.state == "running" for row in table)
+            live.update(render(table, running), refresh=True)
+            if all(row.state in ("done", "failed") for row in table):
+                return
+            try:
+                time.sleep(every)
+            except KeyboardInterrupt:
+                return
+            table = look()
+
+
+@contextmanager
+def live_view(look: Callable[[], list[Row]], progress: bool, places: int = 1) -> Iterator[Callable[[str], None]]:
+    """Show the table while the context lasts; yields a function that says that a notebook has ended.
+
+    In a terminal or a notebook the table is drawn anew every second; elsewhere, as in a log file, each notebook that
+    ends is one line.
+    """
+    console = Console(stderr=not _in_notebook())
+    if not progress:
+        yield lambda _: None
+        return
+    if not (console.is_terminal or console.is_jupyter):
+        yield lambda sentence: print(sentence, file=sys.stderr, flush=True)
+        return
+    stop = threading.Event()
+    with Live(render(look(), places), console=console, auto_refresh=False) as live:
+
+        def draw() -> None:
+            while not stop.wait(1.0):
+                live.update(render(look(), places, max(5, console.height - 6)), refresh=True)
+
+        thread = threading.Thread(target=draw, daemon=True)
+        thread.start()
+        try:
+            yield lambda _: None
+        finally:
+            stop.set()
+            thread.join()
+            live.update(render(look(), places, max(5, console.height - 6)), refresh=True)
+
+
+def _in_notebook() -> bool:
+    return Console().is_jupyter
+
+
+def _row(task: Task, history: Mapping[tuple[str, str], float]) -> Row:
+    status, state, expected = task.status, task.state, history.get(_kind(task.labels))
+    detail, seconds = "", None
+    if status is not None and state in ("done", "failed"):
+        seconds = status.seconds
+        detail = status.error
+    elif status is not None and state == "running":
+        seconds = time.time() - status.began
+        detail = _epoch(task)
+    return Row(task.stage, task.labels, state, detail, seconds, expected)
+
+
+def _epoch(task: Task) -> str:
+    try:
+        last = json.loads((task.folder / "progress.json").read_text(encoding="utf-8"))
+        phase = f"phase {last['phase']}, " if last["phases"] > 1 else ""
+        return f"{phase}epoch {last['epoch']} of {last['epochs']}, validation AUC {last['best_auc']:.4f}"
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
+def _history(runs: Path) -> dict[tuple[str, str], float]:
+    """Mean seconds of the finished notebooks below a folder, by dataset and model."""
+    times: dict[tuple[str, str], list[float]] = {}
+    for path in Path(runs).glob("**/*.status.json"):
+        status = Status.read(path)
+        if status is not None and status.state == "done" and status.seconds is not None:
+            times.setdefault(_kind(status.labels), []).append(status.seconds)
+    return {key: sum(values) / len(values) for key, values in times.items()}
+
+
+def _kind(labels: Mapping[str, str]) -> tuple[str, str]:
+    """What two notebooks that take about as long have in common."""
+    return labels["dataset"], labels.get("model", "")
+
+
+def _bar(table: Sequence[Row]) -> ProgressBar:
+    ended = sum(row.state in ("done", "failed") for row in table)
+    return ProgressBar(total=max(1, len(table)), completed=ended, width=60)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
