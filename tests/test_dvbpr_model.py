@@ -391,3 +391,28 @@ def test_it_recognises_cold_items_by_their_pictures() -> None:
     fit(model, data, ValidationAUC(dataset), progress=False)
     exact = evaluate(model, dataset, protocols=("exact",)).metrics["exact"]
     assert exact["cold_auc"] > 0.65 and exact["auc"] > 0.7
+
+
+def test_a_stopped_training_ends_as_if_it_had_never_stopped(tmp_path) -> None:
+    """Its weights lie channels last in memory, which a checkpoint does not keep."""
+    dataset = with_pictures(cold=0)
+    data = dataset.training_data()
+    options = SMALL | {"batches": "items", "epochs": 4, "batch_size": 30}
+    whole, stopped = (build_model("dvbpr", data, **options) for _ in range(2))
+    expected = fit(whole, data, ValidationAUC(dataset), progress=False)
+    calls = []
+
+    def validate(model: DVBPR) -> float:
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return ValidationAUC(dataset)(model)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(stopped, data, validate, checkpoint=tmp_path / "c", save_every=0, progress=False)
+    again = build_model("dvbpr", data, **options)
+    found = fit(again, data, ValidationAUC(dataset), checkpoint=tmp_path / "c", progress=False)
+    columns = ["epoch", "loss", "validation_auc"]
+    assert found.curve[columns].equals(expected.curve[columns])
+    for name, value in whole.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value)
