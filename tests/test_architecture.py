@@ -16,6 +16,7 @@ ORDER = [
     ["features"],
     ["models"],
     ["evaluation", "training"],
+    ["generation"],
     ["runs"],
     ["report"],
     ["notebooks"],
