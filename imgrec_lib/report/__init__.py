@@ -26,6 +26,15 @@ from imgrec_lib.report.gallery import (
     recommendation_gallery,
     side_by_side,
 )
+from imgrec_lib.report.generated import (
+    best_pictures,
+    design_gallery,
+    nearest_items_gallery,
+    picture_grid,
+    preference_figure,
+    progress_grid,
+    steps_grid,
+)
 from imgrec_lib.report.movement import item_movement, movement_by_popularity, movement_gallery
 from imgrec_lib.report.page import write_report
 from imgrec_lib.report.tables import (
@@ -56,6 +65,7 @@ __all__ = [
     "auc_by_history",
     "auc_by_popularity",
     "auc_table",
+    "best_pictures",
     "by_dataset",
     "caption",
     "category_agreement",
@@ -63,6 +73,7 @@ __all__ = [
     "cold_table",
     "cost_table",
     "cost_vs_quality",
+    "design_gallery",
     "feature_map",
     "format_table",
     "history_table",
@@ -73,9 +84,13 @@ __all__ = [
     "movement_by_popularity",
     "movement_gallery",
     "nearest",
+    "nearest_items_gallery",
     "neighbour_gallery",
     "paper_tables",
+    "picture_grid",
     "popularity_table",
+    "preference_figure",
+    "progress_grid",
     "protocol_table",
     "ranking_table",
     "recommendation_gallery",
@@ -85,6 +100,7 @@ __all__ = [
     "show_table",
     "side_by_side",
     "sizes_table",
+    "steps_grid",
     "trials",
     "write_report",
 ]

@@ -363,7 +363,7 @@ def recommendation_gallery(
             Row(
                 f"{name} bought {len(history)} {'item' if len(history) == 1 else 'items'}"
                 + (f", {k} of them shown" if len(history) > k else ""),
-                tuple(Cell(int(i), describe_item(dataset, int(i))) for i in _latest(dataset, user)[:k]),
+                tuple(Cell(int(i), describe_item(dataset, int(i))) for i in latest_items(dataset, user)[:k]),
             )
         )
         cells = [
@@ -391,7 +391,8 @@ def _place(scorer: Scorer, user: int, item: int, history: np.ndarray) -> tuple[i
     return before + 1, score
 
 
-def _latest(dataset: Dataset, user: int) -> np.ndarray:
+def latest_items(dataset: Dataset, user: int) -> np.ndarray:
+    """Training items of a user, the latest first where times are known: (history length,) int64."""
     items, times = dataset.train.of(user), dataset.train.times
     if times is None:
         return items
