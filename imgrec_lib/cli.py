@@ -166,14 +166,26 @@ def evaluate(
 def report(
     runs: Annotated[Path, typer.Argument(help="A folder of finished runs.")],
     out: Annotated[Path, typer.Option(help="Where the report goes.")],
+    pictures: Annotated[
+        bool, typer.Option(help="Galleries and rendered notebooks; leave them out where pictures may not be passed on.")
+    ] = True,
+    markdown: Annotated[Path | None, typer.Option(help="Write all tables to this Markdown file as well.")] = None,
+    title: Annotated[str, typer.Option(help="Title of that file.")] = "Results",
+    insert: Annotated[
+        Path | None, typer.Option(help="Put the main tables between the marked lines of this Markdown file.")
+    ] = None,
 ) -> None:
     """Write one HTML page and the tables (Markdown, LaTeX, CSV) of all runs below a folder.
 
     Example: imgrec report runs --out reports
+
+    For a repository: imgrec report runs/hm --out reports/hm --no-pictures --markdown reports/hm-week.md
+    --title "A week of H&M" --insert README.md
     """
     from imgrec_lib.report import write_report
 
-    typer.echo(f"open {write_report(runs, out)}")
+    page = write_report(runs, out, pictures=pictures, markdown=markdown, title=title, insert=insert)
+    typer.echo(f"open {page}")
 
 
 @app.command()

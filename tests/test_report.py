@@ -8,23 +8,23 @@ import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 from PIL import Image
+from records import FEATURES, with_cold_items, write_run
 from toy import planted_dataset
 
-from imgrec_lib.data.dataset import Dataset, HeldOut, Interactions
+from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.errors import InputError
-from imgrec_lib.evaluation import evaluate, user_metrics
+from imgrec_lib.evaluation import user_metrics
 from imgrec_lib.features import extract_features
-from imgrec_lib.files import fingerprint, write_json
-from imgrec_lib.models import model_card
-from imgrec_lib.models.base import InnerProduct
 from imgrec_lib.report import (
     auc_by_history,
     auc_by_popularity,
@@ -32,8 +32,11 @@ from imgrec_lib.report import (
     by_dataset,
     caption,
     cold_table,
+    compare,
+    comparison_note,
     cost_table,
     cost_vs_quality,
+    difference_matrix,
     format_table,
     history_table,
     learning_curves,
@@ -41,107 +44,23 @@ from imgrec_lib.report import (
     popularity_table,
     protocol_table,
     ranking_table,
+    results_table,
     run_table,
     sampled_vs_exact,
     sizes_table,
     trials,
     write_report,
 )
-from imgrec_lib.report.curves import validation_curve
-from imgrec_lib.report.tables import ORACLE, PAPER_TABLES
-from imgrec_lib.runs import Run, dataset_record, find_runs, open_run, train_run
+from imgrec_lib.report.curves import _name_points, single_panel, validation_curve
+from imgrec_lib.report.tables import DIFFERENCE, ORACLE, PAPER_TABLES
+from imgrec_lib.runs import Run, find_runs, open_run, train_run
 
 EVIL = '<script>alert("x")</script>'
-FEATURES = {"backbone": "efficientnet-lite0", "weights": "imagenet", "weights_sha256": "0" * 16, "random": "no"}
-
-
-def with_cold_items(dataset: Dataset, share: float = 0.15) -> Dataset:
-    """The same dataset with the training interactions of its last items gone."""
-    warm = dataset.train.items < dataset.n_items * (1 - share)
-    train = Interactions.from_pairs(
-        dataset.train.users[warm], dataset.train.items[warm], dataset.n_users, dataset.n_items
-    )
-    return Dataset(
-        dataset.name, dataset.user_ids, dataset.items, train, HeldOut(dataset.validation.items),
-        HeldOut(dataset.test.items), split={"kind": "random", "seed": 0, "min_interactions": 5},
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def shop() -> Dataset:
     return with_cold_items(planted_dataset(n_users=60, n_items=70)[0])
-
-
-def write_run(
-    folder: Path,
-    data: Dataset,
-    model: str = "bpr-mf",
-    seed: int = 0,
-    *,
-    popularity: bool = False,
-    epochs: int = 3,
-    oracle: bool = False,
-    **record: Any,
-) -> Run:
-    """A finished run with random factors (or the popularity of items, full of ties) as if a model had been trained."""
-    configuration = fingerprint(model, seed, record.get("profile"), record.get("parameters"))
-    rng = np.random.default_rng(int(configuration, 16))
-    users = torch.tensor(rng.normal(size=(data.n_users, 4)).astype(np.float32))
-    items = torch.tensor(rng.normal(size=(data.n_items, 4)).astype(np.float32))
-    counts = torch.tensor(data.train.popularity, dtype=torch.float32).unsqueeze(1)
-    scorer = InnerProduct(torch.ones(data.n_users, 1), counts) if popularity else InnerProduct(users, items)
-    evaluation = evaluate(scorer, data, seed=seed)
-    card = model_card(model)
-    validation = rng.uniform(0.4, 0.9, epochs + 1)
-    folder.mkdir(parents=True)
-    pd.DataFrame(
-        {
-            "phase": 1,
-            "epoch": range(epochs + 1),
-            "loss": [None, *rng.uniform(size=epochs)],
-            "validation_auc": validation,
-            "seconds": [0.0, *rng.uniform(1, 2, epochs)],
-        }
-    ).iloc[: epochs + 1 if epochs else 0].to_csv(folder / "curve.csv", index=False)
-    evaluation.per_user.to_parquet(folder / "per_user.parquet", index=False)
-    truth = evaluate(InnerProduct(users * 0 + 1, items), data, seed=seed).metrics if oracle else None
-    write_json(
-        folder / "run.json",
-        {
-            "format": 1,
-            "identity": f"{model}-{seed}",
-            "model": model,
-            "profile": "default",
-            "parameters": {"factors": 4},
-            "phases": [{"learning_rate": 0.1, "epochs": 100}] if epochs else [],
-            "seed": seed,
-            "title": card.title,
-            "family": card.family,
-            "fidelity": card.fidelity,
-            "dataset": dataset_record(data),
-            "features": FEATURES if "features" in card.needs else None,
-            "requested": {},
-            "metrics": evaluation.metrics,
-            "oracle": truth,
-            "validation": {"auc": float(validation.max()), "phase": 1, "epoch": int(validation.argmax())},
-            "cost": {
-                "epochs": epochs,
-                "seconds_training": 3.5 * epochs,
-                "seconds_per_epoch": 3.5 + seed if epochs else None,
-                "seconds_fit": 4.0 + seed,
-                "seconds_evaluation": 1.5,
-                "interactions_per_second": 1000.0,
-                "peak_memory_bytes": 2**20 * (100 + seed),
-                "parameters": 400,
-            },
-            "device": "cpu (x86_64)",
-            "threads": 1,
-            "versions": {},
-            "finished": f"2026-01-01T00:00:0{seed}+00:00",
-        }
-        | record,
-    )
-    return open_run(folder)
 
 
 @pytest.fixture(scope="module")
@@ -360,6 +279,8 @@ def test_equal_as_printed_is_equally_good_and_missing_never_is() -> None:
     assert re.findall(r"<strong>(.*?)</strong>", text) == ["0.8000", "0.8000"]
     assert re.findall(r"<u>(.*?)</u>", text) == ["0.7000"] and "—" in text
     assert "<strong>" not in marked([0.8, 0.9], ["a", ORACLE])
+    shared = marked([0.02, 0.0, 0.0, 0.0, 0.0], list("abcde"))
+    assert re.findall(r"<strong>(.*?)</strong>", shared) == ["0.0200"] and "<u>" not in shared
 
 
 def test_csv_keeps_all_digits(runs: list[Run]) -> None:
@@ -397,7 +318,7 @@ def test_paper_tables_on_a_dataset_of_the_paper(shop: Dataset, tmp_path: Path) -
     second, _, fourth = tables.values()
     ours = np.mean([raw(run)["metrics"]["imgrec-100"]["auc_strict"] for run in of(found, "bpr-mf")])
     assert second.loc["BPR-MF", ("paper", "")] == 0.6278
-    assert second.loc["BPR-MF", ("difference", "")] == pytest.approx(ours - 0.6278)
+    assert second.loc["BPR-MF", (DIFFERENCE, "difference")] == pytest.approx(ours - 0.6278)
     assert second.loc["BPR-MF", ("AUC", "mean")] == pytest.approx(
         np.mean([raw(run)["metrics"]["imgrec-100"]["auc"] for run in of(found, "bpr-mf")])
     )
@@ -427,31 +348,108 @@ def test_curve_counts_epochs_through_the_phases(shop: Dataset, tmp_path: Path) -
     assert found.index.tolist() == [0, 1, 3, 4] and found.tolist() == [0.5, 0.6, 0.7, 0.8]
 
 
-def test_figures(runs: list[Run]) -> None:
+def test_figures_name_every_model_and_say_what_they_show(runs: list[Run]) -> None:
     import matplotlib.pyplot as plt
 
     before = plt.get_fignums()
     labels = ["PopRank", "BPR-MF", "VBPR"]
-    for function in (learning_curves, auc_by_popularity, auc_by_history, cost_vs_quality, sampled_vs_exact):
-        (axes,) = function(runs).axes
-        assert axes.get_xlabel() and axes.get_legend() is not None
-        legend = [text.get_text().removesuffix(", untrained") for text in axes.get_legend().get_texts()]
-        if function is sampled_vs_exact:
-            assert [tick.get_text() for tick in axes.get_yticklabels()] == labels
-            assert len(legend) == 8
-        else:
-            assert axes.get_ylabel() and legend == labels
+    for function in (auc_by_popularity, auc_by_history):
+        figure = function(runs)
+        assert [axes.get_title(loc="left") for axes in figure.axes] == labels
+        assert figure.get_supxlabel() and figure.get_supylabel()
+        table = {auc_by_popularity: popularity_table, auc_by_history: history_table}[function](runs)
+        for number, axes in enumerate(figure.axes):
+            (line,) = [line for container in axes.containers for line in container.lines[:1]]
+            drawn = np.asarray(line.get_ydata(), float)
+            np.testing.assert_allclose(drawn, table.loc[labels[number]].xs("mean", level=1).to_numpy(float))
+        best = table.xs("mean", axis=1, level=1).iloc[:, 0]
+        assert f"highest {best.idxmax()} {best.max():.4f}, lowest {best.idxmin()} {best.min():.4f}" in figure.alt
+    figure = sampled_vs_exact(runs)
+    (axes,) = figure.axes
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == labels
+    assert len(axes.get_legend().get_texts()) == 8 and "PopRank" in figure.alt
+    figure = cost_vs_quality(runs)
+    (axes,) = figure.axes
+    assert {text.get_text() for text in axes.texts} == set(labels)
+    for label in labels:
+        assert f"{label} {auc_table(runs).loc[label, ('AUC', 'mean')]:.4f} in" in figure.alt
     assert plt.get_fignums() == before
 
 
+def test_names_of_points_do_not_cover_each_other() -> None:
+    figure, axes = single_panel()
+    points = [(1 + 0.01 * number, 0.8 + 0.001 * number, f"Model number {number}") for number in range(18)]
+    axes.plot(*list(zip(*points, strict=True))[:2], "o")
+    _name_points(figure, axes, points)
+    figure.draw_without_rendering()
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    boxes = [Text.get_window_extent(text, renderer) for text in axes.texts]
+    assert len(boxes) == 18
+    assert not [1 for a, b in combinations(boxes, 2) if a.overlaps(b)]
+
+
 def test_learning_curve_is_the_mean_over_the_trials_that_still_train(runs: list[Run]) -> None:
-    (axes,) = learning_curves(runs).axes
-    line = next(line for line in axes.get_lines() if line.get_label() == "VBPR")
+    figure = learning_curves(runs)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["BPR-MF", "VBPR"]
+    (line,) = [line for line in figure.axes[1].get_lines() if line.get_label() == "_mean"]
     curves = [pd.read_csv(run.folder / "curve.csv")["validation_auc"].tolist() for run in of(runs, "vbpr")]
     longest = max(map(len, curves))
     assert sorted(map(len, curves)) == [3, 4, 5]
     expected = [np.mean([curve[i] for curve in curves if len(curve) > i]) for i in range(longest)]
-    np.testing.assert_allclose(line.get_ydata(), expected)  # type: ignore[arg-type]
+    np.testing.assert_allclose(np.asarray(line.get_ydata(), float), expected)
+    (kept,) = [line for line in figure.axes[1].get_lines() if line.get_label() == "_kept"]
+    assert sorted(map(float, kept.get_ydata())) == sorted(max(curve) for curve in curves)  # type: ignore[arg-type]
+    best = np.mean([max(curve) for curve in curves])
+    assert f"VBPR {best:.4f} at epoch" in figure.alt and "Best without training: PopRank" in figure.alt
+
+
+def test_learning_curves_of_models_that_are_not_trained(shop: Dataset, tmp_path: Path) -> None:
+    figure = learning_curves([write_run(tmp_path / "pop", shop, "poprank", epochs=0)])
+    assert not figure.axes and "0 trained models" in figure.alt
+
+
+def test_difference_matrix_tells_what_holds(shop: Dataset, runs: list[Run]) -> None:
+    comparison = compare(runs)
+    assert comparison is not None
+    figure = difference_matrix(comparison)
+    (axes,) = figure.axes
+    order = auc_table(runs)["AUC", "mean"].drop(ORACLE).sort_values(ascending=False)
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == order.index[:-1].tolist()
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == order.index[1:].tolist()
+    lead = f"{1000 * (order.iloc[0] - order.iloc[1]):.1f}"
+    assert axes.texts[0].get_text() in (lead, f"({lead})")
+    held = sum(not text.get_text().startswith("(") for text in axes.texts)
+    assert held == len(axes.collections) and f"{held} of 3 paired differences hold" in figure.alt
+
+
+def test_best_and_baseline_are_compared_in_the_main_table(shop: Dataset, tmp_path: Path) -> None:
+    lead = with_lead(write_run(tmp_path / "vbpr", shop, "vbpr"), 8)
+    weak = write_run(tmp_path / "bpr", shop, "bpr-mf", validation={"auc": 0.6, "phase": 1, "epoch": 1})
+    pop = write_run(tmp_path / "pop", shop, "poprank", popularity=True, validation={"auc": 0.5, "phase": 1, "epoch": 1})
+    comparison = compare([lead, weak, pop])
+    assert comparison is not None and (comparison.best, comparison.baseline) == ("VBPR", "BPR-MF")
+    table = results_table([lead, weak, pop], comparison)
+    assert (
+        table.loc["VBPR", ("AUC against BPR-MF", "holds")]
+        and table.loc["VBPR", ("AUC against BPR-MF", "difference")] > 0
+    )
+    assert np.isnan(table.loc["BPR-MF", ("AUC against BPR-MF", "difference")])
+    row = next(line for line in format_table(table).splitlines() if line.startswith("| VBPR"))
+    difference = table.loc["VBPR", ("AUC against BPR-MF", "difference")]
+    assert row.endswith(f"| — | +{difference:.4f} \\* |")
+    assert f'+{difference:.4f}</a><span class="holds"' in format_table(table, "html", links={"VBPR": "#x"})
+    assert "BPR-MF is the baseline" in comparison_note(comparison) and "Holm" in comparison_note(comparison)
+    assert compare([lead]) is None
+    alone = compare([weak, pop])
+    assert alone is not None and alone.baseline is None
+
+
+def with_lead(run: Run, places: int) -> Run:
+    """The run with every held-out item that many places higher up."""
+    users = pd.read_parquet(run.folder / "per_user.parquet")
+    users["exact/higher"] = np.maximum(users["exact/higher"] // places, 0)
+    users.to_parquet(run.folder / "per_user.parquet", index=False)
+    return open_run(run.folder)
 
 
 class Page(HTMLParser):
@@ -499,16 +497,16 @@ def test_report_without_the_data(runs: list[Run], tmp_path: Path) -> None:
     assert path == out / "index.html"
     text = path.read_text(encoding="utf-8")
     page = check_page(text)
-    assert len(page.of("svg")) == 5 and "The pictures cannot be shown" in text
+    assert len(page.of("svg")) == 6 and "The pictures cannot be shown" in text
     assert ORACLE in text and "cold items included" in text
     for run in runs:
         assert run.name in text
     linked = [a["href"] for a in page.of("a") if (a["href"] or "").endswith("notebook.ipynb")]
     assert len(linked) == 1 and (out / (linked[0] or "")).resolve() == (runs[0].folder / "notebook.ipynb").resolve()
-    main = format_table(auc_table(runs))
-    assert main in (out / "tables.md").read_text()
+    main = format_table(results_table(runs, compare(runs)))
+    assert main.rstrip() in (out / "tables.md").read_text()
     assert (out / "tables" / "planted-1-auc.md").read_text() == main
-    assert format_table(auc_table(runs), "latex") in (out / "tables.tex").read_text()
+    assert format_table(results_table(runs, compare(runs)), "latex").rstrip() in (out / "tables.tex").read_text()
     with open(out / "tables.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     (value,) = [
@@ -596,7 +594,9 @@ def test_report_with_pictures(tmp_path: Path) -> None:
     assert len([i for i in page.of("img") if "query" in (i["alt"] or "").split(", ")]) == 4
     assert all("alert" in (image["alt"] or "") for image in page.of("img"))
     sheets = sorted((out / "galleries").glob("*.png"))
-    assert [sheet.name for sheet in sheets] == ["table-1-neighbours.png", "table-1-recommendations.png"]
+    assert [sheet.name for sheet in sheets] == [
+        "table-1-neighbours.png", "table-1-recommendations.png", "table-1-worst-served.png",
+    ]  # fmt: skip
     for sheet in sheets:
         with Image.open(sheet) as image:
             assert image.width > 500

@@ -14,9 +14,11 @@ from imgrec_lib.report.curves import (
     auc_by_history,
     auc_by_popularity,
     cost_vs_quality,
+    difference_matrix,
     learning_curves,
     sampled_vs_exact,
 )
+from imgrec_lib.report.formats import format_table, show_table
 from imgrec_lib.report.gallery import (
     Cell,
     Gallery,
@@ -35,22 +37,26 @@ from imgrec_lib.report.generated import (
     progress_grid,
     steps_grid,
 )
+from imgrec_lib.report.grid import grid_table, validation_surface
 from imgrec_lib.report.movement import item_movement, movement_by_popularity, movement_gallery
+from imgrec_lib.report.notebook_pages import notebook_page
 from imgrec_lib.report.page import write_report
 from imgrec_lib.report.tables import (
     auc_table,
     by_dataset,
     caption,
     cold_table,
+    compare,
+    comparison_note,
     cost_table,
-    format_table,
+    difference_table,
     history_table,
     paper_tables,
     popularity_table,
     protocol_table,
     ranking_table,
+    results_table,
     run_table,
-    show_table,
     sizes_table,
     trials,
 )
@@ -71,11 +77,16 @@ __all__ = [
     "category_agreement",
     "category_table",
     "cold_table",
+    "compare",
+    "comparison_note",
     "cost_table",
     "cost_vs_quality",
     "design_gallery",
+    "difference_matrix",
+    "difference_table",
     "feature_map",
     "format_table",
+    "grid_table",
     "history_table",
     "interaction_figure",
     "item_gallery",
@@ -86,6 +97,7 @@ __all__ = [
     "nearest",
     "nearest_items_gallery",
     "neighbour_gallery",
+    "notebook_page",
     "paper_tables",
     "picture_grid",
     "popularity_table",
@@ -95,6 +107,7 @@ __all__ = [
     "ranking_table",
     "recommendation_gallery",
     "region_gallery",
+    "results_table",
     "run_table",
     "sampled_vs_exact",
     "show_table",
@@ -102,5 +115,6 @@ __all__ = [
     "sizes_table",
     "steps_grid",
     "trials",
+    "validation_surface",
     "write_report",
 ]

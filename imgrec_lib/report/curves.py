@@ -1,22 +1,28 @@
-"""The figures of a report. Each function returns a Figure of its own; pyplot's global state is not touched.
+"""The figures of a report. Each function returns a `Chart` of its own; pyplot's global state is not touched.
 
-Colours keep a contrast of 3:1 on white and on near-black and stay apart in the common colour-vision deficiencies;
-marker and line style tell the models apart without any colour.
+Where lines of many models would cover each other, each has a panel with the others in grey behind; nothing has to be
+told apart by colour. The colours that are used keep a contrast of 3:1 on white and on near-black and stay apart in the
+common colour-vision deficiencies; markers differ as well.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.container import ErrorbarContainer
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from imgrec_lib.report.tables import (
     ORACLE,
+    Comparison,
     auc_table,
     cost_table,
     history_table,
@@ -33,14 +39,35 @@ INK = "#1b1f24"
 # After Okabe and Ito's palette, with orange and sky blue darkened until they show on white.
 COLOURS = (INK, "#0072b2", "#d55e00", "#009e73", "#c0609a", "#a0741a", "#3d8fc4")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", "*", ">")
-LINES = ("-", "--", "-.", (0, (1, 1.2)), (0, (5, 1, 1, 1, 1, 1)))
+ACCENT, BEHIND = COLOURS[1], "#8b929a"
 
 
-def learning_curves(runs: Sequence[Run]) -> Figure:
-    """Validation AUC by epoch: the mean over the trials that still train, with a band of one standard deviation.
+class Chart(Figure):
+    """A figure with an alternative text, which goes with the picture into a notebook and onto a page.
 
-    Phases of training follow each other; a dot marks the best epoch of each trial. A model without training is a
-    horizontal line.
+    Attributes:
+        alt: what the figure shows, in words and numbers.
+    """
+
+    alt: str = ""
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A PNG of twice the size at which it is shown, with the alternative text in its metadata."""
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=2 * self.dpi, facecolor="white")
+        width, height = (round(side * self.dpi) for side in self.get_size_inches())
+        picture = base64.b64encode(buffer.getvalue()).decode()
+        about = {"alt": self.alt, "width": width, "height": height}
+        return {"image/png": picture, "text/plain": self.alt}, {"image/png": about}
+
+
+def learning_curves(runs: Sequence[Run]) -> Chart:
+    """Validation AUC by epoch, a panel for each trained model: the mean over the trials that still train, with a band
+    of one standard deviation.
+
+    Phases of training follow each other; a dot marks the best epoch of each trial. Each panel has its own epochs, whose
+    cost differs between models. Lines across all panels: the best validation AUC of all, and that of the best model
+    without training.
 
     Args:
         runs: runs of one dataset.
@@ -48,22 +75,41 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
     Raises:
         InputError: see `tables.trials`.
     """
-    figure, axes = _figure()
-    for number, row in enumerate(trials(runs)):
-        curves = [validation_curve(run) for run in row.runs]
-        style = _style(number)
-        if all(len(curve) < 2 for curve in curves):
-            level = float(np.mean([run.record["validation"]["auc"] for run in row.runs]))
-            axes.axhline(level, label=f"{row.label}, untrained", **_style(number) | {"marker": "", "lw": 1.1})
-            continue
-        table = pd.concat(curves, axis=1)
+    rows = trials(runs)
+    best = {row.label: float(np.mean([run.record["validation"]["auc"] for run in row.runs])) for row in rows}
+    curves = {row.label: [validation_curve(run) for run in row.runs] for row in rows}
+    trained = [label for label, each in curves.items() if any(len(curve) > 1 for curve in each)]
+    lines = {"best of all": (max(best, key=best.__getitem__), ":")}
+    untrained = [label for label in best if label not in trained]
+    if untrained:
+        lines["best without training"] = (max(untrained, key=best.__getitem__), "--")
+    figure, panels = _panels(trained, share_x=False)
+    words = []
+    for axes, label in zip(panels, trained, strict=True):
+        for name, (whose, style) in lines.items():
+            axes.axhline(best[whose], color=INK, lw=0.9, ls=style, label=literal(f"{name}: {whose} {best[whose]:.4f}"))
+        table = pd.concat(curves[label], axis=1)
         mean, deviation = table.mean(axis=1), table.std(axis=1)
-        axes.plot(mean.index, mean, label=row.label, markevery=max(1, len(mean) // 8), **style)
-        axes.fill_between(mean.index, mean - deviation, mean + deviation, color=style["color"], alpha=0.18, lw=0)
-        for curve in curves:
-            best = int(np.argmax(curve.to_numpy()))
-            axes.plot(curve.index[best], curve.iloc[best], ".", color=style["color"], ms=5)
-    _finish(axes, "Epoch", "Validation AUC (exact, mid-rank)")
+        axes.plot(mean.index, mean, color=ACCENT, lw=1.6, label="_mean")
+        axes.fill_between(mean.index, mean - deviation, mean + deviation, color=ACCENT, alpha=0.25, lw=0)
+        kept = [(curve.index[place], curve.iloc[place]) for curve in curves[label] for place in [int(curve.argmax())]]
+        axes.plot(*zip(*kept, strict=True), "o", color=COLOURS[2], ms=4, label="_kept")
+        epochs = sorted(epoch for epoch, _ in kept)
+        words.append(f"{label} {best[label]:.4f} at epoch {_spread(epochs)} of {int(mean.index[-1])}")
+    _label_panels(figure, panels, "Epoch", "Validation AUC (exact, mid-rank)")
+    if panels:
+        # The climb from chance would leave no room for what tells the models apart.
+        panels[0].set_ylim(bottom=max(panels[0].get_ylim()[0], min(best[label] for label in trained) - 0.06))
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(
+            handles[: len(lines)], labels[: len(lines)], loc="outside upper left", frameon=False, labelcolor=INK,
+            fontsize=8, ncols=2,
+        )  # fmt: skip
+    figure.alt = (
+        f"Learning curves of {len(trained)} trained models, a panel each. Best validation AUC, mean over trials: "
+        f"{'; '.join(words) or 'none'}."
+        + "".join(f" {name.capitalize()}: {whose}, {best[whose]:.4f}." for name, (whose, _) in lines.items())
+    )
     return figure
 
 
@@ -80,22 +126,22 @@ def validation_curve(run: Run) -> pd.Series:
     return pd.Series(kept["validation_auc"].to_numpy(), index=epochs.to_numpy(), name=run.name)
 
 
-def auc_by_popularity(runs: Sequence[Run]) -> Figure:
+def auc_by_popularity(runs: Sequence[Run]) -> Chart:
     """Exact AUC by the training interactions of the held-out item; bars of one standard deviation over trials."""
     return _bands(popularity_table(runs), "Training interactions of the held-out item")
 
 
-def auc_by_history(runs: Sequence[Run]) -> Figure:
+def auc_by_history(runs: Sequence[Run]) -> Chart:
     """Exact AUC by the training interactions of the user; bars of one standard deviation over trials."""
     return _bands(history_table(runs), "Training interactions of the user")
 
 
-def sampled_vs_exact(runs: Sequence[Run]) -> Figure:
+def sampled_vs_exact(runs: Sequence[Run]) -> Chart:
     """AUC of each model under each protocol: a filled marker where ties count one half, an open one where they lose."""
     table = protocol_table(runs)
     table = table[table.index != ORACLE]
     protocols = [name for name in measured(table) if not name.endswith(", strict")]
-    figure, axes = _figure(height=1.6 + 0.42 * len(table))
+    figure, axes = single_panel(height=1.6 + 0.42 * len(table))
     places = np.arange(len(table))[::-1]
     for number, protocol in enumerate(protocols):
         colour, marker = COLOURS[number], MARKERS[number]
@@ -105,25 +151,88 @@ def sampled_vs_exact(runs: Sequence[Run]) -> Figure:
         axes.plot(halves, height, marker, color=colour, ms=6, label=f"{protocol}, a tie is half")
         axes.plot(strict, height, marker, color=colour, ms=6, mfc="none", label=f"{protocol}, a tie is lost")
     axes.set_yticks(places, [literal(label) for label in table.index])
-    _finish(axes, "AUC", "", grid="x")
+    finish(axes, "AUC", "", grid="x")
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(handles, labels, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=4, columnspacing=1.2,
+                frameon=False, labelcolor=INK, fontsize=8)  # fmt: skip
+    exact = table["exact", "mean"]
+    apart = pd.concat([(table[name, "mean"] - exact).abs() for name in protocols], axis=1).max(axis=1)
+    lost = exact - table["exact, strict", "mean"]
+    figure.alt = (
+        f"Exact AUC: {_in_words(exact)}. A sampled protocol is farthest from it for {apart.idxmax()}, by "
+        f"{apart.max():.4f}. Counting ties as lost costs {lost.idxmax()} the most, {lost.max():.4f}."
+    )
     return figure
 
 
-def cost_vs_quality(runs: Sequence[Run]) -> Figure:
-    """Exact AUC over the seconds of training, validation included (logarithmic)."""
+def cost_vs_quality(runs: Sequence[Run]) -> Chart:
+    """Exact AUC over the seconds of training, validation included (logarithmic), each point with its model's name."""
     quality, cost = auc_table(runs), cost_table(runs)
-    figure, axes = _figure()
+    figure, axes = single_panel(height=5.2)
+    seconds = cost["seconds with validation", ""]
+    points = []
     for number, label in enumerate(cost.index):
-        style = _style(number) | {"linestyle": "", "ms": 8}
-        axes.errorbar(
-            cost.loc[label, ("seconds with validation", "")],
-            quality.loc[label, ("AUC", "mean")],
-            np.nan_to_num(quality.loc[label, ("AUC", "sd")]),
-            label=label,
-            **style,
-        )
+        x, y = float(seconds[label]), float(quality.loc[label, ("AUC", "mean")])
+        deviation = np.nan_to_num(quality.loc[label, ("AUC", "sd")])
+        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        axes.errorbar(x, y, deviation, color=colour, marker=marker, linestyle="", ms=7, lw=1.4)
+        points.append((x, y, str(label)))
     axes.set_xscale("log")
-    _finish(axes, "Seconds of training with validation", "AUC (exact, mid-rank)")
+    axes.margins(x=0.12, y=0.08)
+    finish(axes, "Seconds of training with validation", "AUC (exact, mid-rank)")
+    _name_points(figure, axes, points)
+    figure.alt = "AUC and seconds of training with validation: " + "; ".join(
+        f"{label} {y:.4f} in {x:,.3g} s" for x, y, label in points
+    ) + "."  # fmt: skip
+    return figure
+
+
+def difference_matrix(comparison: Comparison) -> Chart:
+    """How far each model is ahead of each one below it, in thousandths of AUC.
+
+    Models are ordered by AUC. A filled cell is a difference that holds; one that does not stands in brackets.
+
+    Args:
+        comparison: see `tables.compare`.
+    """
+    d = comparison.differences
+    order = np.argsort(-d.mean.mean(1), kind="stable")
+    labels = [d.labels[place] for place in order]
+    mean, holds = d.mean[np.ix_(order, order)] * 1000, d.holds[np.ix_(order, order)]
+    size = len(labels) - 1
+    figure, axes = single_panel(height=1.6 + 0.33 * size)
+    largest = max(float(mean.max()), 1e-12)
+    for row in range(size):
+        for column in range(row, size):
+            value, held = mean[row, column + 1], bool(holds[row, column + 1])
+            if held:
+                shade = 0.12 + 0.4 * float(value) / largest
+                axes.fill_between(
+                    [column - 0.47, column + 0.47], row - 0.45, row + 0.45, color=ACCENT, alpha=shade, lw=0
+                )
+            text = f"{value:.1f}" if held else f"({value:.1f})"
+            axes.text(column, row, text, ha="center", va="center", color=INK, fontsize=8 if size < 14 else 6.5)
+    axes.set(xlim=(-0.6, size - 0.4), ylim=(size - 0.4, -0.6))
+    axes.set_yticks(range(size), [literal(label) for label in labels[:-1]])
+    axes.set_xticks(
+        range(size), [literal(label) for label in labels[1:]], rotation=35, ha="left", rotation_mode="anchor"
+    )
+    axes.tick_params(which="both", colors=INK, length=0, labelsize=8.5, labelbottom=False, labeltop=True)
+    axes.spines[:].set_visible(False)
+    axes.set_ylabel("The model of the row is ahead of …", color=INK)
+    axes.set_xlabel("… the model of the column, by so many thousandths of AUC", color=INK)
+    open_pairs = [
+        f"{labels[row]} and {labels[column]}"
+        for row in range(size + 1)
+        for column in range(row + 1, size + 1)
+        if not holds[row, column]
+    ]
+    pairs = size * (size + 1) // 2
+    figure.alt = (
+        f"Models from the highest to the lowest AUC: {', '.join(labels)}. {pairs - len(open_pairs)} of {pairs} paired "
+        "differences hold. "
+        + (f"Not told apart: {'; '.join(open_pairs)}." if open_pairs else "Every pair is told apart.")
+    )
     return figure
 
 
@@ -132,48 +241,117 @@ def literal(text: object) -> str:
     return str(text).replace("$", r"\$")
 
 
-def _bands(table: pd.DataFrame, label: str) -> Figure:
-    figure, axes = _figure()
+def _bands(table: pd.DataFrame, label: str) -> Chart:
+    """A panel for each model: its mean and deviation in each band, all the others in grey behind."""
     bands = measured(table)
     places = np.arange(len(bands))
-    for number, name in enumerate(table.index):
-        shift = 0.3 * ((number + 0.5) / len(table) - 0.5)
-        means = [table.loc[name, (band, "mean")] for band in bands]
-        deviations = np.nan_to_num([table.loc[name, (band, "sd")] for band in bands])
-        axes.errorbar(places + shift, means, deviations, label=name, elinewidth=1, **_style(number))
-    axes.set_xticks(places, [band.replace(" (", "\n(") for band in bands])
-    _finish(axes, label, "AUC (exact, mid-rank)")
+    means = table[[(band, "mean") for band in bands]].to_numpy(float)
+    deviations = np.nan_to_num(table[[(band, "sd") for band in bands]].to_numpy(float))
+    figure, panels = _panels(list(table.index))
+    for number, axes in enumerate(panels):
+        for other in np.delete(means, number, axis=0):
+            axes.plot(places, other, color=BEHIND, lw=0.8, alpha=0.55)
+        axes.errorbar(places, means[number], deviations[number], color=ACCENT, marker="o", ms=4, lw=1.8)
+        axes.set_xticks(places, [band.split(" (")[0] for band in bands])
+        axes.set_xlim(-0.4, len(bands) - 0.6)
+    _label_panels(figure, panels, label, "AUC (exact, mid-rank)")
+    parts = []
+    for place, band in enumerate(bands):
+        column = pd.Series(means[:, place], index=table.index).dropna()
+        parts.append(
+            f"{band}: highest {column.idxmax()} {column.max():.4f}, lowest {column.idxmin()} {column.min():.4f}"
+            if len(column) > 1
+            else f"{band}: {_in_words(column)}"
+        )
+    figure.alt = f"AUC by {label[0].lower()}{label[1:]}, a panel for each of {len(table)} models. {'; '.join(parts)}."
     return figure
 
 
-def _style(number: int) -> dict[str, Any]:
-    """Colour, marker and line of the n-th row; the cycles have lengths without common divisor."""
-    return {
-        "color": COLOURS[number % len(COLOURS)],
-        "marker": MARKERS[number % len(MARKERS)],
-        "linestyle": LINES[number % len(LINES)],
-        "lw": 1.6,
-        "ms": 5,
-    }
+def _panels(labels: Sequence[str], *, share_x: bool = True) -> tuple[Chart, list[Axes]]:
+    """Small panels, four in a row, each titled by its label; the y-axis is shared."""
+    columns = min(4, max(1, len(labels)))
+    rows = max(1, -(-len(labels) // columns))
+    figure = Chart(figsize=(9.0 if columns > 2 else 4.5 * columns, 1.0 + 1.75 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, sharey=True, sharex=share_x, squeeze=False)
+    panels: list[Axes] = list(grid.ravel())
+    for axes in panels[len(labels) :]:
+        axes.remove()
+    panels = panels[: len(labels)]
+    for number, (axes, label) in enumerate(zip(panels, labels, strict=True)):
+        axes.set_title(literal(label if len(label) <= 34 else label[:33] + "…"), fontsize=8.5, color=INK, loc="left")
+        axes.tick_params(which="both", colors=INK, labelsize=7.5)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(INK)
+        _grid(axes, "both")
+        if share_x and number + columns >= len(labels):
+            axes.tick_params(labelbottom=True)  # also where the panel below was removed
+    return figure, panels
 
 
-def _figure(width: float = 9.0, height: float = 4.2) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
+def _label_panels(figure: Chart, panels: Sequence[Axes], x: str, y: str) -> None:
+    if panels:
+        figure.supxlabel(x, color=INK, fontsize=9.5)
+        figure.supylabel(y, color=INK, fontsize=9.5)
+
+
+def _name_points(figure: Chart, axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
+    """Write each point's name beside it, at the first place that covers neither a point nor an earlier name."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw_without_rendering()
+    pixel = figure.dpi / 72
+    taken = [_around(axes.transData.transform((x, y)), 5 * pixel) for x, y, _ in points]
+    offsets = [
+        (side * 9, step * 10, "left" if side > 0 else "right")
+        for step in (0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5)
+        for side in (1, -1)
+    ]
+    for x, y, name in sorted(points, key=lambda point: -point[1]):
+        for right, up, side in offsets:
+            tried = axes.annotate(
+                literal(name), (x, y), (right, up), textcoords="offset points", ha=side, va="center", fontsize=8,
+                color=INK, arrowprops={"arrowstyle": "-", "lw": 0.5, "color": BEHIND, "shrinkB": 4} if up else None,
+            )  # fmt: skip
+            box = Text.get_window_extent(tried, renderer)  # of the text alone, without its line
+            inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 + 0.02 * axes.bbox.width
+            if inside and not any(box.overlaps(other) for other in taken):
+                break
+            if (right, up, side) != offsets[-1]:
+                tried.remove()
+        taken.append(box)
+
+
+def _around(centre: np.ndarray, reach: float) -> Bbox:
+    x, y = centre
+    return Bbox.from_extents(x - reach, y - reach, x + reach, y + reach)
+
+
+def single_panel(width: float = 9.0, height: float = 4.2) -> tuple[Chart, Axes]:
+    """A chart of one panel; sides in inches."""
+    figure = Chart(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
 
 
-def _finish(axes: Axes, x: str, y: str, grid: str = "both") -> None:
-    """Labels, grid and legend, all in `INK`."""
+def finish(axes: Axes, x: str, y: str, grid: str = "both") -> None:
+    """Labels and grid ("x", "y", "both" or none), all in `INK`."""
     axes.set_xlabel(x, color=INK)
     axes.set_ylabel(y, color=INK)
     axes.tick_params(which="both", colors=INK)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(INK)
-    show: Callable[..., None] = axes.grid
-    show(axis=grid, color=INK, alpha=0.15, lw=0.7)
-    axes.set_axisbelow(True)
-    handles, labels = axes.get_legend_handles_labels()
-    # An error bar's handle would repeat the bar; the line alone is the model's sign.
-    lines = [handle[0] if isinstance(handle, ErrorbarContainer) else handle for handle in handles]
-    labels = [literal(label) for label in labels]
-    axes.legend(lines, labels, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, labelcolor=INK, fontsize=9)
+    _grid(axes, grid)
+
+
+def _grid(axes: Axes, which: str) -> None:
+    if which:
+        show: Callable[..., None] = axes.grid
+        show(axis=which, color=INK, alpha=0.15, lw=0.7)
+        axes.set_axisbelow(True)
+
+
+def _spread(values: Sequence[float]) -> str:
+    low, high = int(values[0]), int(values[-1])
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _in_words(values: pd.Series) -> str:
+    return ", ".join(f"{label} {value:.4f}" for label, value in values.items())

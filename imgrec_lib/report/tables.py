@@ -1,28 +1,29 @@
 """The tables of a report: every number is computed from run records, here and nowhere else.
 
 A row is a model in one configuration; its number is the mean over the trials, runs that differ by seed alone. In a
-frame the columns (name, "mean") and (name, "sd") belong to one measured quantity, and (name, "") is a plain value.
+frame the columns (name, "mean") and (name, "sd") belong to one measured quantity, (name, "difference") is a difference
+with, where known, its interval (name, "low"), (name, "high") and whether it holds (name, "holds"), and (name, "") is a
+plain value.
 """
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from IPython.display import HTML
 
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.data.split import dataset_table
-from imgrec_lib.errors import InputError, unknown_name
-from imgrec_lib.evaluation import history_bands, popularity_bands
+from imgrec_lib.errors import InputError
+from imgrec_lib.evaluation import history_bands, popularity_bands, user_metrics
 from imgrec_lib.files import fingerprint
 from imgrec_lib.models import list_models
+from imgrec_lib.report.significance import ALPHA, Differences, paired_differences
 from imgrec_lib.runs import Run
 
 ORACLE = "Oracle (the simulated tastes; the ceiling)"
@@ -30,9 +31,11 @@ ORACLE = "Oracle (the simulated tastes; the ceiling)"
 
 RECONSTRUCTION = "†"
 RANDOM = "random weights"
-MISSING = "—"
+HOLDS = "*"
+PAPER = "paper"
+"""Heading of the values that the paper printed: the only ones that do not come from our runs."""
+DIFFERENCE = "ours less the paper's"
 
-Kind = Literal["markdown", "html", "latex", "csv"]
 Metrics = Mapping[str, Mapping[str, float | int | None]]
 
 
@@ -103,15 +106,15 @@ def _label(run: Run, others: Sequence[Run]) -> str:
     record = run.record
     notes = [] if record["profile"] == "default" else [f"{record['profile']} profile"]
     same = [o for o in others if (o.record["model"], o.record["profile"]) == (record["model"], record["profile"])]
-    settings = [_settings(o) for o in same]
-    names = sorted({name for each in settings for name in each})
-    varied = [n for n in names if len({repr(each.get(n)) for each in settings}) > 1]
+    all_settings = [settings(o) for o in same]
+    names = sorted({name for each in all_settings for name in each})
+    varied = [n for n in names if len({repr(each.get(n)) for each in all_settings}) > 1]
     # A digest says nothing to a reader as long as something else tells the rows apart, and a notice of its own follows
     # for features of an untrained network and for a control.
     told = ("features: random", "features: control")
     varied = [n for n in varied if n not in told]
     telling = [n for n in varied if n != "features: weights_sha256"] or varied
-    notes += [f"{name} {_settings(run).get(name, 'none')}" for name in telling]
+    notes += [f"{name} {settings(run).get(name, 'none')}" for name in telling]
     if has_random_features(run):
         notes.append(RANDOM)
     notes += [control for control in [(record["features"] or {}).get("control")] if control]
@@ -119,7 +122,7 @@ def _label(run: Run, others: Sequence[Run]) -> str:
     return record["title"] + mark + (f" ({'; '.join(notes)})" if notes else "")
 
 
-def _settings(run: Run) -> dict[str, Any]:
+def settings(run: Run) -> dict[str, Any]:
     """Hyper-parameters, trainer's settings and features of a run, by readable name."""
     record, phases = run.record, run.record["phases"]
     found = dict(record["parameters"])
@@ -135,6 +138,11 @@ def has_random_features(run: Run) -> bool:
     return features.get("random") == "yes" or parameters.get("weights") == "random"
 
 
+def is_control(run: Run) -> bool:
+    """Whether the run is there to be compared with: random features, or another item's pictures."""
+    return has_random_features(run) or bool((run.record["features"] or {}).get("control"))
+
+
 EXACT = (
     Measure("AUC", "exact", "auc"),
     Measure("strict AUC", "exact", "auc_strict"),
@@ -146,6 +154,112 @@ EXACT = (
     Measure("cold AUC", "exact", "cold_auc"),
 )
 SAMPLED = ("dvbpr-100", "imgrec-100", "sampled-500")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The rows of one dataset compared user by user.
+
+    Attributes:
+        differences: of the exact mid-rank AUC, between all rows.
+        best: the row with the highest AUC.
+        baseline: of the rows that see no picture, the one with the best validation AUC; None where all do, or none.
+    """
+
+    differences: Differences
+    best: str
+    baseline: str | None
+
+
+def compare(runs: Sequence[Run]) -> Comparison | None:
+    """Compare all rows pairwise, see `significance`; None for a single row.
+
+    Args:
+        runs: runs of one dataset.
+
+    Raises:
+        InputError: see `trials`.
+    """
+    rows = trials(runs)
+    if len(rows) < 2:
+        return None
+    differences = paired_differences(user_auc(runs))
+    blind = [row for row in rows if not any(sees_pictures(run) for run in row.runs)]
+    baseline = max(blind, key=_validation, default=None) if len(blind) < len(rows) else None
+    # The row that is nowhere behind; of equals the first.
+    best = differences.labels[int(np.argmax(differences.mean.min(1)))]
+    return Comparison(differences, best, baseline.label if baseline else None)
+
+
+def user_auc(runs: Sequence[Run]) -> pd.DataFrame:
+    """Exact mid-rank AUC of each user (rows, by user index) by each configuration (columns), the mean of its trials."""
+
+    def of(run: Run) -> pd.Series:
+        return user_metrics(run.per_user)["auc"].set_axis(run.per_user["user"])
+
+    return pd.concat(
+        {
+            row.label: pd.concat([of(run) for run in row.runs], axis=1).mean(axis=1, skipna=False)
+            for row in trials(runs)
+        },
+        axis=1,
+    )
+
+
+def sees_pictures(run: Run) -> bool:
+    """Whether the run's model was given pictures, or features of them."""
+    card = list_models().get(run.record["model"])
+    return run.record["features"] is not None or (card is not None and "images" in card.uses)
+
+
+def _validation(row: Trials) -> float:
+    return float(np.mean([run.record["validation"]["auc"] for run in row.runs]))
+
+
+RESULTS = tuple(measure for measure in EXACT if measure.metric != "auc_strict")
+
+
+def results_table(runs: Sequence[Run], comparison: Comparison | None = None) -> pd.DataFrame:
+    """The main table: quality on the whole catalogue and under the sampled protocols, and which differences hold.
+
+    Args:
+        runs: runs of one dataset.
+        comparison: `compare(runs)`; without it there are no columns of differences.
+
+    Returns:
+        The columns of `auc_table` without strict AUC and cost; then "AUC against <best>" and "AUC against <baseline>".
+
+    Raises:
+        InputError: see `trials`.
+    """
+    frame = _measured(runs, RESULTS)
+    if comparison is None:
+        return frame
+    differences = comparison.differences
+    for other in dict.fromkeys(filter(None, (comparison.best, comparison.baseline))):
+        place, heading = differences.place(other), f"AUC against {other}"
+        known = [
+            differences.place(label) if label in differences.labels and label != other else -1 for label in frame.index
+        ]
+        frame[heading, "difference"] = [differences.mean[row, place] if row >= 0 else math.nan for row in known]
+        frame[heading, "holds"] = [bool(row >= 0 and differences.holds[row, place]) for row in known]
+    return frame
+
+
+def difference_table(comparison: Comparison) -> pd.DataFrame:
+    """Every pair of rows, the better one first: mean difference of AUC, 95 % interval, p-value corrected by Holm."""
+    d = comparison.differences
+    order = np.argsort(-d.mean.mean(1), kind="stable")
+    pairs = [(a, b) for place, a in enumerate(order) for b in order[place + 1 :]]
+    columns = {
+        ("AUC difference", "difference"): [d.mean[pair] for pair in pairs],
+        ("AUC difference", "low"): [d.low[pair] for pair in pairs],
+        ("AUC difference", "high"): [d.high[pair] for pair in pairs],
+        ("AUC difference", "holds"): [bool(d.holds[pair]) for pair in pairs],
+        ("corrected p", ""): [float(d.p[pair]) for pair in pairs],
+    }
+    index = pd.Index([f"{d.labels[a]} less {d.labels[b]}" for a, b in pairs], name="pair")
+    return pd.DataFrame(columns, index)
 
 
 def auc_table(runs: Sequence[Run]) -> pd.DataFrame:
@@ -254,7 +368,7 @@ def measured(frame: pd.DataFrame) -> list[str]:
 
 
 def sizes_table(runs: Sequence[Run], datasets: Mapping[str, Dataset]) -> pd.DataFrame:
-    """Table 1: the size of each dataset.
+    """Table 1: the size of each dataset, and below those of the paper what it prints of them.
 
     Args:
         runs: any runs.
@@ -271,6 +385,9 @@ def sizes_table(runs: Sequence[Run], datasets: Mapping[str, Dataset]) -> pd.Data
         }
         loaded = datasets.get(record["fingerprint"])
         rows.append(known if loaded is None else dataset_table(loaded).to_dict("records")[0])
+        printed = paper_dataset(group)
+        if printed is not None:
+            rows.append({"dataset": f"{printed}, as the paper prints it", **PAPER_SIZES[printed]})
     return pd.DataFrame(rows).set_index("dataset")
 
 
@@ -296,6 +413,31 @@ def caption(runs: Sequence[Run]) -> str:
     if any(run.record["fidelity"] == "reconstruction" for run in runs):
         sentences.append(f"{RECONSTRUCTION} A reconstruction: the sources leave a gap.")
     return " ".join(sentences)
+
+
+def comparison_note(comparison: Comparison) -> str:
+    """What the mark of a difference that holds means, which test it comes from and why."""
+    differences = comparison.differences
+    pairs = len(differences.labels) * (len(differences.labels) - 1) // 2
+    against = (
+        f" {comparison.baseline} is the baseline: of the models that see no pictures, the one with the best validation "
+        "AUC."
+        if comparison.baseline
+        else ""
+    )
+    return (
+        f"The difference holds: p at most {ALPHA:g} by a paired bootstrap, {differences.resamples:,} resamples of the "
+        f"{differences.users:,} users, after Holm's correction for all {pairs:,} pairs of rows. Each user's AUC is "
+        "averaged over the trials first: seeds are repeated measurements, users are the sample. The bootstrap asks "
+        "about the mean, which the table shows; Wilcoxon's signed-rank test would ask about the median of differences "
+        f"that are neither symmetric nor free of ties.{against}"
+    )
+
+
+def not_run(runs: Sequence[Run]) -> list[str]:
+    """Titles of the registry's models that have no run."""
+    present = {run.record["model"] for run in runs}
+    return [card.title for name, card in list_models().items() if name not in present]
 
 
 @dataclass(frozen=True)
@@ -353,21 +495,27 @@ PAPER_TABLES = (
     ),
 )  # fmt: skip
 
-PAPER_SIZES = {(45_184, 166_270): "Amazon Fashion", (34_244, 110_636): "Amazon Men"}
-"""(users, items) of the paper's files, as published with DVBPR: by these sizes a dataset is known to be one of them."""
+PAPER_SIZES: Mapping[str, Mapping[str, int]] = {
+    "Amazon Fashion": {"users": 45_184, "items": 166_270, "interactions": 358_003},
+    "Amazon Men": {"users": 34_244, "items": 110_636},
+}
+"""What the paper's Table 1 prints of the files published with DVBPR; what could not be read there is left out."""
 
 
 def paper_dataset(runs: Sequence[Run]) -> str | None:
-    """The paper's name of the runs' dataset, or None where the paper has no results on it."""
+    """The paper's name of the runs' dataset, known by its users and items; None where the paper has nothing on it."""
     record = runs[0].record["dataset"]
-    return PAPER_SIZES.get((record["users"], record["items"]))
+    for name, sizes in PAPER_SIZES.items():
+        if (record["users"], record["items"]) == (sizes["users"], sizes["items"]):
+            return name
+    return None
 
 
 def paper_tables(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
     """Tables 2, 3 and 4 of the ImgRec paper from our runs.
 
     The paper's AUC counts a tie as lost, and so does the difference to it; the mid-rank AUC stands beside. On a dataset
-    of the paper there are columns "paper" and "difference", and rows of published models that have no run.
+    of the paper there are columns `PAPER` and `DIFFERENCE`, and rows of published models that have no run.
 
     Args:
         runs: runs of one dataset.
@@ -392,18 +540,20 @@ def paper_tables(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
             chosen = [run for run in runs if run.record["model"] == model]
             if chosen:
                 parts.append(_measured(chosen, measures, oracle=False))
+                # A control is not the published model: it has nothing to be measured against.
+                values += [
+                    math.nan if is_control(row.runs[0]) else published.get(model, math.nan) for row in trials(chosen)
+                ]
             elif model in published:
                 card = list_models().get(model)
                 parts.append(_blank(card.title if card else _TITLES.get(model, model), measures))
-            else:
-                continue
-            values += [published.get(model, math.nan)] * len(parts[-1])
+                values.append(published[model])
         if not parts:
             continue
         frame = pd.concat(parts).rename_axis("model")
         if published:
-            frame["paper", ""] = values
-            frame["difference", ""] = frame["strict AUC", "mean"] - frame["paper", ""]
+            frame[PAPER, ""] = values
+            frame[DIFFERENCE, "difference"] = frame["strict AUC", "mean"] - frame[PAPER, ""]
         known = _measured(runs, measures).filter(items=[ORACLE], axis=0)
         tables[table.title] = pd.concat([frame, known]).rename_axis("model") if len(known) else frame
     return tables
@@ -496,135 +646,3 @@ def _deviation(samples: Sequence[Sequence[float]]) -> list[float]:
 def _range(counts: Sequence[int]) -> str:
     low, high = min(counts), max(counts)
     return str(low) if low == high else f"{low} to {high}"
-
-
-class Cell(NamedTuple):
-    """A formatted cell: text, "± sd" or nothing, and its place among the rows (1 best, 2 second, 0 neither)."""
-
-    text: str
-    spread: str = ""
-    place: int = 0
-
-
-def format_table(frame: pd.DataFrame, kind: Kind = "markdown", *, links: Mapping[str, str] | None = None) -> str:
-    """A table as text.
-
-    Measured values have four decimals and "± sd" where there are several trials. In each measured column the best value
-    is bold and the second underlined, equal values as printed together; the oracle takes no part, nor does a table of
-    one row.
-
-    Args:
-        frame: a frame of this module, or any other frame: then all its values are plain.
-        kind: "markdown" (GitHub's), "html" (escaped, headers with scope), "latex" (booktabs) or "csv" (all digits, no
-            marks).
-        links: addresses by row label, for HTML.
-
-    Raises:
-        InputError: unknown kind.
-    """
-    if kind == "csv":
-        flat = frame.copy()
-        if frame.columns.nlevels > 1:
-            flat.columns = pd.Index([" ".join(part for part in column if part) for column in frame.columns])
-        return str(flat.to_csv(lineterminator="\n"))
-    writers: dict[str, Callable[[list[str], list[str], list[list[Cell]], Mapping[str, str]], str]] = {
-        "markdown": _markdown,
-        "html": _html,
-        "latex": _latex,
-    }
-    if kind not in writers:
-        raise unknown_name("kind of table", kind, [*writers, "csv"])
-    headings = list(dict.fromkeys(column[0] if isinstance(column, tuple) else column for column in frame.columns))
-    columns = [_column(frame, heading) for heading in headings]
-    labels = [str(label) for label in frame.index]
-    body = [[column[row] for column in columns] for row in range(len(labels))]
-    return writers[kind]([str(frame.index.name or ""), *headings], labels, body, links or {})
-
-
-def show_table(frame: pd.DataFrame) -> HTML:
-    """`format_table` as a cell's result in Jupyter."""
-    return HTML(format_table(frame, "html"))
-
-
-def _column(frame: pd.DataFrame, heading: str) -> list[Cell]:
-    if (heading, "mean") not in frame.columns:
-        plain = frame[heading, ""] if frame.columns.nlevels > 1 else frame[heading]
-        return [Cell(_plain(value)) for value in plain.tolist()]
-    means, deviations = frame[heading, "mean"].tolist(), frame[heading, "sd"].tolist()
-    texts = [MISSING if math.isnan(mean) else f"{mean:.4f}" for mean in means]
-    compete = [text for text, label in zip(texts, frame.index, strict=True) if label != ORACLE and text != MISSING]
-    best = sorted(set(compete), key=float, reverse=True)[:2] if len(compete) > 1 else []
-    return [
-        Cell(
-            text,
-            "" if math.isnan(deviation) else f"± {deviation:.4f}",
-            best.index(text) + 1 if label != ORACLE and text in best else 0,
-        )
-        for text, deviation, label in zip(texts, deviations, frame.index, strict=True)
-    ]
-
-
-def _plain(value: Any) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return MISSING
-    if isinstance(value, float):
-        return f"{value:,.0f}" if value.is_integer() or abs(value) >= 1000 else f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _markdown(head: list[str], labels: list[str], body: list[list[Cell]], links: Mapping[str, str]) -> str:
-    def text(value: str) -> str:
-        return html.escape(value, quote=False).replace("|", "\\|").replace("\n", " ")
-
-    def cell(value: Cell) -> str:
-        marks = {0: "{}", 1: "**{}**", 2: "<ins>{}</ins>"}
-        return f"{marks[value.place].format(text(value.text))} {value.spread}".strip()
-
-    lines = [[text(name) for name in head], ["---"] + ["---:"] * (len(head) - 1)]
-    lines += [[text(label), *map(cell, cells)] for label, cells in zip(labels, body, strict=True)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _html(head: list[str], labels: list[str], body: list[list[Cell]], links: Mapping[str, str]) -> str:
-    def cell(value: Cell) -> str:
-        marks = {0: "{}", 1: "<strong>{}</strong>", 2: "<u>{}</u>"}
-        spread = f" <small>{html.escape(value.spread)}</small>" if value.spread else ""
-        return f"<td>{marks[value.place].format(html.escape(value.text))}{spread}</td>"
-
-    def label(value: str) -> str:
-        text = html.escape(value)
-        return f'<a href="{html.escape(links[value])}">{text}</a>' if value in links else text
-
-    heads = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in head)
-    rows = "".join(
-        f'<tr><th scope="row">{label(name)}</th>{"".join(map(cell, cells))}</tr>\n'
-        for name, cells in zip(labels, body, strict=True)
-    )
-    return f'<table class="imgrec-table">\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table>\n'
-
-
-_LATEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-        "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "†": r"$\dagger$", "—": "---",
-        "“": "``", "”": "''",
-    }
-)  # fmt: skip
-
-
-def latex_text(text: str) -> str:
-    """Plain text with LaTeX's special characters escaped."""
-    return text.translate(_LATEX)
-
-
-def _latex(head: list[str], labels: list[str], body: list[list[Cell]], links: Mapping[str, str]) -> str:
-    def cell(value: Cell) -> str:
-        marks = {0: "{}", 1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
-        return f"{marks[value.place].format(latex_text(value.text))} {latex_text(value.spread)}".strip()
-
-    lines = [f"\\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", "\\toprule"]
-    lines += [" & ".join(map(latex_text, head)) + r" \\", "\\midrule"]
-    lines += [
-        " & ".join([latex_text(label), *map(cell, cells)]) + r" \\" for label, cells in zip(labels, body, strict=True)
-    ]
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"

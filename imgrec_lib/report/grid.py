@@ -1,0 +1,124 @@
+"""What a grid search saw: validation AUC over the settings that were varied. Test metrics take no part in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from imgrec_lib.report.curves import ACCENT, INK, MARKERS, Chart, finish, literal, single_panel
+from imgrec_lib.report.tables import settings, trials
+from imgrec_lib.runs import Run
+
+VALIDATION = "validation AUC"
+
+
+def of_grid(run: Run) -> bool:
+    """Whether the run is a configuration that a search tried: it was validated and never tested."""
+    return bool(run.record.get("stage") == "grid")
+
+
+def grid_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """Every configuration of a grid, best validation AUC first.
+
+    Args:
+        runs: runs of one dataset, model and profile.
+
+    Returns:
+        A plain column for each setting that varies, then "trials" and the mean and sample standard deviation of the
+        validation AUC over the seeds; indexed by place, "1" for the best.
+
+    Raises:
+        InputError: see `trials`.
+    """
+    rows = trials(runs)
+    found = [settings(row.runs[0]) for row in rows]
+    names = list(dict.fromkeys(name for each in found for name in each))
+    varied = [name for name in names if len({repr(each.get(name)) for each in found}) > 1]
+    scores = [[float(run.record["validation"]["auc"]) for run in row.runs] for row in rows]
+    order = sorted(range(len(rows)), key=lambda place: -float(np.mean(scores[place])))
+    columns: dict[tuple[str, str], list[object]] = {
+        (name.replace("_", " "), ""): [found[place].get(name) for place in order] for name in varied
+    }
+    columns["trials", ""] = [len(scores[place]) for place in order]
+    columns[VALIDATION, "mean"] = [float(np.mean(scores[place])) for place in order]
+    columns[VALIDATION, "sd"] = [
+        float(np.std(scores[place], ddof=1)) if len(scores[place]) > 1 else math.nan for place in order
+    ]
+    index = pd.Index([str(place) for place in range(1, len(rows) + 1)], name="place")
+    return pd.DataFrame(columns, index)
+
+
+def validation_surface(table: pd.DataFrame) -> Chart | None:
+    """The validation AUC of a grid: a line over one varied setting, a map over two; None over more, or over none.
+
+    Args:
+        table: see `grid_table`.
+    """
+    names = [str(column[0]) for column in table.columns if column[1] == "" and column[0] != "trials"]
+    if len(names) == 1:
+        return _line(table, names[0])
+    if len(names) == 2:
+        return _map(table, names[0], names[1])
+    return None
+
+
+def _line(table: pd.DataFrame, name: str) -> Chart:
+    values = _ordered(table, name)
+    by_value = table.set_index(table[name, ""].map(_text))[VALIDATION].loc[[_text(value) for value in values]]
+    figure, axes = single_panel()
+    places = np.arange(len(values))
+    axes.errorbar(
+        places, by_value["mean"], np.nan_to_num(by_value["sd"].to_numpy(float)), color=ACCENT, marker=MARKERS[0], lw=1.6
+    )
+    for place, mean in zip(places, by_value["mean"], strict=True):
+        axes.annotate(
+            f"{mean:.4f}", (place, mean), (0, 9), textcoords="offset points", ha="center", color=INK, fontsize=8
+        )
+    axes.set_xticks(places, [literal(_text(value)) for value in values])
+    axes.margins(y=0.2)
+    finish(axes, name.capitalize(), "Validation AUC (exact, mid-rank)")
+    figure.alt = f"Validation AUC by {name}: " + "; ".join(
+        f"{value} {mean:.4f}" for value, mean in by_value["mean"].items()
+    ) + "."  # fmt: skip
+    return figure
+
+
+def _map(table: pd.DataFrame, across: str, down: str) -> Chart:
+    columns, rows = _ordered(table, across), _ordered(table, down)
+    figure, axes = single_panel(height=1.6 + 0.5 * len(rows))
+    low, high = float(table[VALIDATION, "mean"].min()), float(table[VALIDATION, "mean"].max())
+    words = []
+    for x, y, mean in zip(table[across, ""], table[down, ""], table[VALIDATION, "mean"], strict=True):
+        column, row = columns.index(x), rows.index(y)
+        shade = 0.05 + 0.45 * (mean - low) / (high - low) if high > low else 0.05
+        axes.fill_between([column - 0.48, column + 0.48], row - 0.46, row + 0.46, color=ACCENT, alpha=shade, lw=0)
+        best = mean == high
+        text = f"{mean:.4f}{' best' if best else ''}"
+        axes.text(
+            column, row, text, ha="center", va="center", color=INK, fontsize=9, weight="bold" if best else "normal"
+        )
+        words.append(f"{_text(x)} and {_text(y)} {mean:.4f}")
+    axes.set_xticks(range(len(columns)), [literal(_text(value)) for value in columns])
+    axes.set_yticks(range(len(rows)), [literal(_text(value)) for value in rows])
+    axes.set(xlim=(-0.6, len(columns) - 0.4), ylim=(len(rows) - 0.4, -0.6))
+    finish(axes, across.capitalize(), down.capitalize(), grid="")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    figure.alt = f"Validation AUC by {across} and {down}, best first: {'; '.join(words)}."
+    return figure
+
+
+def _ordered(table: pd.DataFrame, name: str) -> list[Any]:
+    """The values of a setting: numbers by size, anything else as text."""
+    values = list({_text(value): value for value in table[name, ""]}.values())
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        return sorted(values, key=float)
+    return sorted(values, key=_text)
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,103 @@
+"""Finished runs written by hand: records, curves and counts of random scores, as if a model had been trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from imgrec_lib.data.dataset import Dataset, HeldOut, Interactions
+from imgrec_lib.evaluation import evaluate
+from imgrec_lib.files import fingerprint, write_json
+from imgrec_lib.models import model_card
+from imgrec_lib.models.base import InnerProduct
+from imgrec_lib.runs import Run, dataset_record, open_run
+
+FEATURES = {"backbone": "efficientnet-lite0", "weights": "imagenet", "weights_sha256": "0" * 16, "random": "no"}
+
+
+def with_cold_items(dataset: Dataset, share: float = 0.15) -> Dataset:
+    """The same dataset with the training interactions of its last items gone."""
+    warm = dataset.train.items < dataset.n_items * (1 - share)
+    train = Interactions.from_pairs(
+        dataset.train.users[warm], dataset.train.items[warm], dataset.n_users, dataset.n_items
+    )
+    return Dataset(
+        dataset.name, dataset.user_ids, dataset.items, train, HeldOut(dataset.validation.items),
+        HeldOut(dataset.test.items), split={"kind": "random", "seed": 0, "min_interactions": 5},
+    )  # fmt: skip
+
+
+def write_run(
+    folder: Path,
+    data: Dataset,
+    model: str = "bpr-mf",
+    seed: int = 0,
+    *,
+    popularity: bool = False,
+    epochs: int = 3,
+    oracle: bool = False,
+    **record: Any,
+) -> Run:
+    """A finished run with random factors (or the popularity of items, full of ties) as if a model had been trained."""
+    configuration = fingerprint(model, seed, record.get("profile"), record.get("parameters"))
+    rng = np.random.default_rng(int(configuration, 16))
+    users = torch.tensor(rng.normal(size=(data.n_users, 4)).astype(np.float32))
+    items = torch.tensor(rng.normal(size=(data.n_items, 4)).astype(np.float32))
+    counts = torch.tensor(data.train.popularity, dtype=torch.float32).unsqueeze(1)
+    scorer = InnerProduct(torch.ones(data.n_users, 1), counts) if popularity else InnerProduct(users, items)
+    evaluation = evaluate(scorer, data, seed=seed)
+    card = model_card(model)
+    validation = rng.uniform(0.4, 0.9, epochs + 1)
+    folder.mkdir(parents=True)
+    pd.DataFrame(
+        {
+            "phase": 1,
+            "epoch": range(epochs + 1),
+            "loss": [None, *rng.uniform(size=epochs)],
+            "validation_auc": validation,
+            "seconds": [0.0, *rng.uniform(1, 2, epochs)],
+        }
+    ).iloc[: epochs + 1 if epochs else 0].to_csv(folder / "curve.csv", index=False)
+    evaluation.per_user.to_parquet(folder / "per_user.parquet", index=False)
+    truth = evaluate(InnerProduct(users * 0 + 1, items), data, seed=seed).metrics if oracle else None
+    write_json(
+        folder / "run.json",
+        {
+            "format": 1,
+            "identity": f"{model}-{seed}",
+            "model": model,
+            "profile": "default",
+            "parameters": {"factors": 4},
+            "phases": [{"learning_rate": 0.1, "epochs": 100}] if epochs else [],
+            "seed": seed,
+            "title": card.title,
+            "family": card.family,
+            "fidelity": card.fidelity,
+            "dataset": dataset_record(data),
+            "features": FEATURES if "features" in card.needs else None,
+            "requested": {},
+            "metrics": evaluation.metrics,
+            "oracle": truth,
+            "validation": {"auc": float(validation.max()), "phase": 1, "epoch": int(validation.argmax())},
+            "cost": {
+                "epochs": epochs,
+                "seconds_training": 3.5 * epochs,
+                "seconds_per_epoch": 3.5 + seed if epochs else None,
+                "seconds_fit": 4.0 + seed,
+                "seconds_evaluation": 1.5,
+                "interactions_per_second": 1000.0,
+                "peak_memory_bytes": 2**20 * (100 + seed),
+                "parameters": 400,
+            },
+            "device": "cpu (x86_64)",
+            "threads": 1,
+            "versions": {},
+            "finished": f"2026-01-01T00:00:0{seed}+00:00",
+        }
+        | record,
+    )
+    return open_run(folder)
