@@ -85,7 +85,7 @@ def test_a_number_leads_to_the_executed_notebook(folder: Path) -> None:
         assert row.locator("th a").first.inner_text() == run
         row.locator("th a").first.click()
         assert page.url.endswith(f"notebooks/{run}.html")
-        assert page.locator("img").get_attribute("alt").startswith("Learning curves of 6 trained models")
+        assert page.locator("img").get_attribute("alt").startswith("Learning curves of 2 trained models")
         assert page.locator("nav a").get_attribute("href") == "../index.html"
 
 
