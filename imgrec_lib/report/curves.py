@@ -39,6 +39,7 @@ INK = "#1b1f24"
 # After Okabe and Ito's palette, with orange and sky blue darkened until they show on white.
 COLOURS = (INK, "#0072b2", "#d55e00", "#009e73", "#c0609a", "#a0741a", "#3d8fc4")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", "*", ">")
+LINES = ("-", "--", "-.", (0, (1, 1.2)), (0, (5, 1, 1, 1, 1, 1)))
 ACCENT, BEHIND = COLOURS[1], "#8b929a"
 
 
