@@ -6,9 +6,21 @@ import difflib
 import reprlib
 from collections.abc import Iterable
 
+LONGEST = 1000
+"""Characters of a sentence."""
+
 
 class InputError(ValueError):
-    """Bad input: one sentence that names the file, row or field, and the remedy."""
+    """Bad input: one sentence that names the file, row or field, and the remedy.
+
+    Parts of it come from the input. So that it stays one line of readable length, and no terminal takes orders from it,
+    white space becomes blanks, other characters that do not print are escaped, and the middle of what is long is cut.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        text = "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in sentence)
+        text = " ".join(text.split())
+        super().__init__(text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}")
 
 
 def one_line(error: BaseException) -> str:
@@ -25,7 +37,7 @@ _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 80
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:
     """Build the error for a name that is not one of `known`, with the closest ones suggested.
 
     Args:
@@ -37,6 +49,6 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
         The exception, to be raised by the caller.
     """
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name, known, n=1) if isinstance(name, str) and len(name) < 100 else []
     hint = f"did you mean {close[0]!r}?" if close else f"choose one of: {', '.join(known)}."
-    return InputError(f"unknown {kind} {name!r}: {hint}")
+    return InputError(f"unknown {kind} {shown(name)}: {hint}")

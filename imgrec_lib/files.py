@@ -1,4 +1,4 @@
-"""Files are written whole or not at all: to a temporary name beside the target, then renamed."""
+"""Files are written whole or not at all: to a temporary folder beside the target, then renamed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ def replacing(path: Path) -> Iterator[Path]:
         InputError: there is no room, or the folder cannot be written to.
     """
     path = Path(path)
-    with _refusals(path, FULL), _temporary(path) as temporary:
+    with _refusals(path, FULL), _temporary_folder(path) as folder:
+        temporary = folder / path.name
         yield temporary
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
@@ -55,16 +56,26 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     A folder that already stands at `path` is replaced; it is never seen half deleted.
     """
     path = Path(path)
-    with _refusals(path, FULL), _temporary(path, folder=True) as temporary:
+    with _refusals(path, FULL), _temporary_folder(path) as temporary:
         yield temporary
         os.chmod(temporary, 0o755)
         if path.exists():
-            earlier = tempfile.mkdtemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
+            earlier = tempfile.mkdtemp(PART, f".{path.name}.", path.parent)
             os.replace(path, earlier)
             os.replace(temporary, path)
             shutil.rmtree(earlier, ignore_errors=True)
         else:
             os.replace(temporary, path)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, where they are missing.
+
+    Raises:
+        InputError: it cannot be made there.
+    """
+    with _refusals(Path(path), FULL | DENIED):
+        Path(path).mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
@@ -108,20 +119,18 @@ def no_room(path: Path, reason: str | None) -> InputError:
 
 
 @contextmanager
-def _temporary(path: Path, folder: bool = False) -> Iterator[Path]:
-    """A new name beside `path`, locked as long as its writer lives, by which the abandoned ones are known."""
+def _temporary_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside `path`, locked as long as its writer lives, by which the abandoned ones are known.
+
+    A folder also for a single file: what writes files may put another in the place of one that was locked.
+    """
     with _refusals(path, FULL | DENIED):
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob(f".{glob.escape(path.name)}.*{PART}"):
             _remove_if_abandoned(left)
         while True:
-            prefix = f".{path.name}."
-            if folder:
-                name = tempfile.mkdtemp(PART, prefix, path.parent)
-                handle = os.open(name, os.O_RDONLY)
-            else:
-                handle, name = tempfile.mkstemp(PART, prefix, path.parent)
-            temporary = Path(name)
+            temporary = Path(tempfile.mkdtemp(PART, f".{path.name}.", path.parent))
+            handle = os.open(temporary, os.O_RDONLY)
             fcntl.flock(handle, fcntl.LOCK_EX)
             if temporary.exists():  # else another process took it for abandoned before it was locked
                 break
@@ -129,7 +138,7 @@ def _temporary(path: Path, folder: bool = False) -> Iterator[Path]:
     try:
         yield temporary
     finally:
-        _remove(temporary)
+        shutil.rmtree(temporary, ignore_errors=True)
         os.close(handle)
 
 
@@ -140,18 +149,11 @@ def _remove_if_abandoned(left: Path) -> None:
         return
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _remove(left)
+        shutil.rmtree(left, ignore_errors=True)
     except BlockingIOError:
         pass
     finally:
         os.close(handle)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from imgrec_lib.errors import InputError, shown, unknown_name
-from imgrec_lib.files import fingerprint, write_text
+from imgrec_lib.files import fingerprint, make_folder, write_text
 from imgrec_lib.models import list_models
 
 TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
@@ -218,7 +218,7 @@ def run_notebook(
     check_values(f"notebook {name}", types, parameters)
     failed = output.with_suffix(".failed.ipynb")
     running = output.with_suffix(".running.ipynb")
-    output.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(output.parent)
     try:
         # Sockets as files: over tcp ipykernel 7 warns. Each kernel has a folder of its own, or two of them would meet.
         with tempfile.TemporaryDirectory(prefix="imgrec-") as sockets:

@@ -38,7 +38,7 @@ from imgrec_lib.errors import InputError, one_line, unknown_name
 from imgrec_lib.evaluation import PROTOCOLS, ValidationAUC, evaluate
 from imgrec_lib.features import Features, extract_features
 from imgrec_lib.features.controls import with_control
-from imgrec_lib.files import fingerprint, replacing, write_json
+from imgrec_lib.files import fingerprint, make_folder, replacing, write_json
 from imgrec_lib.models import build_model, list_models, model_card, resolve_profile
 from imgrec_lib.models.base import InnerProduct, Recommender
 from imgrec_lib.training import distributed, fit, read_checkpoint, write_checkpoint
@@ -183,7 +183,7 @@ def train_run(
     distributed.barrier()  # all have looked for the record before the first one can write it
     data = dataset.training_data(features.values if features is not None and uses_features else None)
     recommender = build_model(model, data, profile=profile, seed=seed, **(parameters or {}))
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     began = time.perf_counter()
     result = fit(
         recommender,

@@ -558,6 +558,13 @@ def test_names_of_notebooks_are_no_paths(place: Path, name: str) -> None:
     refused(place, "unknown notebook", lambda: notebook_path(name))
 
 
+def test_a_sentence_gives_no_orders_to_a_terminal() -> None:
+    error = InputError("file a\nb\x1b[2J\x07\u202e has no 'x': " + "y" * 5000 + " end.")
+    assert str(error).startswith(r"file a b\x1b[2J\x07\u202e has no 'x': yyy") and str(error).endswith("y end.")
+    assert len(str(error)) < 1100 and str(error).isprintable()
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
 def test_a_long_value_is_cut_in_the_sentence() -> None:
     with pytest.raises(InputError) as caught:
         check_values("this notebook", {"seed": "int"}, {"seed": "x" * 10**6})

@@ -143,7 +143,8 @@ def read_published(path: Path, progress: bool = True) -> list[Any]:
                 np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             )
             shape, _, dtype = read_header(file)
-        except (ValueError, EOFError, SyntaxError):
+        # NumPy, which takes the head for Python and even for Python 2, raises nearly anything on what is neither.
+        except Exception:
             raise InputError(f"{path} is not a .npy file, or its head is damaged: download it again.") from None
         if not dtype.hasobject or shape != (6,):
             raise InputError(
