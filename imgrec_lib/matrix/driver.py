@@ -27,6 +27,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from imgrec_lib.errors import InputError, one_line
+from imgrec_lib.files import make_folder
 from imgrec_lib.matrix.definition import Matrix
 from imgrec_lib.matrix.facts import Facts, known_facts, read_facts
 from imgrec_lib.matrix.tasks import HEARTBEAT, Plan, Task, all_facts, plan
@@ -68,7 +69,7 @@ def run_matrix(
             has workers of several threads.
     """
     runs, reports = Path(runs), Path(reports)
-    runs.mkdir(parents=True, exist_ok=True)
+    make_folder(runs)
     try:
         lock = FileLock(runs / ".driver.lock").acquire(timeout=0)
     except Timeout:
