@@ -29,7 +29,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -416,9 +416,17 @@ def undisturbed(stage: Stage, inputs: Path, place: Path) -> Reference:
     return Reference(outcome(place), seconds, int(re.findall(r"(\d+) file operations", process.message)[-1]))
 
 
-def check(stage: Stage, inputs: Path, place: Path, reference: Reference, tally: Tally) -> None:
-    """After a fault: nothing partial, and a plain second run gives the reference."""
-    problems = []
+def check(
+    stage: Stage, inputs: Path, place: Path, reference: Reference, tally: Tally, found: Iterable[str] = ()
+) -> None:
+    """After a fault: nothing partial, and a plain second run gives the reference.
+
+    Args:
+        stage, inputs, place, reference: what was disturbed.
+        tally: where the result is counted.
+        found: problems that showed before.
+    """
+    problems = list(found)
     try:
         between = outcome(place)
         problems += [
@@ -460,9 +468,10 @@ def kill_at_random(
             struck += process.kill()
             tally.left += process.end_descendants()
         if struck:
+            survived = tally.survived
             check(stage, inputs, place, reference, tally)
             tally.tried += struck - 1
-            tally.survived += (struck - 1) * (not tally.problems)
+            tally.survived += (struck - 1) * (tally.survived - survived)
         shutil.rmtree(place, ignore_errors=True)
     return tally
 
@@ -504,19 +513,18 @@ def starve(
     tally = Tally(fault, stage.name)
     place = base / "starved"
     process = Process(stage, inputs, place, before=before)
-    status = process.wait()
-    _expect(status, process.message, sentence, place, tally)
-    check(stage, inputs, place, reference, tally)
+    check(stage, inputs, place, reference, tally, _stopped(process, sentence, place))
     shutil.rmtree(place, ignore_errors=True)
     return tally
 
 
-def _expect(status: int, message: str, sentence: str, place: Path, tally: Tally) -> None:
-    if status == 0:
-        tally.problems.append("the fault did not strike")
+def _stopped(process: Process, sentence: str, place: Path) -> list[str]:
+    """Problems of a run that ought to stop with that sentence (any error where it is empty) and leave nothing."""
+    status, message = process.wait(), process.message
+    problems = ["the fault did not strike"] if status == 0 else []
     if sentence and (status != 2 or sentence not in message):
-        tally.problems.append(f"no sentence but: {message[-300:]}")
-    tally.problems += [f"{name} is left by the failed run" for name in temporary_names(place)]
+        problems.append(f"no sentence but: {message[-300:]}")
+    return problems + [f"{name} is left by the failed run" for name in temporary_names(place)]
 
 
 @contextmanager
@@ -544,10 +552,9 @@ def fill_disk(stage: Stage, inputs: Path, reference: Reference, base: Path) -> T
     needed = sum(path.stat().st_size for path in probe.rglob("*") if path.is_file()) // 1024
     shutil.rmtree(probe)
     with small_disk(place, max(8, needed // 3)):
-        process = Process(stage, inputs, place)
-        _expect(process.wait(), process.message, "free", place, tally)
+        found = _stopped(Process(stage, inputs, place), "free", place)
         remount(place, "size=1g")
-        check(stage, inputs, place, reference, tally)
+        check(stage, inputs, place, reference, tally, found)
     place.rmdir()
     return tally
 
@@ -559,17 +566,15 @@ def forbid_writing(stage: Stage, inputs: Path, reference: Reference, base: Path)
     if os.geteuid() == 0:  # may write everywhere but on a file system that is read-only
         with small_disk(place, 1 << 20):
             remount(place, "ro")
-            process = Process(stage, inputs, place)
-            _expect(process.wait(), process.message, "cannot be written", place, tally)
+            found = _stopped(Process(stage, inputs, place), "cannot be written", place)
             remount(place, "rw")
-            check(stage, inputs, place, reference, tally)
+            check(stage, inputs, place, reference, tally, found)
     else:
         place.mkdir()
         place.chmod(0o555)
-        process = Process(stage, inputs, place)
-        _expect(process.wait(), process.message, "cannot be written", place, tally)
+        found = _stopped(Process(stage, inputs, place), "cannot be written", place)
         place.chmod(0o755)
-        check(stage, inputs, place, reference, tally)
+        check(stage, inputs, place, reference, tally, found)
     shutil.rmtree(place)
     return tally
 
@@ -599,10 +604,10 @@ def crowd(stage: Stage, inputs: Path, reference: Reference, base: Path, processe
     place, counter = base / "crowd", base / "counter"
     place.mkdir()
     crowd = [Process(stage, inputs, place, before=_counted(stage.once, counter)) for _ in range(processes)]
-    tally.problems += [f"one fails: {p.message[-300:]}" for p in crowd if p.wait() != 0]
+    found = [f"one fails: {p.message[-300:]}" for p in crowd if p.wait() != 0]
     if counter.stat().st_size != 1:
-        tally.problems.append(f"the work was done {counter.stat().st_size} times")
-    check(stage, inputs, place, reference, tally)
+        found.append(f"the work was done {counter.stat().st_size} times")
+    check(stage, inputs, place, reference, tally, found)
     counter.unlink()
     shutil.rmtree(place)
     return tally
@@ -620,11 +625,10 @@ def kill_the_holder(stage: Stage, inputs: Path, reference: Reference, base: Path
     waiting = Process(stage, inputs, place)
     waiting.wait_until_begun()
     time.sleep(0.05)
-    if not holder.kill():
-        tally.problems.append("the holder had ended")
+    found = [] if holder.kill() else ["the holder had ended"]
     if waiting.wait() != 0:
-        tally.problems.append(f"the other fails: {waiting.message[-300:]}")
-    check(stage, inputs, place, reference, tally)
+        found.append(f"the other fails: {waiting.message[-300:]}")
+    check(stage, inputs, place, reference, tally, found)
     counter.unlink()
     shutil.rmtree(place)
     return tally
@@ -646,10 +650,9 @@ def kill_a_worker(stage: Stage, inputs: Path, reference: Reference, base: Path) 
         time.sleep(0.05)
     os.kill(kernels[0], signal.SIGKILL)
     status = process.wait()
-    if status != 2 or "ernel" not in process.message:
-        tally.problems.append(f"no sentence but: {process.message[-300:]}")
+    found = [] if status == 2 and "killed" in process.message else [f"no sentence but: {process.message[-300:]}"]
     tally.left += process.end_descendants()
-    check(RETRY, inputs, place, reference, tally)
+    check(RETRY, inputs, place, reference, tally, found)
     shutil.rmtree(place)
     return tally
 
