@@ -151,7 +151,7 @@ EVALUATION = Stage("evaluation and run record", evaluate)
 REPORT = Stage("report", report)
 MATRIX = Stage("matrix of notebooks", matrix)
 RETRY = Stage(MATRIX.name, partial(matrix, retry_failed=True))
-STAGES = (IMAGES, FEATURES, TRAINING, END_TO_END, EVALUATION, REPORT, MATRIX)
+STAGES = (MATRIX, REPORT, EVALUATION, END_TO_END, TRAINING, FEATURES, IMAGES)
 
 
 QUICK = (IMAGES, END_TO_END, EVALUATION)
@@ -667,11 +667,12 @@ def _command(pid: int) -> bytes:
 # The table
 
 
-KILLS = {IMAGES: 10, FEATURES: 10, TRAINING: 10, END_TO_END: 10, EVALUATION: 8, REPORT: 6, MATRIX: 4}
-OPERATIONS = 6
+KILLS = {IMAGES: 7, FEATURES: 7, TRAINING: 9, END_TO_END: 9, EVALUATION: 8, REPORT: 6, MATRIX: 4}
+"""At random moments; together fifty."""
+OPERATIONS = 3
 
 
-def try_all(base: Path, seed: int, stages: tuple[Stage, ...] = STAGES, quick: bool = False) -> list[Tally]:
+def try_all(base: Path, seed: int, stages: tuple[Stage, ...] = STAGES, quick: bool = False) -> Iterator[Tally]:
     """Every fault on every stage that it can strike.
 
     Args:
@@ -685,37 +686,28 @@ def try_all(base: Path, seed: int, stages: tuple[Stage, ...] = STAGES, quick: bo
     file_limit = limited(resource.RLIMIT_FSIZE, lambda: 4096)
     memory_limit = limited(resource.RLIMIT_AS, lambda: _memory_in_use() + 40 * 2**20)
     mountable = os.geteuid() == 0
-    tallies: list[Tally] = []
-
-    def done(tally: Tally) -> None:
-        tallies.append(tally)
-        print(
-            f"{tally.survived}/{tally.tried}  {tally.fault}: {tally.stage}", *tally.problems, sep="\n    ", flush=True
-        )
-
     for stage in stages:
         work = base / "work"
         work.mkdir(exist_ok=True)
         reference = undisturbed(stage, inputs, work / "reference")
-        done(kill_at_random(stage, inputs, reference, work, 1 if quick else KILLS[stage], rng))
+        yield kill_at_random(stage, inputs, reference, work, 1 if quick else KILLS[stage], rng)
         if stage is MATRIX:
-            done(kill_a_worker(stage, inputs, reference, work))
+            yield kill_a_worker(stage, inputs, reference, work)
             continue
-        done(kill_at_operations(stage, inputs, reference, work, 1 if quick else OPERATIONS, rng))
+        yield kill_at_operations(stage, inputs, reference, work, 1 if quick else OPERATIONS, rng)
         if quick and stage is not IMAGES:
             shutil.rmtree(work)
             continue  # kills alone
-        done(starve(stage, inputs, reference, work, "files may not grow beyond 4 kB (a quota)", file_limit, "no room"))
+        yield starve(stage, inputs, reference, work, "files may not grow beyond 4 kB (a quota)", file_limit, "no room")
         if mountable:
-            done(fill_disk(stage, inputs, reference, work))
-        done(forbid_writing(stage, inputs, reference, work))
+            yield fill_disk(stage, inputs, reference, work)
+        yield forbid_writing(stage, inputs, reference, work)
         if stage in (FEATURES, END_TO_END):
-            done(starve(stage, inputs, reference, work, "out of memory (40 MB more than at rest)", memory_limit, ""))
+            yield starve(stage, inputs, reference, work, "out of memory (40 MB more than at rest)", memory_limit, "")
         if stage.once is not None:
-            done(crowd(stage, inputs, reference, work))
-            done(kill_the_holder(stage, inputs, reference, work))
+            yield crowd(stage, inputs, reference, work)
+            yield kill_the_holder(stage, inputs, reference, work)
         shutil.rmtree(work)
-    return tallies
 
 
 def page_of(tallies: list[Tally], seed: int, seconds: float) -> str:
@@ -760,8 +752,16 @@ def main() -> None:
     every = QUICK if arguments.quick else STAGES
     stages = tuple(s for s in every if not arguments.stage or any(part in s.name for part in arguments.stage))
     began = time.monotonic()
+    tallies: list[Tally] = []
     with tempfile.TemporaryDirectory(prefix="imgrec-faults-") as base:
-        tallies = try_all(Path(base).resolve(), arguments.seed, stages, arguments.quick)
+        for tally in try_all(Path(base).resolve(), arguments.seed, stages, arguments.quick):
+            tallies.append(tally)
+            print(
+                f"{tally.survived}/{tally.tried}  {tally.fault}: {tally.stage}",
+                *tally.problems,
+                sep="\n    ",
+                flush=True,
+            )
     if not arguments.stage and not arguments.quick:
         arguments.out.write_text(page_of(tallies, arguments.seed, time.monotonic() - began))
     if any(tally.problems for tally in tallies):

@@ -102,7 +102,9 @@ def test_nothing_runs_what_it_reads(name: str) -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        "import pickle", "from pickle import loads", "np.load('x', allow_pickle=True)", "np.load('x', allow_pickle=flag)", "eval('1')", "exec('1')",
+        "import pickle", "from pickle import loads", "np.load('x', allow_pickle=True)",
+        "np.load('x', allow_pickle=flag)",
+        "eval('1')", "exec('1')",
         "torch.load('x')", "torch.load('x', weights_only=False)", "yaml.load(text)", "os.system('ls')",
         "import subprocess", "run('ls', shell=True)", "read('x', allow_pickle=True)", "import tarfile",
         "torch.hub.download_url_to_file(url, path)", "from yaml import unsafe_load", "pd.read_pickle('x')",
