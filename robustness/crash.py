@@ -686,9 +686,9 @@ def try_all(base: Path, seed: int, stages: tuple[Stage, ...] = STAGES, quick: bo
     file_limit = limited(resource.RLIMIT_FSIZE, lambda: 4096)
     memory_limit = limited(resource.RLIMIT_AS, lambda: _memory_in_use() + 40 * 2**20)
     mountable = os.geteuid() == 0
-    for stage in stages:
-        work = base / "work"
-        work.mkdir(exist_ok=True)
+    for number, stage in enumerate(stages):
+        work = base / f"{number}"
+        work.mkdir()
         reference = undisturbed(stage, inputs, work / "reference")
         yield kill_at_random(stage, inputs, reference, work, 1 if quick else KILLS[stage], rng)
         if stage is MATRIX:
@@ -696,7 +696,6 @@ def try_all(base: Path, seed: int, stages: tuple[Stage, ...] = STAGES, quick: bo
             continue
         yield kill_at_operations(stage, inputs, reference, work, 1 if quick else OPERATIONS, rng)
         if quick and stage is not IMAGES:
-            shutil.rmtree(work)
             continue  # kills alone
         yield starve(stage, inputs, reference, work, "files may not grow beyond 4 kB (a quota)", file_limit, "no room")
         if mountable:
@@ -707,7 +706,6 @@ def try_all(base: Path, seed: int, stages: tuple[Stage, ...] = STAGES, quick: bo
         if stage.once is not None:
             yield crowd(stage, inputs, reference, work)
             yield kill_the_holder(stage, inputs, reference, work)
-        shutil.rmtree(work)
 
 
 def page_of(tallies: list[Tally], seed: int, seconds: float) -> str:
