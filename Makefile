@@ -7,7 +7,7 @@ export IMGREC_CACHE ?= $(CURDIR)/.cache
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONHASHSEED := 0
 
-.PHONY: help reproduce test lint lab clean
+.PHONY: help reproduce test lint lab explore voila clean
 
 help: ## say what can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -28,6 +28,19 @@ lint: $(VENV)/installed-test ## ruff and mypy
 
 lab: $(VENV)/installed ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --ip 127.0.0.1 notebooks
+
+# Both listen on the loopback interface alone, and ask for the token that the address they print carries.
+explore: reports/explore.ipynb ## open the explorer (notebook 09) on the runs in RUNS (runs/, where there is one)
+	$(BIN)/jupyter lab --ip 127.0.0.1 reports/explore.ipynb
+
+voila: reports/explore.ipynb ## the explorer as a page without code cells, through Voila
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[voila]'
+	$(BIN)/voila --Voila.ip=127.0.0.1 --token=$(shell $(PYTHON) -c 'import secrets; print(secrets.token_hex(16))') reports/explore.ipynb
+
+RUNS ?= $(wildcard runs)
+.PHONY: reports/explore.ipynb
+reports/explore.ipynb: $(VENV)/installed
+	$(BIN)/papermill --prepare-only --log-level WARNING notebooks/09_explore.ipynb $@ -p runs '$(abspath $(RUNS))' -p frozen '$(CURDIR)/reports/frozen'
 
 clean: ## remove what runs have left, not the environment
 	rm -rf runs .cache reports/*.ipynb reports/*.status.json reports/*.html

@@ -19,6 +19,7 @@ ORDER = [
     ["generation"],
     ["runs"],
     ["report"],
+    ["explorer"],
     ["notebooks"],
     ["matrix"],
     ["cli"],

@@ -238,9 +238,47 @@ def test_contact_sheet_of_odd_content(tmp_path: Path) -> None:
 def test_widget_follows_its_slider(dataset: Dataset) -> None:
     shown = neighbour_gallery(dataset, np.eye(N_ITEMS), [0], 2)
     slider, view = shown.widget().children
-    assert view.value == shown.html(96)
+    assert view.html == shown.html(96)
     slider.value = 64
-    assert view.value == shown.html(64) != shown.html(96)
+    assert view.html == shown.html(64) != shown.html(96)
+
+
+def test_widget_carries_its_static_face(dataset: Dataset) -> None:
+    shown = neighbour_gallery(dataset, np.eye(N_ITEMS), [0], 2)
+    bundle = shown.widget()._repr_mimebundle_()
+    assert bundle["text/html"] == shown.html()
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+
+
+def test_every_cell_says_which_item_it_is(dataset: Dataset) -> None:
+    shown = neighbour_gallery(dataset, np.eye(N_ITEMS), [0, 5], 2)
+    figures = Elements(shown.html()).of("figure")
+    assert [int(figure["data-item"] or "") for figure in figures] == shown.items
+    assert [figure.get("data-mark", "") for figure in figures] == [c.mark for row in shown.rows for c in row.cells]
+
+
+def test_parts_of_a_score_are_shown_and_said(dataset: Dataset, tmp_path: Path) -> None:
+    cell = Cell(0, ("red shirt",), 0.25, parts=(("id", -0.25), ("picture & more", 0.5)))
+    assert cell.alt == "red shirt, score 0.250, id -0.250, picture & more +0.500"
+    shown = Gallery("Why", (Row("row", (cell,)),), dataset.images)
+    text = shown.html()
+    bars = re.findall(r"to (left|right), (#\w+) (\d+)%", text)
+    assert [(side, share) for side, _, share in bars] == [("left", "50"), ("right", "100")]
+    assert bars[0][1] != bars[1][1] and "picture &amp; more" in text
+    with Image.open(shown.png(tmp_path / "why.png")) as image:
+        assert image.size == shown.sheet_size()
+
+
+def test_a_picture_of_no_item_is_shown(dataset: Dataset, tmp_path: Path) -> None:
+    red = np.zeros((20, 20, 3), np.uint8)
+    red[..., 0] = 255
+    shown = Gallery("New", (Row("row", (Cell(-1, ("yours",), picture=red),)),), dataset.images)
+    data = Elements(shown.html(10)).of("img")[0]["src"]
+    assert data is not None
+    with Image.open(io.BytesIO(base64.b64decode(data.split(",")[1]))) as image:
+        assert np.abs(np.asarray(image, float).mean((0, 1)) - [255, 0, 0]).max() < 6
+    with Image.open(shown.png(tmp_path / "new.png", 32)) as sheet:
+        assert (np.asarray(sheet.convert("RGB")) == [255, 0, 0]).all(-1).sum() > 25 * 25
 
 
 def test_repr_is_short(dataset: Dataset) -> None:

@@ -86,8 +86,8 @@ def test_contributions_sum_to_the_score() -> None:
     model = random_model("imgrec-ft")
     users, items = torch.arange(N_USERS), torch.arange(N_ITEMS).expand(N_USERS, N_ITEMS)
     parts = model.contributions(users, items)
-    torch.testing.assert_close(sum(parts), model.scorer().block(users))
-    assert (parts.offset == parts.offset[:, :1]).all()
+    torch.testing.assert_close(sum(parts.values()), model.scorer().block(users))
+    assert (parts["offset"] == parts["offset"][:, :1]).all()
     with pytest.raises(InputError, match="crelu=False"):
         random_model("imgrec-ft", crelu=True).contributions(users, items)
 

@@ -203,7 +203,7 @@ def test_contributions_sum_to_the_score_in_both_phases() -> None:
     users, items = torch.tensor([0, 4]), torch.tensor([[1, 2, 1], [0, 16, 2]])
     for phase in (0, 1):
         model.start_phase(phase)
-        total = sum(model.contributions(users, items))
+        total = sum(model.contributions(users, items).values())
         torch.testing.assert_close(total, model.scorer().pairs(users, items), rtol=1e-4, atol=1e-4)
 
 

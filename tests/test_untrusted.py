@@ -211,7 +211,7 @@ def status(url: str) -> int:
 
 def test_jupyterlab_wants_its_token(tmp_path: Path) -> None:
     """As `make lab` starts it, on a free port."""
-    (recipe,) = [line for line in RECIPES if "jupyter lab" in line]
+    (recipe,) = [line for line in RECIPES if "jupyter lab" in line and line.endswith(" notebooks")]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

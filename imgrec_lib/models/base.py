@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -69,6 +69,97 @@ class InnerProduct:
 
     def pairs(self, users: Tensor, items: Tensor) -> Tensor:
         return torch.einsum("bk,bck->bc", self.users[users], self.items[items])
+
+    def extended(self, rows: Tensor) -> InnerProduct:
+        return InnerProduct(self.users, torch.cat([self.items, rows]))
+
+    def personal(self) -> Tensor:
+        """(k,) bool: the columns that tell users apart; of the others, item offsets, each user has the same."""
+        return (self.users != self.users[:1]).any(0)
+
+
+@runtime_checkable
+class Extensible(Protocol):
+    """A scorer that can take in items that are not in the catalogue."""
+
+    def extended(self, rows: Tensor) -> Scorer:
+        """The scorer of the catalogue and, behind it, new items, one a row of `PictureEmbedding.embed_pictures`."""
+        ...
+
+
+@runtime_checkable
+class ScoreParts(Protocol):
+    """A model whose score is a sum of parts that have a meaning."""
+
+    def contributions(self, users: Tensor, items: Tensor) -> Mapping[str, Tensor]:
+        """Split scores exactly.
+
+        Args:
+            users: (B,) int64.
+            items: (B, C) int64.
+
+        Returns:
+            What each part contributes, by its name: (B, C) float32 each, and their sum is the score.
+
+        Raises:
+            InputError: with these hyper-parameters the score is no such sum.
+        """
+        ...
+
+
+@runtime_checkable
+class PurchaseParts(Protocol):
+    """A model that compares an item with each of a user's purchases."""
+
+    def purchase_similarity(self, user: int, items: Tensor) -> Tensor:
+        """How similar items are to the user's training items.
+
+        Args:
+            user: user index.
+            items: (C,) int64.
+
+        Returns:
+            (C, training items of the user) float32, the columns in the order of `Interactions.of`: what the model
+            takes the mean or the largest of.
+        """
+        ...
+
+
+@runtime_checkable
+class AttributeAttention(Protocol):
+    """A model in which a user attends to an item's attributes."""
+
+    def attribute_attention(self, users: Tensor, items: Tensor) -> Mapping[str, Tensor]:
+        """The share of attention that each attribute gets; over the attributes they sum to 1.
+
+        Args:
+            users: (B,) int64.
+            items: (B, C) int64.
+
+        Returns:
+            (B, C) float32 by the attribute's name.
+        """
+        ...
+
+
+@runtime_checkable
+class PictureEmbedding(Protocol):
+    """A model that can score an item of which there is a picture alone, without training.
+
+    What belongs to the item's id, which is unknown, counts as it does in the mean over the catalogue.
+    """
+
+    def embed_pictures(self, pixels: Tensor, features: Tensor) -> Tensor:
+        """The items' side of the score, for pictures that are not in the catalogue.
+
+        Args:
+            pixels: (P, height, width, 3) uint8, as in the image store.
+            features: (P, n_features) float32, as the catalogue's.
+
+        Returns:
+            (P, k) float32: rows for the scorer's `extended`.
+        """
+        ...
 
 
 @dataclass(frozen=True)

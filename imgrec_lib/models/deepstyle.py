@@ -73,6 +73,22 @@ class DeepStyle(Recommender):
         looks = self.features.project(self.features.values, self.projection)
         return InnerProduct(self.users.detach(), looks - self.categories[self.category] + self.items)
 
+    @torch.no_grad()
+    def contributions(self, users: Tensor, items: Tensor) -> dict[str, Tensor]:
+        """Split scores exactly, see `ScoreParts`: the score's three terms."""
+        parts = {
+            "id": self.items[items],
+            "picture": self.features.project(self.features(items), self.projection),
+            "category": -self.categories[self.category[items]],
+        }
+        return {name: torch.einsum("bk,bck->bc", self.users[users], part) for name, part in parts.items()}
+
+    @torch.no_grad()
+    def embed_pictures(self, pixels: Tensor, features: Tensor) -> Tensor:
+        """See `PictureEmbedding`; the category, too, counts as it does in the mean over the catalogue."""
+        unknown = (self.items - self.categories[self.category]).mean(0)
+        return self.features.project(features, self.projection) + unknown
+
 
 CARD = ModelCard(
     name="deepstyle",

@@ -45,14 +45,48 @@ class FMVisual(FactorisationMachine):
 
     def item_side(self, items: Tensor, vectors: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         rows, place = self.features.distinct(items)
+        projected, alone = self.picture_side(rows)
+        both = look_up(torch.cat([projected, alone.unsqueeze(1)], 1), place)
+        projected, alone = both[..., :-1], both[..., -1]
+        return vectors + projected, weights + alone + (vectors * projected).sum(-1)
+
+    def picture_side(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """g_i, and the picture's offset <w_f, f_i> + 1/2 (|g_i|^2 - sum_k f_ik^2 |V_k|^2).
+
+        Args:
+            rows: (..., n_features) undivided features.
+
+        Returns:
+            (..., K) and (...).
+        """
         # V^T f_i and <w_f, f_i> in one product; the squares carry the features' divisor twice.
         linear = torch.cat([self.feature_vectors, self.feature_weight.unsqueeze(1)], 1)
-        projected, weighted = self.features.project(rows, linear).split([vectors.shape[-1], 1], -1)
+        projected, weighted = self.features.project(rows, linear).split([self.feature_vectors.shape[1], 1], -1)
         norms = self.feature_vectors.square().sum(1, keepdim=True) / self.features.scale
         own = self.features.project(rows.square(), norms)
-        alone = weighted + 0.5 * (projected.square().sum(-1, keepdim=True) - own)
-        projected, alone = look_up(torch.cat([projected, alone], 1), place).split([vectors.shape[-1], 1], -1)
-        return vectors + projected, weights + alone.squeeze(-1) + (vectors * projected).sum(-1)
+        return projected, (weighted + 0.5 * (projected.square().sum(-1, keepdim=True) - own)).squeeze(-1)
+
+    @torch.no_grad()
+    def contributions(self, users: Tensor, items: Tensor) -> dict[str, Tensor]:
+        """Split scores exactly, see `ScoreParts`; "id and picture" is <v_i, g_i>."""
+        vector, weight = self.items[items], self.item_weight[items]
+        projected, visual = self.picture_side(self.features(items))
+        user = self.users[users]
+        return {
+            "id": torch.einsum("bk,bck->bc", user, vector),
+            "picture": torch.einsum("bk,bck->bc", user, projected),
+            "id offset": weight,
+            "picture offset": visual,
+            "id and picture": (vector * projected).sum(-1),
+        }
+
+    @torch.no_grad()
+    def embed_pictures(self, pixels: Tensor, features: Tensor) -> Tensor:
+        """See `PictureEmbedding`."""
+        vector, weight = self.items.mean(0), self.item_weight.mean()
+        projected, visual = self.picture_side(features)
+        offset = weight + visual + projected @ vector
+        return torch.cat([vector + projected, offset.unsqueeze(1)], 1)
 
     def shared_penalty(self) -> Tensor | None:
         if not self.l2_visual:

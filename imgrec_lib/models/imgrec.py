@@ -7,7 +7,6 @@ input, is.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,20 +16,6 @@ from imgrec_lib.data.sampler import Batch
 from imgrec_lib.errors import InputError
 from imgrec_lib.models.base import InnerProduct, Recommender, look_up
 from imgrec_lib.models.losses import binary_cross_entropy
-
-
-class Contributions(NamedTuple):
-    """The exact summands of an ImgRec score; each (B, C) float32, and their sum is the score.
-
-    Attributes:
-        identity: from the item's one-hot id, <z_u, W_I[i]>.
-        picture: from its picture, <z_u, W_X phi_i>.
-        offset: from the item side's bias, <z_u, b_I>: the same for all items of a user.
-    """
-
-    identity: Tensor
-    picture: Tensor
-    offset: Tensor
 
 
 class ImgRec(Recommender):
@@ -77,6 +62,10 @@ class ImgRec(Recommender):
 
     def visual(self, items: Tensor) -> Tensor:
         """phi of the given items: int64 of any shape (...) -> (..., n_visual) float32."""
+        raise NotImplementedError
+
+    def visual_of(self, pixels: Tensor, features: Tensor) -> Tensor:
+        """phi of pictures that are not in the catalogue, see `PictureEmbedding`: (P, n_visual)."""
         raise NotImplementedError
 
     def layer_kernels(self) -> list[Tensor]:
@@ -129,12 +118,17 @@ class ImgRec(Recommender):
         return InnerProduct(users, self.item_embeddings())
 
     @torch.no_grad()
-    def contributions(self, users: Tensor, items: Tensor) -> Contributions:
-        """Split scores exactly into what the item's id, its picture and the offset contribute.
+    def embed_pictures(self, pixels: Tensor, features: Tensor) -> Tensor:
+        """See `PictureEmbedding`."""
+        z = self.item_table.mean(0) + self.visual_of(pixels, features) @ self.image_weight + self.item_bias
+        return self._activation(z)
 
-        Args:
-            users: (B,) int64.
-            items: (B, C) int64.
+    @torch.no_grad()
+    def contributions(self, users: Tensor, items: Tensor) -> dict[str, Tensor]:
+        """Split scores exactly, see `ScoreParts`.
+
+        Returns:
+            "id": <z_u, W_I[i]>; "picture": <z_u, W_X phi_i>; "offset": <z_u, b_I>, the same for all items of a user.
 
         Raises:
             InputError: with crelu the score is no sum of such parts.
@@ -142,12 +136,12 @@ class ImgRec(Recommender):
         if self.crelu:
             raise InputError("a score behind CReLU is not a sum of parts: contributions need crelu=False.")
         user = self.embed_users(users)
-        parts = (
-            self.item_table[items],
-            self.visual(items) @ self.image_weight,
-            self.item_bias.expand(*items.shape, -1),
-        )
-        return Contributions(*(torch.einsum("bk,bck->bc", user, part) for part in parts))
+        parts = {
+            "id": self.item_table[items],
+            "picture": self.visual(items) @ self.image_weight,
+            "offset": self.item_bias.expand(*items.shape, -1),
+        }
+        return {name: torch.einsum("bk,bck->bc", user, part) for name, part in parts.items()}
 
     def _activation(self, z: Tensor) -> Tensor:
         return torch.cat([z.relu(), (-z).relu()], -1) if self.crelu else z

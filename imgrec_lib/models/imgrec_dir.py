@@ -35,6 +35,9 @@ class ImgRecDir(ImgRec):
     def visual(self, items: Tensor) -> Tensor:
         return self.features[items]
 
+    def visual_of(self, pixels: Tensor, features: Tensor) -> Tensor:
+        return features
+
 
 SOURCE = "Elsayed, Brinkmeyer, Schmidt-Thieme 2022, End-to-End Image-Based Fashion Recommendation"
 

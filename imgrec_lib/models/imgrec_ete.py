@@ -125,6 +125,9 @@ class ImgRecEtE(ImgRec):
             pooled = self.features[items]
         return torch.relu(self.layer(pooled))
 
+    def visual_of(self, pixels: Tensor, features: Tensor) -> Tensor:
+        return torch.relu(self.layer(self.backbone(pixels)))
+
     def pooled(self, items: Tensor) -> Tensor:
         """f of the given items, with the tail as it is: (B,) int64 -> (B, n_features).
 

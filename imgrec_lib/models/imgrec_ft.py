@@ -41,6 +41,9 @@ class ImgRecFT(ImgRec):
     def visual(self, items: Tensor) -> Tensor:
         return torch.relu(self.layer(self.features[items]))
 
+    def visual_of(self, pixels: Tensor, features: Tensor) -> Tensor:
+        return torch.relu(self.layer(features))
+
     def layer_kernels(self) -> list[Tensor]:
         return [self.layer.weight]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from imgrec_lib.data.dataset import TrainingData
-from imgrec_lib.models.base import ModelCard, Profile, Recommender, Scorer
+from imgrec_lib.models.base import Extensible, ModelCard, Profile, Recommender, Scorer
 from imgrec_lib.models.visrank import VisRank
 
 
@@ -31,6 +31,11 @@ class WeightedSum:
 
     def pairs(self, users: Tensor, items: Tensor) -> Tensor:
         return self.offset[items] + self.weight * self.base.pairs(users, items)
+
+    def extended(self, rows: Tensor) -> WeightedSum:
+        assert isinstance(self.base, Extensible)
+        unsold = self.offset.new_zeros(len(rows))
+        return WeightedSum(self.base.extended(rows), self.weight, torch.cat([self.offset, unsold]))
 
 
 class PopVisRank(Recommender):
@@ -56,6 +61,19 @@ class PopVisRank(Recommender):
 
     def scorer(self, times: Tensor | None = None) -> Scorer:
         return WeightedSum(self.visrank.scorer(times), self.weight, self.log_popularity)
+
+    def contributions(self, users: Tensor, items: Tensor) -> dict[str, Tensor]:
+        """Split scores exactly, see `ScoreParts`: the score's two terms."""
+        looks = self.weight * self.visrank.scorer().pairs(users, items)
+        return {"popularity": self.log_popularity[items], "likeness to purchases": looks}
+
+    def purchase_similarity(self, user: int, items: Tensor) -> Tensor:
+        """See `PurchaseParts`: VisRank's."""
+        return self.visrank.purchase_similarity(user, items)
+
+    def embed_pictures(self, pixels: Tensor, features: Tensor) -> Tensor:
+        """See `PictureEmbedding`; nobody has bought the new item."""
+        return self.visrank.embed_pictures(pixels, features)
 
 
 CARD = ModelCard(

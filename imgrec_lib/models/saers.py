@@ -320,6 +320,26 @@ class SAERS(Recommender):
         return loss + 0.5 * self.l2_visual * visual + 0.5 * self.l2_attention * weights
 
     @torch.no_grad()
+    def contributions(self, users: Tensor, items: Tensor) -> dict[str, Tensor]:
+        """Split scores exactly, see `ScoreParts`: the whole picture, each attribute's region, and the offset."""
+        whole, regions, alpha = self._views(users, items)
+        user = self.users[users]
+        regional = alpha * torch.einsum("bd,bcad->bca", user, regions)
+        parts = dict(zip(self.labels.names, regional.unbind(2), strict=True))
+        return {"whole": torch.einsum("bd,bcd->bc", user, whole), **parts, "offset": self.item_bias[items]}
+
+    @torch.no_grad()
+    def attribute_attention(self, users: Tensor, items: Tensor) -> dict[str, Tensor]:
+        """See `AttributeAttention`."""
+        return dict(zip(self.labels.names, self._views(users, items)[2].unbind(2), strict=True))
+
+    def _views(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each pair the vectors W_g f (B, C, d) and e (B, C, n_attributes, d), and alpha (B, C, n_attributes)."""
+        whole, regions, keys = (x.view(*items.shape, *x.shape[1:]) for x in self.embed(items.flatten()))
+        queries = (self.users[users] @ self.user_attention)[:, None, None]
+        return whole, regions, (torch.tanh(queries + keys) @ self.attention_weight).softmax(-1)
+
+    @torch.no_grad()
     def scorer(self, times: Tensor | None = None) -> AttentiveScorer:
         n_items = len(self.item_bias)
         whole, parts, keys = (

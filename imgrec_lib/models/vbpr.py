@@ -92,6 +92,24 @@ class VBPR(Recommender):
             self.item_bias + visual[:, -1],
         )
 
+    @torch.no_grad()
+    def contributions(self, users: Tensor, items: Tensor) -> dict[str, Tensor]:
+        """Split scores exactly, see `ScoreParts`: the equation's four terms."""
+        visual = self.features.project(self.features(items), self.visual_weight())
+        return {
+            "id": torch.einsum("bk,bck->bc", self.users[users], self.items[items]),
+            "picture": torch.einsum("bk,bck->bc", self.visual_users[users], visual[..., :-1]),
+            "id offset": self.item_bias[items],
+            "picture offset": visual[..., -1],
+        }
+
+    @torch.no_grad()
+    def embed_pictures(self, pixels: Tensor, features: Tensor) -> Tensor:
+        """See `PictureEmbedding`."""
+        visual = self.features.project(features, self.visual_weight())
+        visual[:, -1] += self.item_bias.mean()
+        return torch.cat([self.items.mean(0).expand(len(features), -1), visual], 1)
+
 
 CARD = ModelCard(
     name="vbpr",

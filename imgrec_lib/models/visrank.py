@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -32,15 +33,16 @@ class NearestPurchase:
     item's are computed once and remembered.
 
     Args:
-        queries, candidates: (n_items, k) float32.
+        queries: (n_items, k) float32.
+        candidates: (n_items, k) float32, or more rows: those of items that nobody has bought.
         indptr, items: the training interactions in compressed sparse rows.
     """
 
     def __init__(self, queries: Tensor, candidates: Tensor, indptr: Tensor, items: Tensor) -> None:
         self.queries, self.candidates, self.indptr, self.items = queries, candidates, indptr, items
-        n_items = len(queries)
-        self._rows = queries.new_empty(n_items, n_items) if n_items**2 <= REMEMBERED else None
-        self._known = torch.zeros(n_items, dtype=torch.bool, device=queries.device)
+        shape = len(queries), len(candidates)
+        self._rows = queries.new_empty(shape) if math.prod(shape) <= REMEMBERED else None
+        self._known = torch.zeros(len(queries), dtype=torch.bool, device=queries.device)
 
     def similarities(self, items: Tensor) -> Tensor:
         """Of each given item to the whole catalogue: (P,) int64 -> (P, n_items) float32."""
@@ -77,6 +79,9 @@ class NearestPurchase:
     def pairs(self, users: Tensor, items: Tensor) -> Tensor:
         return self.block(users).gather(1, items)
 
+    def extended(self, rows: Tensor) -> NearestPurchase:
+        return NearestPurchase(self.queries, torch.cat([self.candidates, rows]), self.indptr, self.items)
+
 
 class VisRank(Recommender):
     """Score: how similar item i's picture is to those of the user's training items I_u.
@@ -100,20 +105,17 @@ class VisRank(Recommender):
     def __init__(self, data: TrainingData, *, similarity: str = "cosine", aggregate: str = "mean") -> None:
         super().__init__()
         features = shared_features(data)
-        if similarity == "cosine":
-            queries = candidates = F.normalize(features, dim=1)
-        elif similarity == "euclidean":
-            # -|a - b|^2 = <[2a, -|a|^2, 1], [b, 1, -|b|^2]>: Euclidean distance as an inner product.
-            square, one = features.square().sum(1, keepdim=True), features.new_ones(len(features), 1)
-            queries = torch.cat([2 * features, -square, one], 1)
-            candidates = torch.cat([features, one, -square], 1)
-        else:
+        if similarity not in ("cosine", "euclidean"):
             raise InputError(f"VisRank's similarity is 'cosine' or 'euclidean', not {similarity!r}.")
+        self.similarity = similarity
         if aggregate not in ("mean", "max"):
             raise InputError(f"VisRank's aggregate is 'mean' or 'max', not {aggregate!r}.")
         self.aggregate = aggregate
         interactions = data.interactions
-        self.register_buffer("candidates", candidates, persistent=False)
+        self.register_buffer("candidates", self._candidates(features), persistent=False)
+        self.register_buffer("indptr", torch.as_tensor(interactions.indptr), persistent=False)
+        self.register_buffer("items", torch.as_tensor(interactions.items), persistent=False)
+        queries = self._queries(self.candidates)
         if aggregate == "mean":
             weights = np.repeat(1 / np.maximum(interactions.history_lengths, 1), interactions.history_lengths)
             history = sparse.csr_matrix(
@@ -123,13 +125,34 @@ class VisRank(Recommender):
             self.register_buffer("users", torch.as_tensor(history @ queries.numpy()), persistent=False)
         else:
             self.register_buffer("queries", queries, persistent=False)
-            self.register_buffer("indptr", torch.as_tensor(interactions.indptr), persistent=False)
-            self.register_buffer("items", torch.as_tensor(interactions.items), persistent=False)
 
     def scorer(self, times: Tensor | None = None) -> Scorer:
         if self.aggregate == "mean":
             return InnerProduct(self.users, self.candidates)
         return NearestPurchase(self.queries, self.candidates, self.indptr, self.items)
+
+    def purchase_similarity(self, user: int, items: Tensor) -> Tensor:
+        """See `PurchaseParts`."""
+        history = self.items[self.indptr[user] : self.indptr[user + 1]]
+        return self.candidates[items] @ self._queries(self.candidates[history]).T
+
+    def embed_pictures(self, pixels: Tensor, features: Tensor) -> Tensor:
+        """See `PictureEmbedding`."""
+        return self._candidates(features)
+
+    def _candidates(self, features: Tensor) -> Tensor:
+        """What a purchase's query meets, so that the inner product is the similarity."""
+        if self.similarity == "cosine":
+            return F.normalize(features, dim=1)
+        # -|a - b|^2 = <[2a, -|a|^2, 1], [b, 1, -|b|^2]>: Euclidean distance as an inner product.
+        return torch.cat([features, features.new_ones(len(features), 1), -features.square().sum(1, keepdim=True)], 1)
+
+    def _queries(self, candidates: Tensor) -> Tensor:
+        """The purchase's side of the inner product."""
+        if self.similarity == "cosine":
+            return candidates
+        features, one, minus_square = candidates.split([candidates.shape[1] - 2, 1, 1], 1)
+        return torch.cat([2 * features, minus_square, one], 1)
 
 
 CARD = ModelCard(

@@ -1,7 +1,7 @@
 """Galleries: rows of items as pictures, one object with three faces.
 
 gallery.html(), and as a cell's result in Jupyter    static HTML, pictures inside as data URIs
-gallery.widget()                                     a live widget with a slider for the size
+gallery.widget()                                     a live widget: a slider for the size, pictures that can be chosen
 gallery.png(path)                                    a contact sheet, for places that show files only
 """
 
@@ -11,14 +11,15 @@ import base64
 import html
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -31,10 +32,10 @@ from imgrec_lib.files import replacing
 from imgrec_lib.models.base import Scorer
 
 if TYPE_CHECKING:
-    import ipywidgets
+    from imgrec_lib.report.live import LiveGallery
 
 STYLE = """\
-.imgrec-gallery { margin: 0; font: 13px/1.35 system-ui, sans-serif; color: inherit; }
+.imgrec-gallery { margin: 0; padding: 4px; font: 13px/1.35 system-ui, sans-serif; color: inherit; }
 .imgrec-gallery p { margin: 1em 0 .4em; }
 .imgrec-gallery .title { font-size: 15px; font-weight: 600; }
 .imgrec-gallery ul { display: flex; flex-wrap: wrap; gap: 10px; list-style: none; margin: 0; padding: 0; }
@@ -52,10 +53,15 @@ STYLE = """\
   border-radius: 4px; background: #0b5cad; color: #fff; font-weight: 600; }
 .imgrec-gallery .marked { outline: 3px solid #0b5cad; outline-offset: 1px; }
 .imgrec-gallery .score { font-variant-numeric: tabular-nums; }
+.imgrec-gallery .part { display: grid; grid-template-columns: 1fr auto; column-gap: 4px; }
+.imgrec-gallery .part, .imgrec-gallery .part span { font-size: 11px; font-variant-numeric: tabular-nums; }
+.imgrec-gallery .part i { grid-column: 1 / 3; height: 4px; margin: 1px 0 3px; border-radius: 2px; }
+.imgrec-gallery [data-item]:focus-visible { outline: 3px solid #0b5cad; outline-offset: 2px; border-radius: 6px; }
+.imgrec-gallery [role=button] { cursor: pointer; }
 """
 """Style of the HTML face, for a page that holds several galleries."""
 
-INK, GREY, BADGE, PAPER, TILE = "#1b1f24", "#57606a", "#0b5cad", "#ffffff", "#e9ebee"
+INK, GREY, BADGE, LOWERS, PAPER, TILE = "#1b1f24", "#57606a", "#0b5cad", "#c4560a", "#ffffff", "#e9ebee"
 
 
 @dataclass(frozen=True)
@@ -67,18 +73,23 @@ class Cell:
         caption: lines of text, the name first.
         score: similarity or the model's score, where there is one.
         mark: what is special about it ("query", "held out"); empty for nothing.
+        parts: what its score is made of, by name.
+        picture: (height, width, 3) uint8, for a picture that is none of the catalogue's; then `item` is -1.
     """
 
     item: int
     caption: tuple[str, ...]
     score: float | None = None
     mark: str = ""
+    parts: tuple[tuple[str, float], ...] = ()
+    picture: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @property
     def alt(self) -> str:
-        """The cell in words: name, category, score and mark."""
-        parts = [*self.caption, *([] if self.score is None else [f"score {self.score:.3f}"]), self.mark]
-        return ", ".join(part for part in parts if part)
+        """The cell in words: name, category, score, what it is made of, and mark."""
+        score = [] if self.score is None else [f"score {self.score:.3f}"]
+        words = [*self.caption, *score, *(f"{name} {value:+.3f}" for name, value in self.parts), self.mark]
+        return ", ".join(word for word in words if word)
 
 
 @dataclass(frozen=True)
@@ -109,6 +120,11 @@ class Gallery:
     def _repr_html_(self) -> str:
         return self.html()
 
+    @property
+    def items(self) -> list[int]:
+        """The items of all cells, row by row."""
+        return [cell.item for row in self.rows for cell in row.cells]
+
     def html(self, size: int = 96, *, style: bool = True) -> str:
         """Static HTML without any reference to the outside; all text is escaped, every picture has an alt text.
 
@@ -116,10 +132,10 @@ class Gallery:
             size: side of the pictures in CSS pixels.
             style: whether to put `STYLE` in; without it the page must.
         """
-        encoded: dict[int, str] = {}
+        largest = max((abs(v) for row in self.rows for cell in row.cells for _, v in cell.parts), default=0) or 1
         rows = "".join(
-            f"<p>{html.escape(row.title)}</p>\n<ul>\n"
-            + "".join(self._cell(cell, size, encoded) for cell in row.cells)
+            f'<p>{html.escape(row.title)}</p>\n<ul aria-label="{html.escape(row.title)}">\n'
+            + "".join(self._cell(cell, size, largest) for cell in row.cells)
             + "</ul>\n"
             for row in self.rows
         )
@@ -127,19 +143,11 @@ class Gallery:
         title = html.escape(self.title)
         return f'{head}<div class="imgrec-gallery">\n<p class="title">{title}</p>\n{rows}</div>\n'
 
-    def widget(self, size: int = 96) -> ipywidgets.VBox:
-        """The gallery in Jupyter with a slider for the size of the pictures."""
-        import ipywidgets
+    def widget(self, size: int = 96) -> LiveGallery:
+        """The gallery in Jupyter with a slider for the size; a picture is chosen by a click, or by Tab and Enter."""
+        from imgrec_lib.report.live import LiveGallery
 
-        slider = ipywidgets.IntSlider(size, 48, 224, 16, description="Picture size", continuous_update=False)
-        slider.style.description_width = "initial"
-        view = ipywidgets.HTML(self.html(size))
-
-        def resize(change: dict[str, Any]) -> None:
-            view.value = self.html(change["new"])
-
-        slider.observe(resize, "value")
-        return ipywidgets.VBox([slider, view])
+        return LiveGallery(self, size)
 
     def png(self, path: Path, size: int = 96) -> Path:
         """Write a contact sheet.
@@ -176,16 +184,19 @@ class Gallery:
     def _row_height(self, row: Row, size: int) -> int:
         return _ROW_TITLE + size + _LINE * max((len(_lines(cell, size)) for cell in row.cells), default=0) + _GAP
 
-    def _picture(self, item: int) -> bool:
-        return self.images is not None and bool(self.images.present[item])
+    def _picture(self, cell: Cell) -> bool:
+        return cell.picture is not None or (self.images is not None and bool(self.images.present[cell.item]))
 
-    def _cell(self, cell: Cell, size: int, encoded: dict[int, str]) -> str:
+    def _cell(self, cell: Cell, size: int, largest: float) -> str:
         mark = " marked" if cell.mark else ""
-        if self._picture(cell.item):
-            if cell.item not in encoded:
-                encoded[cell.item] = _data_uri(self.images, cell.item, size)
+        if self._picture(cell):
+            if cell.picture is None:
+                assert self.images is not None
+                source = _data_uri(self.images, cell.item, size)
+            else:
+                source = _encoded(cell.picture, size)
             picture = (
-                f'<img class="picture{mark}" src="{encoded[cell.item]}" width="{size}" height="{size}" '
+                f'<img class="picture{mark}" src="{source}" width="{size}" height="{size}" '
                 f'alt="{html.escape(cell.alt)}">'
             )
         else:
@@ -194,10 +205,18 @@ class Gallery:
         lines = "".join(f"<span>{html.escape(line)}</span>" for line in cell.caption if line)
         if cell.score is not None:
             lines += f'<span class="score">{cell.score:.3f}</span>'
+        for name, value in cell.parts:
+            # What raises the score grows from the left, what lowers it from the right, in another colour.
+            share, side = 100 * abs(value) / largest, "right" if value >= 0 else "left"
+            bar = (
+                f"background: linear-gradient(to {side}, {BADGE if value >= 0 else LOWERS} {share:.0f}%, transparent 0)"
+            )
+            lines += f'<span class="part"><span>{html.escape(name)}</span>{value:+.3f}<i style="{bar}"></i></span>'
         if cell.mark:
             lines += f'<span class="mark">{html.escape(cell.mark)}</span>'
+        data = f' data-item="{cell.item}"' + (f' data-mark="{html.escape(cell.mark)}"' if cell.mark else "")
         return (
-            f'<li style="width:{size}px" title="{html.escape(cell.alt)}"><figure>{picture}'
+            f'<li style="width:{size}px" title="{html.escape(cell.alt)}"><figure{data}>{picture}'
             f"<figcaption>{lines}</figcaption></figure></li>\n"
         )
 
@@ -206,7 +225,9 @@ class Gallery:
     ) -> None:
         left, top = corner
         frame = (left - 1, top - 1, left + size, top + size)
-        if self._picture(cell.item):
+        if cell.picture is not None:
+            sheet.paste(Image.fromarray(cell.picture).resize((size, size), Image.Resampling.BICUBIC), corner)
+        elif self._picture(cell):
             assert self.images is not None
             sheet.paste(self.images.thumbnail(cell.item, size), corner)
         else:
@@ -231,6 +252,7 @@ def _lines(cell: Cell, size: int) -> list[tuple[str, bool]]:
     lines = [(line, False) for line in _wrapped(cell.caption[0] if cell.caption else "", font, size)]
     lines += [(_fitting(line, font, size), False) for line in cell.caption[1:] if line]
     lines += [] if cell.score is None else [(f"{cell.score:.3f}", False)]
+    lines += [(_fitting(f"{value:+.3f} {name}", font, size), False) for name, value in cell.parts]
     return lines + ([(_fitting(cell.mark, font, size - 8), True)] if cell.mark else [])
 
 
@@ -263,11 +285,22 @@ def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     return text.rstrip() + "…"
 
 
-def _data_uri(images: ImageStore | None, item: int, size: int) -> str:
-    """A JPEG of twice the size at which it is shown, for screens of high density, but never enlarged."""
-    assert images is not None
+@lru_cache(8192)
+def _data_uri(images: ImageStore, item: int, size: int) -> str:
+    """An item's picture as it stands in HTML; kept, for a live page shows the same pictures again and again."""
+    # Twice the size at which it is shown, for screens of high density, but never enlarged. To make a picture a little
+    # smaller would take several times as long as to encode it.
+    return data_uri(images.thumbnail(item, 2 * size if images.size > 3 * size else None))
+
+
+def _encoded(pixels: np.ndarray, size: int) -> str:
+    return data_uri(Image.fromarray(pixels).resize((2 * size, 2 * size), Image.Resampling.BICUBIC))
+
+
+def data_uri(image: Image.Image) -> str:
+    """A picture as a JPEG inside its own address."""
     buffer = io.BytesIO()
-    images.thumbnail(item, min(images.size, 2 * size)).save(buffer, format="JPEG", quality=85)
+    image.save(buffer, format="JPEG", quality=85)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
@@ -292,6 +325,14 @@ def nearest(
     """
     found = search_neighbours(vectors, queries, k, exclude_self=exclude_self)
     return torch.from_numpy(found.items), torch.from_numpy(found.similarity)
+
+
+def nearest_to(vectors: Tensor | np.ndarray, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Like `nearest`, for one vector (d,) that is no item's: items (k,) and cosines (k,)."""
+    values = torch.as_tensor(np.asarray(vectors)) if isinstance(vectors, np.ndarray) else vectors.detach().cpu()
+    cosine = F.cosine_similarity(values.float(), query.detach().cpu().float()[None])
+    similarity, items = cosine.sort(descending=True, stable=True)
+    return items[:k], similarity[:k]
 
 
 def neighbour_gallery(
@@ -402,7 +443,9 @@ def latest_items(dataset: Dataset, user: int) -> np.ndarray:
 
 def describe_item(dataset: Dataset, item: int) -> tuple[str, ...]:
     """Name (the id where it has none) and category of an item, where known."""
-    row = dataset.items.iloc[item]
+    columns = (Columns.ITEM, Columns.NAME, Columns.CATEGORY)
+    # One cell at a time: a whole row of a table is slow to take.
+    row: dict[str, Any] = {column: dataset.items[column].iat[item] for column in columns if column in dataset.items}
     name = row.get(Columns.NAME)
     lines = [str(row[Columns.ITEM] if name is None or pd.isna(name) or not str(name).strip() else name)]
     if Columns.CATEGORY in row:

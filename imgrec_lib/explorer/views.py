@@ -1,0 +1,297 @@
+"""The explorer's views: functions of the opened runs and the state, whose galleries a page or a report shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from imgrec_lib.data.dataset import Columns
+from imgrec_lib.errors import InputError
+from imgrec_lib.explorer.item_map import ItemMap, project
+from imgrec_lib.explorer.new_item import new_item
+from imgrec_lib.explorer.opened import Opened, Runs, find_item, find_user
+from imgrec_lib.explorer.ranking import Ranking, attended_attributes, candidates, closest_purchases, rank, score_parts
+from imgrec_lib.explorer.state import State
+from imgrec_lib.report.gallery import Cell, Gallery, Row, describe_item, latest_items, nearest, nearest_to
+
+EXPLAINED = 5
+"""Recommended items for which the purchases that pull them up are shown as pictures."""
+
+
+def user_of(opened: Opened, state: State) -> int:
+    """Index of the state's user; by default the first one with a test item."""
+    if state.user:
+        return find_user(opened.dataset, state.user)
+    return int((opened.dataset.test.items >= 0).argmax())
+
+
+def item_of(opened: Opened, state: State) -> int:
+    """Index of the state's item; by default the first one that is recommended, or the first of all."""
+    if state.item:
+        return find_item(opened.dataset, state.item)
+    ranked = rank(opened, user_of(opened, state), state).items
+    return int(ranked[0]) if len(ranked) else 0
+
+
+def second_of(runs: Runs, first: Opened, name: str) -> Opened:
+    """Another run, on the same data.
+
+    Raises:
+        InputError: it was made on other data.
+    """
+    second = runs.open(name)
+    if first.dataset.fingerprint != second.dataset.fingerprint:
+        raise InputError(f"run {name} was made on other data than {first.run.name}: choose two runs on the same.")
+    return second
+
+
+def recommendations(runs: Runs, state: State) -> list[Gallery]:
+    """What a user bought, what the run recommends, where the held-out item stands, and why."""
+    opened = runs.open(state.run)
+    dataset, user = opened.dataset, user_of(opened, state)
+    ranking = rank(opened, user, state)
+    shown = ranking.items[: state.number]
+    held = int(dataset.test.items[user])
+    more = shown if held < 0 or held in shown else np.append(shown, held)
+    parts = score_parts(opened, user, more)
+    marks = {int(dataset.validation.items[user]): "validation item", held: "test item"}
+    attention = attended_attributes(opened, user, more)
+    cells = [
+        Cell(
+            int(item),
+            (*describe_item(dataset, int(item)), *attention[place : place + 1]),
+            float(ranking.scores[item]),
+            marks.get(int(item), ""),
+            tuple((name, float(values[place])) for name, values in parts.items()),
+        )
+        for place, item in enumerate(more)
+    ]
+    title = f"{opened.title} recommends"
+    if held >= 0:
+        title += f"; the held-out item is {_place(ranking, held)}"
+    rows = [_history(opened, user, state.number), Row(title, tuple(cells))]
+    galleries = [Gallery(f"User {dataset.user_ids[user]}", tuple(rows), dataset.images)]
+    asked = [find_item(dataset, state.item)] if state.item else []
+    explained = np.array(list(dict.fromkeys([*asked, *shown[:EXPLAINED].tolist()])), dtype=np.int64)
+    because = closest_purchases(opened, user, explained, 8)
+    if because:
+        rows = [
+            Row(
+                f"{describe_item(dataset, int(item))[0]} is like these purchases",
+                (
+                    Cell(int(item), describe_item(dataset, int(item)), mark="recommended"),
+                    *(_cell(opened, other, value) for other, value in zip(*like, strict=True)),
+                ),
+            )
+            for item, like in zip(explained, because, strict=True)
+        ]
+        galleries.append(Gallery("The purchases that pull items up", tuple(rows), dataset.images))
+    return galleries
+
+
+def comparison(runs: Runs, state: State) -> list[Gallery]:
+    """Two runs for one user: what only one of them found, what both did, and how places move."""
+    if not state.other:
+        raise InputError("two models side by side need a second run: choose one under 'Compare with'.")
+    first = runs.open(state.run)
+    second = second_of(runs, first, state.other)
+    user = user_of(first, state)
+    a, b = rank(first, user, state), rank(second, user, state)
+    top_a, top_b = a.items[: state.number], b.items[: state.number]
+    names = (first.title, second.title) if first.title != second.title else (first.run.name, second.run.name)
+    test = int(first.dataset.test.items[user])
+
+    def row(title: str, items: np.ndarray, mine: Ranking, other: Ranking, other_name: str) -> Row:
+        cells = []
+        for item in items.tolist():
+            places = f"number {mine.places[item]:,} ({other.places[item]:,})"
+            mark = "test item" if item == test else ""
+            cells.append(Cell(item, (*describe_item(first.dataset, item)[:1], places), float(mine.scores[item]), mark))
+        return Row(f"{title}: {len(cells)} (in brackets the place by {other_name})", tuple(cells))
+
+    common = top_a[np.isin(top_a, top_b)]
+    rows = (
+        row(f"Only {names[0]} found", top_a[~np.isin(top_a, top_b)], a, b, names[1]),
+        row(f"Only {names[1]} found", top_b[~np.isin(top_b, top_a)], b, a, names[0]),
+        row("Both found", common, a, b, names[1]),
+    )
+    title = f"User {first.dataset.user_ids[user]}: the first {state.number} of {names[0]} and of {names[1]}"
+    if test >= 0:
+        title += f"; the held-out item is {_place(a, test)}, and {_place(b, test)}"
+    return [Gallery(title, (_history(first, user, state.number), *rows), first.dataset.images)]
+
+
+def neighbours(runs: Runs, state: State) -> list[Gallery]:
+    """The items nearest to one: by picture, as the runs have learnt it, and by who bought both."""
+    opened = runs.open(state.run)
+    item = item_of(opened, state)
+    others = {runs.before_fine_tuning(opened.run.name): ", before fine-tuning", state.other: ""}
+    rows = []
+    if opened.features is not None:
+        rows.append(_nearest_row(opened, opened.features.values, item, state.number, "By picture"))
+    for name, remark in {opened.run.name: "", **others}.items():
+        if not name:
+            continue
+        run = second_of(runs, opened, name)
+        if run.learned is None:
+            rows.append(Row(f"{run.title} has no vectors for items: its score is no inner product", ()))
+        else:
+            rows.append(_nearest_row(opened, run.learned, item, state.number, f"As {run.title} has learnt{remark}"))
+    rows.append(_bought_together(opened, item, state.number))
+    query = Row("The item", (_cell(opened, item, mark="query"),))
+    return [Gallery("Nearest items", (query, *rows), opened.dataset.images)]
+
+
+def cold_start(runs: Runs, state: State) -> list[Gallery]:
+    """A picture as an item that nobody has bought: what is near it, who would like it, where it would stand."""
+    if not state.picture:
+        raise InputError("upload a photograph first, or take the picture of an item.")
+    opened = runs.open(state.run)
+    new = new_item(opened, Path(state.picture))
+    dataset, user = opened.dataset, user_of(opened, state)
+    cell = Cell(-1, ("your picture",), mark="new", picture=new.pixels)
+    rows = [Row("The new item", (cell,))]
+    if opened.features is not None:
+        rows.append(_nearest_row(opened, opened.features.values, new.feature, state.number, "Nearest by picture"))
+    if new.learned is not None:
+        rows.append(
+            _nearest_row(opened, opened.learned, new.learned, state.number, f"Nearest as {opened.title} sees it")
+        )
+    galleries = [Gallery("An item of which there is a picture alone", tuple(rows), dataset.images)]
+    if new.places is None or new.scores is None:
+        title = f"{opened.title} cannot score an item by its picture: it needs an item's id"
+        return [*galleries, Gallery(title, (), None)]
+    ranking = rank(opened, user, state)
+    place = int((ranking.scores[ranking.items] > new.scores[user]).sum())
+    around = ranking.items[max(0, place - 5) : place + 5]
+    cells = [_cell(opened, int(i), float(ranking.scores[i])) for i in around]
+    at = min(place, 5)
+    cells.insert(at, Cell(-1, ("your picture",), float(new.scores[user]), "new", picture=new.pixels))
+    where = Row(
+        f"For user {dataset.user_ids[user]} it would be number {place + 1:,} of {len(ranking.items) + 1:,}; "
+        f"its median place over all users is {int(np.median(new.places)):,}",
+        tuple(cells),
+    )
+    best = np.lexsort((-new.scores, new.places))[:5]
+    likers = [
+        Row(f"User {dataset.user_ids[u]}: it would be number {new.places[u]:,}", _history(opened, int(u), 8).cells)
+        for u in best
+    ]
+    return [
+        *galleries,
+        Gallery("Where it would rank", (where,), dataset.images),
+        Gallery("The users who would like it most, with what they bought", tuple(likers), dataset.images),
+    ]
+
+
+def embedding_map(runs: Runs, state: State) -> list[Gallery | ItemMap]:
+    """The catalogue on a plane, and the items of the chosen region in the order of the user's scores."""
+    opened = runs.open(state.run)
+    user = user_of(opened, state)
+    if state.space == "learned" and opened.learned is None:
+        raise InputError(f"{opened.title} has no vectors for items: choose the map of pictures, or another run.")
+    if state.space == "picture" and opened.features is None:
+        raise InputError(f"dataset {opened.dataset.name!r} has no pictures: choose the map of what was learnt.")
+    mask = candidates(opened, user, state)
+    order = np.argsort(-opened.popularity, kind="stable")
+    dataset = opened.dataset
+    names = dataset.items[Columns.NAME if Columns.NAME in dataset.items else Columns.ITEM].astype(str).to_numpy()
+    title = f"{int(mask.sum()):,} items, {'by picture' if state.space == 'picture' else f'as {opened.title} sees them'}"
+    shown = ItemMap(
+        f"{title}. Draw a rectangle, or choose a thumbnail, to see what lies there.",
+        _positions(opened, state.space, state.projection),
+        order[mask[order]],
+        names,
+        dataset.images,
+        state.region,
+    )
+    inside = shown.inside()
+    if not state.region:
+        return [shown]
+    scores = opened.scores(user)
+    best = inside[np.argsort(-scores[inside], kind="stable")][: state.number]
+    row = Row(
+        f"{len(inside):,} items in the chosen region, {len(best)} of them shown, the best for user "
+        f"{dataset.user_ids[user]} first",
+        tuple(_cell(opened, int(item), float(scores[item])) for item in best),
+    )
+    return [shown, Gallery("Chosen on the map", (row,), dataset.images)]
+
+
+@dataclass(frozen=True)
+class View:
+    """One view: its function, and the fields of the state on which it depends."""
+
+    show: Callable[[Runs, State], Sequence[Gallery | ItemMap]]
+    fields: tuple[str, ...]
+
+
+FILTERS = ("run", "user", "number", "category", "popularity", "seen")
+VIEWS = {
+    "Recommendations": View(recommendations, (*FILTERS, "item")),
+    "Two models": View(comparison, (*FILTERS, "other")),
+    "Neighbours": View(neighbours, (*FILTERS, "other", "item")),
+    "New picture": View(cold_start, (*FILTERS, "picture")),
+    "Map": View(embedding_map, (*FILTERS, "space", "projection", "region")),
+}
+
+
+def report(runs: Runs, state: State) -> dict[str, Sequence[Gallery | ItemMap]]:
+    """All views that the state fills, by name: the static face of the explorer."""
+    absent = {"Two models": not state.other, "New picture": not state.picture}
+    return {name: view.show(runs, state) for name, view in VIEWS.items() if not absent.get(name, False)}
+
+
+@lru_cache(8)
+def _positions(opened: Opened, space: str, projection: str) -> np.ndarray:
+    vectors = opened.learned if space == "learned" else opened.features.values if opened.features else None
+    assert vectors is not None
+    return project(vectors, projection)
+
+
+def _cell(opened: Opened, item: int, score: float | None = None, mark: str = "") -> Cell:
+    return Cell(int(item), describe_item(opened.dataset, int(item)), None if score is None else float(score), mark)
+
+
+def _history(opened: Opened, user: int, most: int) -> Row:
+    history = latest_items(opened.dataset, user)
+    title = f"Bought {len(history)} {'item' if len(history) == 1 else 'items'}"
+    return Row(
+        title + (f", {most} of them shown" if len(history) > most else ""),
+        tuple(_cell(opened, int(item)) for item in history[:most]),
+    )
+
+
+def _place(ranking: Ranking, item: int) -> str:
+    place = int(ranking.places[item])
+    return f"number {place:,} of {len(ranking.items):,}" if place else "not among these candidates"
+
+
+def _nearest_row(
+    opened: Opened, vectors: Tensor | np.ndarray | None, query: int | Tensor, number: int, title: str
+) -> Row:
+    """Nearest items of an item, or of a vector."""
+    assert vectors is not None
+    if isinstance(query, int):
+        found, similarity = (each[0] for each in nearest(vectors, [query], number))
+    else:
+        found, similarity = nearest_to(vectors, query, number)
+    return Row(title, tuple(_cell(opened, int(i), float(s)) for i, s in zip(found, similarity, strict=True)))
+
+
+def _bought_together(opened: Opened, item: int, number: int) -> Row:
+    """The items with the largest cosine between the sets of their buyers."""
+    matrix = opened.purchases
+    if not opened.popularity[item]:
+        return Row("Bought together: nobody has bought the item in training", ())
+    together = np.asarray((matrix.T @ matrix[:, [item]]).todense()).ravel()
+    cosine = together / np.sqrt(np.maximum(opened.popularity, 1) * float(opened.popularity[item]))
+    cosine[item] = 0
+    best = np.argsort(-cosine, kind="stable")[:number]
+    cells = [_cell(opened, int(i), float(cosine[i])) for i in best if cosine[i] > 0]
+    return Row("Bought by the same users", tuple(cells))
