@@ -326,7 +326,10 @@ def test_attention_gallery_tells_each_attribute_its_value_attention_and_place(
         for cell, a in zip(row.cells[1:], np.argsort(-attention), strict=True):
             value = shown.labels.values[a][shown.regions.predicted[7, a]]
             assert cell.caption[:2] == (f"{shown.labels.names[a]}: {value}", f"attention {attention[a]:.0%}")
-            assert cell.caption[2].startswith("box") and cell.caption[1] in cell.alt
+            left, top, right, bottom = shown.regions.boxes[7, a].tolist()
+            area = f"{(right - left) * (bottom - top):.0%}"
+            assert cell.caption[2].endswith("whole picture" if area == "100%" else f", {area}")
+            assert all(line in cell.alt for line in cell.caption)
     assert f'alt="{gallery.rows[0].cells[1].alt}"'.replace("'", "&#x27;") in gallery.html()
 
 

@@ -121,15 +121,15 @@ def _faded(picture: Image.Image, strength: np.ndarray) -> Image.Image:
 
 
 def _place(box: np.ndarray) -> str:
-    """Where a box is and its share of the picture, in words: "box top left, 18%"."""
+    """Where a box is and its share of the picture, in words: "top left, 18%"."""
     left, top, right, bottom = (float(share) for share in box)
     area = (right - left) * (bottom - top)
     if area > 0.99:
-        return "box: all of it"
+        return "whole picture"
     sides = (("top", "", "bottom"), ("left", "", "right"))
     middles = ((top + bottom) / 2, (left + right) / 2)
     words = [names[min(2, int(3 * at))] for names, at in zip(sides, middles, strict=True)]
-    return f"box {' '.join(word for word in words if word) or 'centre'}, {area:.0%}"
+    return f"{' '.join(word for word in words if word) or 'centre'}, {area:.0%}"
 
 
 def _words(column: str) -> str:
