@@ -27,7 +27,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from imgrec_lib.errors import InputError, one_line
-from imgrec_lib.files import make_folder
+from imgrec_lib.files import default_cache, make_folder
 from imgrec_lib.matrix.definition import Matrix
 from imgrec_lib.matrix.facts import Facts, known_facts, read_facts
 from imgrec_lib.matrix.tasks import HEARTBEAT, Plan, Task, all_facts, plan
@@ -123,9 +123,13 @@ class _Driver:
         """Read and prepare each dataset that a run still needs, with the machine to itself."""
         for name in self.plan().unread:
             error = places[0].alone(read_facts, self.matrix.datasets[name])
-            if error is None:
-                self.facts[name] = known_facts(self.matrix.datasets[name])
+            self.facts[name] = known_facts(self.matrix.datasets[name])
+            if error is None and self.facts[name] is not None:
                 continue
+            error = error or (
+                f"what was read is not in the cache {default_cache()}: with Dask all workers must share the folder "
+                "that IMGREC_CACHE names, and the data must not change while it is read."
+            )
             self.say(f"failed: dataset {name}: {error}")
             for task in self.plan().data:
                 if task.labels["dataset"] == name:

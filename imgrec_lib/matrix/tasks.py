@@ -152,16 +152,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Trials that cannot be planned yet: the grid that chooses their hyper-parameters has not ended.
+    """A trial that cannot be planned yet: the grid that chooses its hyper-parameters has not ended.
 
     Attributes:
         labels: as of a task.
-        trials: how many there will be of these labels.
         problem: a sentence where the grid ended without a winner, else empty.
     """
 
     labels: Mapping[str, str]
-    trials: int
     problem: str = ""
 
 
@@ -275,8 +273,8 @@ def _plan_dataset(
             made.grid.extend(tasks)
             best, problem = winning(tasks)
             if best is None:
-                waiting = [Waiting(of_model | {"seed": str(s)}, len(variants), problem) for s in matrix.seeds]
-                made.waiting.extend(waiting)
+                each = [of_model | label | {"seed": str(seed)} for _, label in variants for seed in matrix.seeds]
+                made.waiting.extend(Waiting(labels_of_trial, problem) for labels_of_trial in each)
                 continue
             winner = dict(best.parameters["grid"])
         for changed, label in variants:

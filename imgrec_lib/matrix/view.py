@@ -48,12 +48,14 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The row in words: dataset, model, profile where it is not the default, control, seed."""
+        """The row in words: dataset, model, profile where it is not the default, what else tells it apart, seed."""
         words = [
             value for key, value in self.labels.items() if key != "seed" and (key, value) != ("profile", "default")
         ]
-        words += [f"seed {self.labels['seed']}"] if self.stage == "trial" else []
-        return " ".join([*words, *(["grid"] if self.stage == "grid" else [])])
+        words.append(
+            "(grid)" if self.stage == "grid" else f"seed {self.labels['seed']}" if self.stage == "trial" else ""
+        )
+        return " ".join(words).rstrip()
 
 
 def rows(made: Plan, runs: Path) -> list[Row]:
@@ -68,9 +70,7 @@ def rows(made: Plan, runs: Path) -> list[Row]:
     for each in made.waiting:
         detail = each.problem or "for the winner of its grid"
         state: State = "failed" if each.problem else "waiting"
-        expected = history.get(_kind(each.labels))
-        row = Row("trial", each.labels, state, detail, expected=expected)
-        found.extend([row] * each.trials)
+        found.append(Row("trial", each.labels, state, detail, expected=history.get(_kind(each.labels))))
     unfinished = {row.labels["dataset"] for row in found if row.state not in ("done", "failed")}
     for task in made.comparisons:
         row = _row(task, history)
@@ -132,9 +132,9 @@ def render(table: Sequence[Row], places: int, height: int = 20) -> Group:
         height: at most so many notebooks are shown.
     """
     ordered = sorted(table, key=lambda row: ORDER.index(row.state))
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("", "notebook", "time", ""):
-        shown.add_column(heading, justify="right" if heading == "time" else "left", no_wrap=heading != "")
+    shown = Table.grid(padding=(0, 2, 0, 0))
+    for column in ("state", "name", "time", "detail"):
+        shown.add_column(justify="right" if column == "time" else "left", no_wrap=column != "detail")
     for row in ordered[:height]:
         length = row.seconds if row.state in ("done", "running") else row.expected
         took = "" if length is None else f"{'' if row.state in ('done', 'running') else '~'}{_duration(length)}"
@@ -257,9 +257,11 @@ def _kind(labels: Mapping[str, str]) -> tuple[str, str]:
     return labels["dataset"], labels.get("model", "")
 
 
-def _bar(table: Sequence[Row]) -> ProgressBar:
+def _bar(table: Sequence[Row]) -> Table:
     ended = sum(row.state in ("done", "failed") for row in table)
-    return ProgressBar(total=max(1, len(table)), completed=ended, width=60)
+    bar = Table.grid()  # which ends its line, as a bar alone does not
+    bar.add_row(ProgressBar(max(1, len(table)), ended, 60, complete_style="green", finished_style="green"))
+    return bar
 
 
 def _duration(seconds: float) -> str:
