@@ -221,9 +221,11 @@ def run(
         content = replace(content, devices=[device])
     chosen = _conditions(only)
     if dry_run:
-        table = rows(plan(content, runs, reports, only=chosen), runs)
-        for line in view.lines(table, driver.places_of(content, workers)):
+        made = plan(content, runs, reports, only=chosen)
+        for line in view.lines(rows(made, runs), driver.places_of(content, workers)):
             typer.echo(line)
+        for name in made.unread:
+            typer.echo(f"dataset {name} was not read yet, or has changed: none of its runs counts as done")
         return
     table = run_matrix(
         content, runs, reports, workers=workers, dask=dask, only=chosen, retry_failed=retry == "failed", force=force

@@ -121,19 +121,23 @@ class _Driver:
 
     def prepare(self, places: Sequence[_Place]) -> None:
         """Read and prepare each dataset that a run still needs, with the machine to itself."""
-        for name in self.plan().unread:
-            error = places[0].alone(read_facts, self.matrix.datasets[name])
-            self.facts[name] = known_facts(self.matrix.datasets[name])
-            if error is None and self.facts[name] is not None:
-                continue
-            error = error or (
-                f"what was read is not in the cache {default_cache()}: with Dask all workers must share the folder "
-                "that IMGREC_CACHE names, and the data must not change while it is read."
-            )
-            self.say(f"failed: dataset {name}: {error}")
-            for task in self.plan().data:
-                if task.labels["dataset"] == name:
+        made = self.plan()
+        for name in made.unread:
+            tasks = [task for task in made.data if task.labels["dataset"] == name]
+            tasks[0].record("running")
+            with _heartbeat(tasks[0]):
+                error = places[0].alone(read_facts, self.matrix.datasets[name])
+            known = known_facts(self.matrix.datasets[name])
+            if error is None and known is None:
+                error = (
+                    f"what was read is not in the cache {default_cache()}: with Dask all workers must share the folder "
+                    "that IMGREC_CACHE names, and the data must not change while it is read."
+                )
+            if error is not None:
+                self.say(f"failed: dataset {name}: {error}")
+                for task in tasks:
                     task.record("failed", error)
+            self.facts[name] = known if error is None else None
         made = self.plan()
         needed = {task.labels["dataset"] for task in made.runs if task.state not in ("done", "failed")}
         needed |= {each.labels["dataset"] for each in made.waiting if not each.problem}
