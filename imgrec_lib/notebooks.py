@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -20,7 +20,6 @@ from typing import Any
 
 from imgrec_lib.errors import InputError, shown, unknown_name
 from imgrec_lib.files import fingerprint, make_folder, write_text
-from imgrec_lib.models import list_models
 
 TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
 
@@ -143,51 +142,6 @@ def notebook_address(name: str, parameters: Mapping[str, Any], *inputs: str) -> 
 def _code(path: Path) -> list[str]:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-
-
-def source_fingerprint(modules: Iterable[str]) -> str:
-    """16 hexadecimal digits of the source of modules of the library, and of all of it that they import.
-
-    Comments, docstrings and layout do not count. Of the models only those count that are named, or that a named one
-    builds on: who edits one model keeps the results of the others.
-
-    Args:
-        modules: names such as "imgrec_lib.runs".
-    """
-    models = {card.build.__module__ for card in list_models().values()}
-    seen: set[str] = set()
-    waiting = list(modules)
-    while waiting:
-        name = waiting.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        found = _source(name)[1]
-        waiting.extend(found if name != "imgrec_lib.models" else found - models)
-    return fingerprint([[name, _source(name)[0]] for name in sorted(seen)])
-
-
-@cache
-def _source(name: str) -> tuple[str, frozenset[str]]:
-    """The code of a module of the library without comments and docstrings, and the modules of it that it imports."""
-    path = _module_path(name)
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    imported = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            imported |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Import):
-            imported |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    parents = {".".join(each.split(".")[:2]) for each in imported}
-    own = {each for each in imported | parents if each.startswith("imgrec_lib.") and _module_path(each).is_file()}
-    return ast.unparse(tree), frozenset(own)
-
-
-def _module_path(name: str) -> Path:
-    path = Path(__file__).resolve().parent.joinpath(*name.split(".")[1:])
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def run_notebook(

@@ -41,6 +41,7 @@ from imgrec_lib.features.controls import with_control
 from imgrec_lib.files import fingerprint, make_folder, replacing, write_json
 from imgrec_lib.models import build_model, list_models, model_card, resolve_profile
 from imgrec_lib.models.base import InnerProduct, Recommender
+from imgrec_lib.source import run_fingerprint
 from imgrec_lib.training import distributed, fit, read_checkpoint, write_checkpoint
 
 FORMAT = 1
@@ -156,7 +157,8 @@ def train_run(
         The finished run.
 
     Raises:
-        InputError: bad names or values, data that lacks what the model needs, or a folder that holds another run.
+        InputError: bad names or values, data that lacks what the model needs, or a folder that holds another run or one
+            that other code of this library made.
     """
     resolved = resolve_profile(model, profile, **(parameters or {}))
     card = model_card(model)
@@ -172,12 +174,18 @@ def train_run(
     }
     if stage not in STAGES:
         raise unknown_name("stage", stage, STAGES)
+    source = run_fingerprint(model)
     identity = fingerprint(what if stage == "trial" else what | {"stage": stage})
     if (out / "run.json").exists():
         run = open_run(out)
         if run.record["identity"] != identity:
             raise InputError(
                 f"{out} holds another run ({run.record['title']}, seed {run.record['seed']}): choose another folder."
+            )
+        if run.record.get("source", source) != source:
+            raise InputError(
+                f"the run in {out} was made by other code of imgrec, which has changed since: delete the folder, or "
+                "choose another."
             )
         return run
     distributed.barrier()  # all have looked for the record before the first one can write it
@@ -192,7 +200,7 @@ def train_run(
         seed=seed,
         device=device,
         checkpoint=out / "training.safetensors",
-        identity=identity,
+        identity=f"{identity} by {source}",
         save_every=save_every,
         progress=progress,
         observe=_ProgressFile(out / "progress.json"),
@@ -216,6 +224,7 @@ def train_run(
     record = what | {
         "format": FORMAT,
         "identity": identity,
+        "source": source,
         "title": card.title,
         "family": card.family,
         "fidelity": card.fidelity,

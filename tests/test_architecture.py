@@ -16,6 +16,7 @@ ORDER = [
     ["features"],
     ["models"],
     ["evaluation", "training"],
+    ["source"],
     ["generation"],
     ["runs"],
     ["report"],

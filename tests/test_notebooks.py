@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 import time
 from pathlib import Path
@@ -12,7 +11,6 @@ import nbformat
 import psutil
 import pytest
 
-from imgrec_lib import notebooks
 from imgrec_lib.errors import InputError
 from imgrec_lib.notebooks import (
     TYPES,
@@ -22,13 +20,10 @@ from imgrec_lib.notebooks import (
     notebook_path,
     notebooks_folder,
     run_notebook,
-    source_fingerprint,
 )
 
 NAMES = sorted(path.stem for path in notebooks_folder().glob("*.ipynb"))
 SMALL = {"n_users": 60, "n_items": 50, "image_size": 32}
-FUTURE = "from __future__ import annotations"
-ANSWER = f"{FUTURE}\n\nANSWER = 42"
 VARYING = "nbval-ignore-output"
 
 
@@ -123,51 +118,6 @@ def test_an_executed_notebook_carries_its_address(tmp_path) -> None:
     metadata = json.loads(output.read_text())["metadata"]
     assert metadata["imgrec"] == {"address": "abc"} and metadata["papermill"]["parameters"] == parameters
     assert [path.name for path in tmp_path.iterdir()] == ["n.ipynb"]
-
-
-@pytest.fixture
-def edited_library(tmp_path, monkeypatch):
-    """A function that edits a copy of the library, and returns the fingerprint of modules of that copy."""
-    copy = tmp_path / "imgrec_lib"
-    shutil.copytree(Path(notebooks.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(notebooks, "__file__", str(copy / "notebooks.py"))
-
-    def edit(path: str, old: str, new: str, modules: list[str]) -> str:
-        file = copy / path
-        before = file.read_text()
-        assert old in before
-        file.write_text(before.replace(old, new, 1))
-        notebooks._source.cache_clear()
-        digits = source_fingerprint(modules)
-        file.write_text(before)
-        notebooks._source.cache_clear()
-        return digits
-
-    yield edit
-    monkeypatch.undo()
-    notebooks._source.cache_clear()
-
-
-def test_the_source_fingerprint_follows_code_alone(edited_library) -> None:
-    modules = ["imgrec_lib.runs", "imgrec_lib.models.vbpr"]
-    original = source_fingerprint(modules)
-    for path, old, new in [
-        ("models/vbpr.py", FUTURE, ANSWER),  # itself
-        ("models/visual.py", FUTURE, ANSWER),  # what it builds on
-        ("training/trainer.py", "float = 30.0", "float = 31.0"),
-        ("evaluation/metrics.py", FUTURE, ANSWER),
-        ("data/sampler.py", FUTURE, ANSWER),
-    ]:
-        assert edited_library(path, old, new, modules) != original, path
-    for path, old, new in [
-        ("models/vbpr.py", "import torch", "import torch  # a comment"),
-        ("models/vbpr.py", '"""', '"""A docstring. '),
-        ("models/deepstyle.py", FUTURE, ANSWER),  # another model
-        ("report/tables.py", FUTURE, ANSWER),  # makes no number of a run
-    ]:
-        assert edited_library(path, old, new, modules) == original, path
-    report = source_fingerprint(["imgrec_lib.report"])
-    assert edited_library("report/tables.py", FUTURE, ANSWER, ["imgrec_lib.report"]) != report
 
 
 def test_a_kernel_that_is_killed_gets_a_sentence(tmp_path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from imgrec_lib.data import list_datasets, load_dataset
 from imgrec_lib.files import default_cache, fingerprint, write_json
 from imgrec_lib.matrix.definition import Data
-from imgrec_lib.notebooks import source_fingerprint
+from imgrec_lib.source import source_fingerprint
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,9 @@ from imgrec_lib.files import fingerprint, write_json
 from imgrec_lib.matrix.definition import Data, Matrix
 from imgrec_lib.matrix.facts import Facts, known_facts
 from imgrec_lib.models import model_card
-from imgrec_lib.notebooks import notebook_address, source_fingerprint
+from imgrec_lib.notebooks import notebook_address
 from imgrec_lib.runs import discard_run, open_run
+from imgrec_lib.source import run_fingerprint, source_fingerprint
 
 State = Literal["done", "running", "failed", "interrupted", "stale", "to do", "waiting"]
 Stage = Literal["data", "grid", "trial", "comparison"]
@@ -332,8 +333,7 @@ def _run_task(stage: Stage, labels: Mapping[str, str], parameters: Mapping[str, 
     notebook = "03_search" if stage == "grid" else "03_train"
     # The data's fingerprint stands for where the data lies: moved data is the same data.
     asked = {key: value for key, value in parameters.items() if key != "root"}
-    source = source_fingerprint(["imgrec_lib.runs", model_card(parameters["model"]).build.__module__])
-    address = notebook_address(notebook, asked, data, source, *_contents(asked))
+    address = notebook_address(notebook, asked, data, run_fingerprint(parameters["model"]), *_contents(asked))
     what = [labels["dataset"], labels["model"], labels["profile"], *labels.get("control", "").split()]
     folder = runs / "-".join([*what, f"seed{labels['seed']}", fingerprint(asked)[:8]])
     return Task(stage, labels, notebook, dict(parameters) | {"out": str(folder)}, folder / "notebook.ipynb", address)
