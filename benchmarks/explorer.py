@@ -4,8 +4,7 @@
     python benchmarks/explorer.py --runs runs --run NAME
 
 Without `--runs`, a small wardrobe's pictures are repeated up to 10,000 items and the model has random weights: what is
-timed is the same. The time ends when the HTML is handed to the widget; the browser's share is measured by
-`tests/test_explorer_browser.py` where EXPLORER_SCREENSHOTS names a folder.
+timed is the same. The time ends when the HTML is handed to the widget; the browser's share comes on top.
 """
 
 from __future__ import annotations

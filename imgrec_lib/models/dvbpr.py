@@ -158,6 +158,12 @@ class DVBPR(Recommender):
     def scorer(self, times: Tensor | None = None) -> InnerProduct:
         return InnerProduct(self.users.detach(), self.item_embeddings())
 
+    @torch.no_grad()
+    def embed_pictures(self, pixels: Tensor, features: Tensor) -> Tensor:
+        """See `PictureEmbedding`: Phi, in which nothing belongs to an id."""
+        store = resized(ImageStore.from_array(pixels.cpu().numpy()), self.size)
+        return self.network(scaled(torch.from_numpy(np.array(store.pixels)).to(self.users.device)))
+
     def score_pictures(self, users: Tensor, pictures: Tensor) -> Tensor:
         """Scores of pictures that need be no item's, with a gradient for the pictures.
 
