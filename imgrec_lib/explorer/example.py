@@ -7,6 +7,7 @@ from pathlib import Path
 from imgrec_lib.files import default_cache, fingerprint
 from imgrec_lib.models import model_card, resolve_profile
 from imgrec_lib.runs import requested_inputs, train_run
+from imgrec_lib.source import run_fingerprint
 
 EXAMPLES = ("imgrec-ft", "bpr-mf", "visrank")
 REQUESTED = {
@@ -31,8 +32,12 @@ def example_runs(folder: Path | None = None, progress: bool = True) -> Path:
         The folder of the runs.
     """
     dataset, features = requested_inputs(REQUESTED, with_features=True, progress=progress)
-    profiles = [(model, resolve_profile(model)) for model in EXAMPLES]
-    made_of = fingerprint(dataset.fingerprint, [(m, dict(p.parameters), repr(p.phases)) for m, p in profiles])
+    # Other profiles, or other code, make other runs.
+    profiles = [resolve_profile(model) for model in EXAMPLES]
+    made_by = [
+        [dict(p.parameters), repr(p.phases), run_fingerprint(m)] for m, p in zip(EXAMPLES, profiles, strict=True)
+    ]
+    made_of = fingerprint(dataset.fingerprint, made_by)
     folder = folder or default_cache() / "explore" / made_of[:8]
     for model in EXAMPLES:
         used = features if "features" in model_card(model).uses else None
