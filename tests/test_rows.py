@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -40,7 +41,7 @@ def train(table: nn.Parameter, other: nn.Parameter, optimiser: torch.optim.Optim
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**31), st.integers(1, 60), st.sampled_from([1e-8, 1e-3]))
 def test_row_adam_is_adam(seed: int, steps: int, eps: float) -> None:
-    """Rows stay idle for one to sixty steps; with the larger epsilon the one approximation would show."""
+    """Rows stay idle for one to sixty steps and move by up to the rate meanwhile; the larger epsilon is approximate."""
     torch.manual_seed(seed)
     start, weight = torch.randn(N, K), torch.randn(K)
     batches = [torch.randint(N, (4,)) for _ in range(2 * steps)]
@@ -53,7 +54,7 @@ def test_row_adam_is_adam(seed: int, steps: int, eps: float) -> None:
             train(*by_row, optimiser, part)
         optimiser.catch_up()
     for ours, theirs in zip(by_row, dense, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=0.01 * RATE)
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=RATE * (1e-3 if eps < 1e-6 else 0.05))
         for moment in ("exp_avg", "exp_avg_sq"):
             torch.testing.assert_close(
                 optimiser.state[ours][moment], expected.state[theirs][moment], rtol=2e-3, atol=2e-3
@@ -122,3 +123,31 @@ def test_look_ups_are_as_before_when_training_ends(data: TrainingData, monkeypat
     model = fitted("bpr-mf", data, "adam")
     look_up(model.users, torch.tensor([0])).sum().backward()
     assert model.users.grad is not None and not model.users.grad.is_sparse
+
+
+def test_training_by_row_resumes_to_the_same_weights(
+    data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "ROWS_PER_LOOK_UP", 0)
+
+    def run(epochs_before_the_stop: int | None) -> Recommender:
+        model, left = small("bpr-mf", data), epochs_before_the_stop
+        model.phases = tuple(replace(p, batch_size=8, epochs=4, patience=0, negatives=1) for p in model.phases)
+
+        def validate(model: Recommender) -> float:
+            nonlocal left
+            if left is not None:
+                left -= 1
+                if left < 0:
+                    raise KeyboardInterrupt
+            return 0.5
+
+        fit(model, data, validate, progress=False, checkpoint=tmp_path / "checkpoint", save_every=0)
+        return model
+
+    with pytest.raises(KeyboardInterrupt):
+        run(3)
+    assert (tmp_path / "checkpoint").exists()
+    resumed = run(None)
+    for ours, theirs in zip(resumed.parameters(), run(None).parameters(), strict=True):
+        assert torch.equal(ours, theirs)

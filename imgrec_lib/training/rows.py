@@ -20,6 +20,9 @@ from torch.optim.adam import adam
 REMEMBERED = 256
 """Steps after which the first moment of a row without gradient, 0.9 a step, has come to nothing (1e-12)."""
 
+ROWS_AT_ONCE = 4096
+"""Rows brought up to date at once when all are: with their moments they fit into the processor's cache."""
+
 
 @contextmanager
 def rows_only(tables: Sequence[nn.Parameter], announce: Callable[[nn.Parameter, Tensor], None]) -> Iterator[None]:
@@ -82,7 +85,7 @@ class RowAdam(torch.optim.Adam):
     def catch_up(self) -> None:
         """Bring all rows up to date, so that weights and state are those of Adam."""
         for table in self.tables:
-            for part in torch.arange(len(table.rows)).split(65536):
+            for part in torch.arange(len(table.rows)).split(ROWS_AT_ONCE):
                 table.bring(part, self._settings())
                 table.keep()
             table.load(table.state)
@@ -109,6 +112,7 @@ class _Table:
         self.first = int(state["step"])
         self.updated = torch.full((len(self.rows),), self.first)
         self.place = torch.zeros(len(self.rows), dtype=torch.int64)
+        self.at_hand = torch.zeros(len(self.rows), dtype=torch.bool)  # whether a row is pending
         self.sums = np.zeros((REMEMBERED, 2))  # by s - first: W and E / eps of `RowAdam`, up to the present step
         self.pending: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
 
@@ -120,11 +124,10 @@ class _Table:
     def bring(self, index: Tensor, settings: dict[str, Any]) -> None:
         """Bring rows up to date and keep them at hand, with their moments, for the coming step."""
         b1, b2 = settings["betas"]
-        asked = torch.zeros(len(self.rows), dtype=torch.bool)
-        asked[index.reshape(-1)] = True
-        for rows, *_ in self.pending:
-            asked[rows] = False
-        rows = asked.nonzero().squeeze(1)
+        rows = _distinct(index.reshape(-1), len(self.rows))
+        if self.pending:
+            rows = rows[~self.at_hand[rows]]
+        self.at_hand[rows] = True
         values, mean, square = (t.index_select(0, rows) for t in (self.rows, *self._moments()))
         since = self.updated[rows]
         idle = (self.now - since).float()
@@ -144,6 +147,7 @@ class _Table:
             for table, values in zip(self._moments(), (mean, square), strict=True):
                 table.index_copy_(0, rows, values)
             self.updated[rows] = self.now
+            self.at_hand[rows] = False
         self.pending = []
 
     def step(self, settings: dict[str, Any]) -> None:
@@ -178,3 +182,12 @@ class _Table:
 
     def _moments(self) -> tuple[Tensor, Tensor]:
         return self.state["exp_avg"], self.state["exp_avg_sq"]
+
+
+def _distinct(index: Tensor, size: int) -> Tensor:
+    """The different values in (n,) int64 indices below `size`, ascending: by sorting few, by marking many."""
+    if 32 * len(index) < size:
+        return index.unique()
+    asked = torch.zeros(size, dtype=torch.bool)
+    asked[index] = True
+    return asked.nonzero().squeeze(1)
