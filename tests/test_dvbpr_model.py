@@ -26,7 +26,9 @@ SMALL = {"factors": 3, "size": 32, "channels": 2, "units": 6, "l2_network": 0.0,
 
 
 def small(seed: int = 0, **parameters: object) -> DVBPR:
-    model = build_model("dvbpr", toy_data(), seed=seed, **(SMALL | {"batches": "interactions"} | parameters))
+    model = build_model(
+        "dvbpr", toy_data(), seed=seed, **(SMALL | {"batches": "interactions", "cold_negatives": True} | parameters)
+    )
     assert isinstance(model, DVBPR)
     return model.eval()
 
@@ -295,6 +297,17 @@ def test_item_batches_against_a_loop(by: str) -> None:
     batch = model.sample(Sampler(data, 0), TrainSettings(batch_size=9, positives_by=by))
     assert isinstance(batch, ItemBatch) and len(batch.items) == 9
     assert model.loss(batch).item() == pytest.approx(slow_item_loss(model, batch, owned), rel=1e-6)
+    # Items that nobody bought: in the paper negatives, without cold_negatives none.
+    popularity = data.interactions.popularity
+    cold = set(np.flatnonzero(popularity == 0).tolist())
+    whole = TrainSettings(batch_size=N_ITEMS, positives_by=by)
+    batch = model.sample(Sampler(data, 0), whole)
+    bought = randomised(batches="items", l2_users=0.4, cold_negatives=False)
+    assert cold
+    assert bought.loss(batch).item() == pytest.approx(
+        slow_item_loss(bought, batch, [own | cold for own in owned]), rel=1e-6
+    )
+    assert bought.loss(batch).item() != pytest.approx(model.loss(batch).item(), rel=1e-6)
 
 
 @pytest.mark.parametrize("by", ["user", "interaction"])
@@ -345,6 +358,8 @@ def test_an_epoch_of_items_is_a_pass_over_the_catalogue() -> None:
 def test_options_are_checked() -> None:
     with pytest.raises(InputError, match="unknown kind of batches 'item': did you mean 'items'"):
         small(batches="item")
+    with pytest.raises(InputError, match="cold_negatives=False of DVBPR needs batches='items'"):
+        small(cold_negatives=False)
     with pytest.raises(InputError, match="at least 8 pixels a side, not 4"):
         small(size=4)
     with pytest.raises(InputError, match=r"dropout must be at least 0 and below 1, not 1\.0"):

@@ -36,6 +36,7 @@ SMALL = {
     "keep": "recompute",
     "components": 0,
     "batches": "interactions",
+    "cold_negatives": True,
 }
 
 
