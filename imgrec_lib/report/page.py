@@ -108,9 +108,10 @@ def _how_made(runs: Sequence[Run], pictures: bool) -> str:
     """The preamble of the Markdown page: command, versions, devices, when."""
     versions = {name: sorted({run.record["versions"].get(name, "?") for run in runs}) for name in ("imgrec", "torch")}
     devices = ", ".join(sorted({run.record["device"] for run in runs}))
-    finished = sorted(run.record["finished"][:10] for run in runs)
+    days = sorted({run.record["finished"][:10] for run in runs})
+    finished = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     text = (
-        f"Made by `imgrec report` from the records of {len(runs)} runs, finished {finished[0]} to {finished[-1]} with "
+        f"Made by `imgrec report` from the records of {len(runs)} runs, finished {finished} with "
         + ", ".join(f"{name} {' and '.join(each)}" for name, each in versions.items())
         + f" on {devices}."
     )
