@@ -386,6 +386,11 @@ def test_names_of_points_do_not_cover_each_other() -> None:
     boxes = [Text.get_window_extent(text, renderer) for text in axes.texts]
     assert len(boxes) == 18
     assert not [1 for a, b in combinations(boxes, 2) if a.overlaps(b)]
+    # Where there is room, a name stands right beside its point and needs no line.
+    figure, axes = single_panel()
+    axes.plot([1, 2], [1, 2], "o")
+    _name_points(figure, axes, [(1, 1, "one"), (2, 2, "two")])
+    assert [(text.xyann[1], text.arrow_patch) for text in axes.texts] == [(0, None), (0, None)]  # type: ignore[attr-defined]
 
 
 def test_learning_curve_is_the_mean_over_the_trials_that_still_train(runs: list[Run]) -> None:

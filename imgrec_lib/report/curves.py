@@ -312,6 +312,7 @@ def _name_points(figure: Chart, axes: Axes, points: Sequence[tuple[float, float,
                 literal(name), (x, y), (right, up), textcoords="offset points", ha=side, va="center", fontsize=8,
                 color=INK, arrowprops={"arrowstyle": "-", "lw": 0.5, "color": BEHIND, "shrinkB": 4} if up else None,
             )  # fmt: skip
+            tried.update_positions(renderer)
             box = Text.get_window_extent(tried, renderer)  # of the text alone, without its line
             inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 + 0.02 * axes.bbox.width
             if inside and not any(box.overlaps(other) for other in taken):

@@ -41,10 +41,7 @@ def write_notebook_pages(notebooks: Mapping[str, Path], folder: Path, back: str)
     for name, path in notebooks.items():
         page = folder / f"{name}.html"
         source = fingerprint(path.read_bytes(), _template(), __version__, back)
-        if (
-            not page.exists()
-            or f'name="imgrec-source" content="{source}"' not in page.read_text(encoding="utf-8")[:2000]
-        ):
+        if not page.exists() or source not in page.read_text(encoding="utf-8")[:2000]:
             write_text(page, notebook_page(path, source=source, back=back))
         pages[name] = page
     for stale in set(folder.glob("*.html")) - set(pages.values()):
