@@ -33,6 +33,7 @@ from imgrec_lib.notebooks import check_values, notebook_parameters, notebook_pat
 from imgrec_lib.report import write_report
 from imgrec_lib.runs import load_inputs
 from imgrec_lib.training import fit, write_checkpoint
+from imgrec_lib.training.distributed import process_group
 
 CORPUS = Path(__file__).resolve().parent / "corpus"
 SENTENCES: dict[str, str] = yaml.safe_load((CORPUS / "sentences.yaml").read_text(encoding="utf-8"))
@@ -556,6 +557,14 @@ def test_parameters_of_notebooks(place: Path, notebook: str) -> None:
 @pytest.mark.parametrize("name", ["../01_data", "/etc/passwd", "01_data.ipynb", ""])
 def test_names_of_notebooks_are_no_paths(place: Path, name: str) -> None:
     refused(place, "unknown notebook", lambda: notebook_path(name))
+
+
+def test_a_device_that_does_not_exist() -> None:
+    with (
+        pytest.raises(InputError, match=r"device 'cud' does not exist \(.*\): use 'cpu' or 'cuda'\."),
+        process_group("cud"),
+    ):
+        pass
 
 
 def test_a_sentence_gives_no_orders_to_a_terminal() -> None:

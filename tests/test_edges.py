@@ -33,7 +33,7 @@ def tiny(train: list[list[int]], validation: list[int], test: list[int], n_items
         {
             Columns.ITEM: [f"i{i}" for i in range(n_items)],
             Columns.CATEGORY: [f"c{i % 2}" for i in range(n_items)],
-            "colour": "red",
+            "colour": [("red", "black")[i // 2 % 2] for i in range(n_items)],
         }
     )
     pixels = np.random.default_rng(0).integers(0, 256, (n_items, 32, 32, 3), dtype=np.uint8)
@@ -53,11 +53,11 @@ def features_of(dataset: Dataset) -> Features:
 
 
 SMALLEST = {
-    "one user": tiny([[0, 1]], [2], [3], 5),
+    "one user": tiny([[0, 1]], [2], [3], 12),
     "one user with one training item": tiny([[0]], [1], [2], 4),
     "fewer items than negatives": tiny([[0, 1], [1, 2], [3, 0]], [2, 3, 1], [3, 0, 2], 6),
     "a user who owns every item but one": tiny([[0, 1, 2], [0]], [3, 1], [-1, 2], 4),
-    "a user who owns every item": tiny([[0, 1, 2, 3], [0]], [-1, 1], [-1, 2], 4),
+    "a user who owns every item": tiny([[*range(12)], [0]], [-1, 1], [-1, 2], 12),
     "a user without training item": tiny([[], [0, 1]], [2, 3], [1, 2], 5),
 }
 
@@ -93,7 +93,7 @@ def test_the_smallest_data_is_evaluated_and_sampled(case: str) -> None:
         if protocol.draws is not None:
             lists = negative_lists(dataset, name)
             assert lists.shape == (dataset.n_users, protocol.draws) and lists.max() < dataset.n_items
-    items, scores = recommend(scorer, dataset, range(dataset.n_users), k=10)
+    items, scores = recommend(scorer, dataset, range(dataset.n_users), k=12)
     for user in range(dataset.n_users):
         free = [i for i in range(dataset.n_items) if i not in dataset.train.of(user)]
         assert items[user, : len(free)].tolist() == free  # equal scores: by index

@@ -187,7 +187,7 @@ def test_figures_of_hostile_names(evil: Dataset) -> None:
 RECIPES = [
     line.strip().lstrip("@")
     for line in (ROOT / "Makefile").read_text().splitlines()
-    if line.startswith("\t") and re.search(r"\b(jupyter|voila)\b", line) and "pip install" not in line
+    if re.match(r"\t@?\$\(BIN\)/(jupyter (lab|notebook|server)|voila)\b", line)
 ]
 
 

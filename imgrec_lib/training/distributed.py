@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from imgrec_lib.errors import InputError
+from imgrec_lib.errors import InputError, one_line
 
 
 def launched() -> bool:
@@ -44,10 +44,13 @@ def process_group(device: torch.device | str) -> Iterator[str]:
         The device of this process: on GPUs, the one of its local rank. Without torchrun, `device` as it is.
 
     Raises:
-        InputError: this build of PyTorch cannot communicate, the device is another one, or there are fewer GPUs than
-            processes.
+        InputError: there is no such device, this build of PyTorch cannot communicate, the device is another one, or
+            there are fewer GPUs than processes.
     """
-    device = torch.device(device)
+    try:
+        device = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"device {device!r} does not exist ({one_line(error)}): use 'cpu' or 'cuda'.") from None
     if not launched():
         yield str(device)
         return
