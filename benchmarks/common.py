@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-VALIDATION_USERS = 2000
+VALIDATION_USERS = 1000
 """Users, drawn once, by whom training curves are validated: every side by the same, outside of its time."""
 
 

@@ -239,7 +239,9 @@ def auc_rows(answers: Answers, rungs: Sequence[Rung]) -> list[list[Any]]:
             seconds = [reached(run["result"]["points"], target) for run in chosen]
             settings = [
                 ", ".join(
-                    f"{key.removeprefix('--')} {value}" for key, value in run["options"].items() if key != "--epochs"
+                    f"{key.removeprefix('--')} {value}"
+                    for key, value in run["options"].items()
+                    if key not in ("--epochs", "--seconds")
                 )
                 for run in chosen
             ]
@@ -251,7 +253,7 @@ def auc_section(answers: Answers, rungs: Sequence[Rung]) -> str:
     return "\n\n".join(
         [
             "## Time to the same validation AUC",
-            "Seconds of training, validation excluded, until the exact validation AUC of 2,000 users is within "
+            "Seconds of training, validation excluded, until the exact validation AUC of 1,000 users is within "
             f"{TOLERANCE} of the lower of the two sides' best. Each side has three configurations (in "
             "`benchmarks/run.py`) and is taken at the fastest; curves end when they have not improved for six "
             "validations. Above 1, imgrec is faster. implicit draws negatives among bought items only, by "
