@@ -24,11 +24,11 @@ from imgrec_lib.files import write_text
 
 TRAINING: dict[str, list[Any]] = {
     "learning_rate": [1e-3, 3e-3, 1e-2],
-    "batch_size": [1024, 4096, 16384],
-    "negatives": [1, 4],
-    "positives_by": ["user", "interaction"],
+    "batch_size": [1024, 4096, 8192],
+    "negatives": [4],
+    "positives_by": ["interaction"],
 }
-FACTORS: dict[str, list[Any]] = {"factors": [16, 32, 64, 128]}
+FACTORS: dict[str, list[Any]] = {"factors": [32, 64]}
 ROW_PENALTY = [0.0, 1e-3, 1e-2, 1e-1]
 KERNEL_PENALTY = [0.0, 1e-7, 1e-6, 1e-5]
 
