@@ -218,9 +218,21 @@ def test_a_step_by_hand() -> None:
     assert all(parameter.requires_grad for parameter in gan.parameters())
 
 
+def test_the_discriminator_s_learning_rate_is_a_multiple(tmp_path: Path, monkeypatch) -> None:
+    rates: list[float] = []
+
+    def watched(gan: GAN, average: Generator, optimisers: list[torch.optim.Adam], *_) -> list[float]:
+        rates.extend(optimiser.defaults["lr"] for optimiser in optimisers)
+        return [0.0] * 4
+
+    monkeypatch.setattr(gan_module, "_epoch", watched)
+    train_gan(toy_pictures(), tmp_path, replace(SMALL, epochs=1, learning_rate_ratio=3.0), progress=False)
+    assert rates == pytest.approx([1e-3, 3e-3])
+
+
 def test_a_killed_training_ends_as_if_it_had_never_stopped(tmp_path: Path, monkeypatch) -> None:
-    pictures = toy_pictures()
-    whole = train_gan(pictures, tmp_path / "whole", SMALL, seed=4, progress=False)
+    pictures, settings = toy_pictures(), replace(SMALL, averaging=0.9)
+    whole = train_gan(pictures, tmp_path / "whole", settings, seed=4, progress=False)
     original, calls = gan_module._epoch, []
 
     def killed(*args):
@@ -232,9 +244,9 @@ def test_a_killed_training_ends_as_if_it_had_never_stopped(tmp_path: Path, monke
     with monkeypatch.context() as patch:
         patch.setattr(gan_module, "_epoch", killed)
         with pytest.raises(KeyboardInterrupt):
-            train_gan(pictures, tmp_path / "killed", SMALL, seed=4, progress=False)
+            train_gan(pictures, tmp_path / "killed", settings, seed=4, progress=False)
     assert (tmp_path / "killed" / "training.safetensors").exists()
-    again = train_gan(pictures, tmp_path / "killed", SMALL, seed=4, progress=False)
+    again = train_gan(pictures, tmp_path / "killed", settings, seed=4, progress=False)
     columns = [name for name in whole.curve if name != "seconds"]
     assert whole.curve[columns].equals(again.curve[columns])
     for name, value in whole.gan.state_dict().items():
@@ -242,6 +254,32 @@ def test_a_killed_training_ends_as_if_it_had_never_stopped(tmp_path: Path, monke
     assert np.array_equal(whole.progress(), again.progress())
     names = {str(path.relative_to(tmp_path / "killed")) for path in (tmp_path / "killed").rglob("*") if path.is_file()}
     assert names == {"curve.csv", "gan.safetensors", *(f"samples/epoch-{e:04d}.png" for e in range(4))}
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.8])
+def test_what_is_kept_is_the_average_of_the_generators(tmp_path: Path, monkeypatch, decay: float) -> None:
+    original, states = gan_module._step, []
+
+    def watched(gan: GAN, *args):
+        if not states:
+            states.append({name: value.clone() for name, value in gan.generator.state_dict().items()})
+        result = original(gan, *args)
+        states.append({name: value.clone() for name, value in gan.generator.state_dict().items()})
+        return result
+
+    monkeypatch.setattr(gan_module, "_step", watched)
+    settings = replace(SMALL, averaging=decay)
+    trained = train_gan(toy_pictures(), tmp_path, settings, seed=4, progress=False)
+    assert len(states) == 1 + 3 * 3
+    shares = [decay**9] + [(1 - decay) * decay ** (9 - step) for step in range(1, 10)]
+    for name, value in trained.gan.generator.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            assert value == 9
+        else:
+            mean = sum(share * state[name] for share, state in zip(shares, states, strict=True))
+            torch.testing.assert_close(value, mean, rtol=1e-5, atol=1e-6)
+    with pytest.raises(InputError, match="averaging must be at least 0 and below 1, not 1"):
+        train_gan(toy_pictures(), tmp_path / "other", replace(SMALL, averaging=1.0), progress=False)
 
 
 def test_what_is_trained_is_not_trained_again(tmp_path: Path, monkeypatch) -> None:
@@ -277,11 +315,15 @@ def test_sample_sheets_show_the_same_codes_every_epoch(tmp_path: Path) -> None:
 
 def test_it_learns_the_colour_of_a_class(tmp_path: Path) -> None:
     settings = replace(SMALL, channels=8, epochs=40, learning_rate=2e-3)
-    gan = train_gan(toy_pictures(48), tmp_path, settings, progress=False).gan
+    trained = train_gan(toy_pictures(48), tmp_path, settings, progress=False)
+    gan = trained.gan
     pictures = gan.sample(gan.draw(40, torch.Generator().manual_seed(9)), torch.arange(40) % 2)
     means = pictures.mean(axis=(1, 2))
     assert (means[0::2, 0] > means[0::2, 2] + 60).all()
     assert (means[1::2, 2] > means[1::2, 0] + 60).all()
+    real = toy_pictures(16, seed=1).pixels.reshape(16, -1).astype(float)
+    before, after = (frechet_distance(trained.progress()[at].reshape(16, -1).astype(float), real) for at in (0, -1))
+    assert after < before / 2
 
 
 def test_class_pictures_of_a_dataset(small_wardrobe: Dataset) -> None:
