@@ -125,8 +125,8 @@ class GANSettings:
         weight_decay: L2 on all weights (1e-5 is reported of the paper, the code has none).
         averaging: d of the moving average of the generator, average <- d average + (1 - d) weights after every step
             (its batch norms' statistics likewise). The average draws the pictures and is what is kept; it does not
-            take part in the training. Of a short training it draws better than the last weights, which still swing to
-            and fro. 0 keeps the last weights, as the authors' code does.
+            take part in the training. Of a short training it draws smoother pictures than the last weights, which need
+            not be nearer to real ones. 0 keeps the last weights, as the authors' code does.
     """
 
     latent: int = 256
