@@ -142,6 +142,12 @@ def _temporary_folder(path: Path) -> Iterator[Path]:
         os.close(handle)
 
 
+def remove_abandoned(folder: Path) -> None:
+    """Delete what killed writers have left in a folder, whatever they were writing."""
+    for left in Path(folder).glob(f".*{PART}"):
+        _remove_if_abandoned(left)
+
+
 def _remove_if_abandoned(left: Path) -> None:
     try:
         handle = os.open(left, os.O_RDONLY)

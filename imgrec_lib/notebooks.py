@@ -188,7 +188,9 @@ def run_notebook(
     except papermill.PapermillExecutionError as error:
         os.replace(running, failed)
         raise InputError(f"notebook {name} failed: {error.evalue or error.ename} (see {failed})") from error
-    except DeadKernelError as error:
+    except RuntimeError as error:
+        if not isinstance(error, DeadKernelError) and "Kernel died" not in str(error):  # before its first cell
+            raise
         if running.exists():
             os.replace(running, failed)
         raise InputError(

@@ -38,7 +38,7 @@ from imgrec_lib.errors import InputError, one_line, unknown_name
 from imgrec_lib.evaluation import PROTOCOLS, ValidationAUC, evaluate
 from imgrec_lib.features import Features, extract_features
 from imgrec_lib.features.controls import with_control
-from imgrec_lib.files import fingerprint, make_folder, replacing, write_json
+from imgrec_lib.files import fingerprint, make_folder, remove_abandoned, replacing, write_json
 from imgrec_lib.models import build_model, list_models, model_card, resolve_profile
 from imgrec_lib.models.base import InnerProduct, Recommender
 from imgrec_lib.source import run_fingerprint
@@ -177,6 +177,7 @@ def train_run(
     source = run_fingerprint(model)
     identity = fingerprint(what if stage == "trial" else what | {"stage": stage})
     if (out / "run.json").exists():
+        remove_abandoned(out)  # it was perhaps killed just after its last file took its name
         run = open_run(out)
         if run.record["identity"] != identity:
             raise InputError(
@@ -253,8 +254,8 @@ def train_run(
         | {name: version(name) for name in ("imgrec", "torch", "torchvision", "numpy", "pandas", "pillow")},
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    (out / "progress.json").unlink(missing_ok=True)  # before the record, with which the run is complete
     write_json(out / "run.json", record)
-    (out / "progress.json").unlink(missing_ok=True)
     distributed.barrier()
     return Run(out, json.loads(json.dumps(record)))
 

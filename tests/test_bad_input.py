@@ -27,6 +27,7 @@ from imgrec_lib import InputError, extract_features, find_runs, load_dataset, lo
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.data.images import ImageStore, decode, open_images, prepare_images
 from imgrec_lib.features import build_backbone, trunk_activations
+from imgrec_lib.files import replacing
 from imgrec_lib.matrix import read_matrix
 from imgrec_lib.models import build_model
 from imgrec_lib.notebooks import check_values, notebook_parameters, notebook_path, run_notebook
@@ -469,6 +470,22 @@ def test_files_of_a_run(
     run = open_run(place / "run")
     use = {"curve.csv": lambda: run.curve, "per_user.parquet": lambda: run.per_user}
     refused(place, sentence, use.get(file, lambda: load_model(run, small_wardrobe)))
+
+
+def test_what_killed_writers_left_is_removed_and_what_is_being_written_is_not(
+    place: Path, finished: Path, small_wardrobe: Dataset
+) -> None:
+    folder = place / "run"
+    shutil.copytree(finished, folder)
+    whole = listing(folder)
+    (folder / ".run.json.abc.part").mkdir()
+    (folder / ".run.json.abc.part" / "run.json").write_text("{")
+    with replacing(folder / "curve.csv") as temporary:
+        temporary.write_text("phase")
+        train_run(small_wardrobe, "bpr-mf", folder, parameters={"epochs": 1, "factors": 4}, progress=False)
+        assert temporary.exists() and not (folder / ".run.json.abc.part").exists()
+        shutil.copy(finished / "curve.csv", temporary)
+    assert listing(folder) == whole
 
 
 def test_a_record_that_does_not_fit_its_weights(place: Path, finished: Path, small_wardrobe: Dataset) -> None:

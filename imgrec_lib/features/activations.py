@@ -18,7 +18,7 @@ from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.features.backbones import Backbone
 from imgrec_lib.features.extraction import fold_batch_norms
-from imgrec_lib.files import default_cache, fingerprint, locked, replacing
+from imgrec_lib.files import default_cache, fingerprint, locked, remove_abandoned, replacing
 
 KEEP = ("disk", "memory", "recompute")
 
@@ -113,7 +113,9 @@ def trunk_activations(
     key["precision"] = "float32" if device.type == "cpu" else "bfloat16"
     folder = Path(cache or default_cache()) / "activations"
     path = folder / f"{network.spec.name}-{fingerprint(images.fingerprint, key, network.spec.trainable)}.npy"
-    if not path.exists():
+    if path.exists():
+        remove_abandoned(path.parent)
+    else:
         with locked(path):
             if not path.exists():
                 _write(path, blocks, shape, n_bytes)
