@@ -154,7 +154,7 @@ RETRY = Stage(MATRIX.name, partial(matrix, retry_failed=True))
 STAGES = (IMAGES, FEATURES, TRAINING, EVALUATION, END_TO_END, REPORT, MATRIX)
 
 
-QUICK = (IMAGES, END_TO_END, EVALUATION)
+QUICK = (IMAGES, EVALUATION)
 """What the test suite tries; the others are of the same kind, or take longer."""
 
 

@@ -27,8 +27,8 @@ def test_a_few_faults_are_survived() -> None:
     result = run("robustness/crash.py", "--quick")
     assert result.returncode == 0, result.stdout + result.stderr
     lines = result.stdout.splitlines()
-    assert len(lines) >= 10 and all(line.split("/")[0] == line.split("/")[1].split()[0] for line in lines)
-    for stage in ("image preparation", "ImgRec-EtE", "evaluation"):
+    assert len(lines) >= 8 and all(line.split("/")[0] == line.split("/")[1].split()[0] for line in lines)
+    for stage in ("image preparation", "evaluation"):
         assert sum("killed" in line and stage in line and not line.startswith("0") for line in lines) >= 2, stage
 
 
@@ -67,7 +67,7 @@ FUZZED = pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason=
 
 
 @FUZZED
-@pytest.mark.parametrize(("target", "runs"), [("published", 1500), ("interactions", 300)])
+@pytest.mark.parametrize(("target", "runs"), [("published", 1000), ("interactions", 200)])
 def test_fuzzing_finds_nothing(target: str, runs: int, tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "robustness" / "fuzz.py"), target, f"--runs={runs}", "--seed=1"]
     result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, cwd=tmp_path, timeout=300)

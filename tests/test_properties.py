@@ -20,7 +20,7 @@ from imgrec_lib.data.images import decode
 from imgrec_lib.data.table import read_interactions, read_items
 from imgrec_lib.matrix import read_matrix
 
-plain = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+plain = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 # Text as a CSV file can hold it: no halves of surrogate pairs; a NUL ends a cell for the C parser of pandas.
 cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), min_size=1, max_size=8)
