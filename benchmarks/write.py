@@ -101,7 +101,7 @@ def evaluation_section(answers: Answers, rungs: Sequence[Rung]) -> str:
         [
             "## Exact evaluation",
             "AUC, HR@10 and NDCG@10 of all users over all items, 64 factors. The floor beside our time is the bare "
-            "blocked matrix products of the same shapes, into a block that is used again and again: no evaluation "
+            "matrix products in the same tiles, into a tile that is used again and again: no evaluation "
             "by matrix products is faster.",
             table(
                 ["rung", "users", "items", "bare products, s", "imgrec, s", "ratio to the floor", "imgrec, GFLOP/s",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, starmap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from imgrec_lib.data.dataset import Dataset, Interactions, TrainingData
 from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation.metrics import auc, summary, user_values
 from imgrec_lib.evaluation.protocols import PROTOCOLS, evaluation_protocol, held_out, negative_lists, owned_items
+from imgrec_lib.models.base import Sliceable
 
 if TYPE_CHECKING:
     from imgrec_lib.models.base import Recommender, Scorer
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 16 * 2**20
 """Size of a block of scores: stays in the last-level cache between product and counting, and small enough for
 the allocator to hand the same memory out again (larger blocks cost a page fault every 4 KiB)."""
+
+TILE_ITEMS = 2048
+"""Items of a block, where the scorer can score a part of the catalogue: see `_Catalogue`."""
+
+TILE_BYTES = 2 * 2**20
+"""Size of such a block on a CPU, at most: 256 users by 2048 items. A product of that shape runs at the full rate, as
+25 users by the whole of a large catalogue does not, and the scores are still in a near cache when they are counted."""
 
 GATHERED_BYTES = 1024
 """What one candidate of a list is counted as when it is scored by itself: a gathered row of 256 factors."""
@@ -194,60 +202,123 @@ def rank_held_out(
     users = np.flatnonzero(targets >= 0)
     if not len(users):
         raise InputError("no user has a held-out item: split the dataset so that some items are held out.")
-    n_items, whole = owned.n_items, any(drawn is None for drawn in lists.values())
+    # Users in the order of their held-out items: those of a block then lie in few tiles (see `_Catalogue.scan`).
+    order = targets[users].argsort(kind="stable")
+    users = users[order]
+    whole = any(drawn is None for drawn in lists.values())
+    catalogue = _Catalogue(scorer, owned.n_items, user_ids, device)
     widest = max((1 + drawn.shape[1] for drawn in lists.values() if drawn is not None), default=0)
-    rows = max(1, block_bytes // (4 * n_items if whole else GATHERED_BYTES * widest))
-    # One buffer of comparisons for all blocks: 0 and 1 as floats sum several times faster than bools do.
-    exact_type = torch.float32 if n_items < 2**24 else torch.float64  # which counts so far without rounding
-    buffer = torch.empty(min(rows, len(users)) if whole else 0, n_items, dtype=exact_type, device=device)
+    if whole and catalogue.tiled and torch.device(device).type == "cpu":
+        block_bytes = min(block_bytes, TILE_BYTES)
+    rows = max(1, block_bytes // (4 * catalogue.width if whole else GATHERED_BYTES * widest))
     found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in lists}
     for start in range(0, len(users), rows):
         block = users[start : start + rows]
-        index, target = torch.as_tensor(block, device=device), torch.as_tensor(targets[block], device=device)
-        target = target.unsqueeze(1)
+        target = targets[block]
+        # The candidates of a list behind the target, with which they are compared.
+        drawn = {name: np.c_[target, items[block]] for name, items in lists.items() if items is not None}
         if whole:
-            scores = _finite(scorer.block(index), (len(block), n_items), user_ids[block])
-        for name, drawn in lists.items():
-            if drawn is None:
-                found[name].append(_count_all(scores, target, *_rows(owned, block, device), buffer[: len(block)]))
-                continue
-            items = torch.as_tensor(drawn[block], device=device)
-            wanted = torch.cat([target, items.clamp_min(0)], 1)
-            if whole:
-                values = scores.gather(1, wanted)
-            else:
-                values = _finite(scorer.pairs(index, wanted), wanted.shape, user_ids[block])
-            found[name].append(_count_listed(values, target, items))
+            row, item = _rows(owned, block)
+            everyone = np.arange(len(block))
+            wanted_rows = np.concatenate([row, *(everyone.repeat(items.shape[1]) for items in drawn.values())])
+            wanted = np.concatenate([item, *(items.clip(0).ravel() for items in drawn.values())])
+            reference, above, equal, values = catalogue.scan(block, target, wanted_rows, wanted)
+            own, *listed = values.split([len(row), *(items.size for items in drawn.values())])
+            owner = torch.as_tensor(row, device=device)
+            limit = reference[owner]
+            owned_above, owned_equal, owned_all = (  # the target is among what its user owns
+                torch.bincount(part, minlength=len(block)) for part in (owner[own > limit], owner[own == limit], owner)
+            )
+            counts = above - owned_above, equal - owned_equal, owned.n_items - owned_all
+        else:
+            index = torch.as_tensor(block, device=device)
+            listed = []
+            for items in drawn.values():
+                scores = scorer.pairs(index, torch.as_tensor(items.clip(0), device=device))
+                listed.append(_finite(scores, items.shape, block, user_ids))
+        for name, values in zip(drawn, listed, strict=True):
+            items = torch.as_tensor(drawn[name], device=device)
+            found[name].append(_count_listed(values.view(items.shape), items))
+        for name in lists.keys() - drawn.keys():
+            found[name].append(counts)
+    back = order.argsort()
     return {
-        name: Counts(*(torch.cat(parts).cpu().numpy() for parts in zip(*blocks, strict=True)))
+        name: Counts(*(torch.cat(parts).cpu().numpy()[back] for parts in zip(*blocks, strict=True)))
         for name, blocks in found.items()
     }
 
 
-def _rows(owned: Interactions, users: np.ndarray, device: torch.device | str) -> tuple[Tensor, Tensor]:
+class _Catalogue:
+    """The scores of the whole catalogue, in tiles of some users by `width` consecutive items.
+
+    A scorer that cannot score a part of the catalogue has one tile.
+    """
+
+    def __init__(self, scorer: Scorer, n_items: int, user_ids: np.ndarray, device: torch.device | str) -> None:
+        self.scorer, self.n_items, self.user_ids, self.device = scorer, n_items, user_ids, device
+        self.tiled = isinstance(scorer, Sliceable)
+        # Tiles of nearly equal width: a narrow last one might be computed by other code, and rounded otherwise.
+        self.n_tiles = -(-n_items // TILE_ITEMS) if self.tiled else 1
+        self.width = -(-n_items // self.n_tiles)
+        # Of comparisons: 0 and 1 as floats sum several times faster than bools do, and are counted without rounding.
+        self.flags = torch.empty(0, dtype=torch.float32 if self.width < 2**24 else torch.float64, device=device)
+
+    def tile(self, users: np.ndarray, index: Tensor, number: int) -> Tensor:
+        """Scores of users, who are also given as a tensor, for the items of a tile."""
+        items = slice(number * self.width, min((number + 1) * self.width, self.n_items))
+        scores = self.scorer.tile(index, items) if isinstance(self.scorer, Sliceable) else self.scorer.block(index)
+        return _finite(scores, (len(users), items.stop - items.start), users, self.user_ids)
+
+    def scan(
+        self, users: np.ndarray, target: np.ndarray, rows: np.ndarray, items: np.ndarray
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Compare the scores of a block of users for all items with that of one item each.
+
+        Its score has to come from the same product as those that it is compared with, lest rounding tell apart what is
+        tied. So the tiles with targets are computed beforehand and, all but the last of them, again in their turn.
+
+        Args:
+            users, target: (B,) int64, and an item of each, ascending.
+            rows, items: (W,) int64: places in `users` and items, whose scores are wanted.
+
+        Returns:
+            (B,) scores of the targets; (B,) int64 numbers of items that score above them, and as they do (themselves
+            included); (W,) wanted scores.
+        """
+        index, column = (torch.as_tensor(each, device=self.device) for each in (users, target % self.width))
+        home = target // self.width
+        references = []
+        for kept in np.unique(home).tolist():
+            kept_scores, (low, high) = self.tile(users, index, kept), home.searchsorted([kept, kept + 1])
+            references.append(kept_scores[low:high].gather(1, column[low:high].unsqueeze(1)))
+        reference = torch.cat(references)
+        home = items // self.width
+        order = home.astype(np.min_scalar_type(self.n_tiles)).argsort(kind="stable")  # fast for short integers
+        ends = home[order].searchsorted(np.arange(self.n_tiles + 1)).tolist()
+        row, column = (torch.as_tensor(each[order], device=self.device) for each in (rows, items % self.width))
+        wanted, above, equal = [], torch.zeros_like(index), torch.zeros_like(index)
+        for number, part in enumerate(starmap(slice, pairwise(ends))):
+            scores = kept_scores if number == kept else self.tile(users, index, number)
+            wanted.append(scores[row[part], column[part]])
+            flags = self.flags.resize_(scores.shape)
+            above += torch.gt(scores, reference, out=flags).sum(1).long()
+            equal += torch.eq(scores, reference, out=flags).sum(1).long()
+        values = torch.cat(wanted)
+        values = torch.empty_like(values).index_copy_(0, torch.as_tensor(order, device=self.device), values)
+        return reference.squeeze(1), above, equal, values
+
+
+def _rows(owned: Interactions, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Row in `users` and item of everything that these users own: two (n,) int64."""
     lengths = owned.history_lengths[users]
     row = np.repeat(np.arange(len(users)), lengths)
     within = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    items = owned.items[owned.indptr[users][row] + within]
-    return torch.as_tensor(row, device=device), torch.as_tensor(items, device=device)
+    return row, owned.items[owned.indptr[users][row] + within]
 
 
-def _count_all(
-    scores: Tensor, target: Tensor, row: Tensor, item: Tensor, buffer: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Counts over the whole catalogue less the owned items (row, item), `target` (B, 1) being one of them."""
-    size, n_items = scores.shape
-    reference = scores.gather(1, target)
-    own, limit = scores[row, item], reference[row, 0]
-    higher = torch.gt(scores, reference, out=buffer).sum(1).long() - torch.bincount(row[own > limit], minlength=size)
-    tied = torch.eq(scores, reference, out=buffer).sum(1).long() - torch.bincount(row[own == limit], minlength=size)
-    return higher, tied, n_items - torch.bincount(row, minlength=size)
-
-
-def _count_listed(values: Tensor, target: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Counts over the listed items (B, C), -1 for none; `values` (B, 1 + C) has the target's score first."""
-    reference, values = values[:, :1], values[:, 1:]
+def _count_listed(values: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Counts over listed items, -1 for none: (B, 1 + C) items and their scores, the target first."""
+    reference, values, target, items = values[:, :1], values[:, 1:], items[:, :1], items[:, 1:]
     listed, itself = items >= 0, items == target
     higher = (values > reference) & listed & ~itself
     # The item itself ties by definition, however the arithmetic of its two columns rounds.
@@ -255,7 +326,7 @@ def _count_listed(values: Tensor, target: Tensor, items: Tensor) -> tuple[Tensor
     return higher.sum(1), tied.sum(1), listed.sum(1)
 
 
-def _finite(scores: Tensor, shape: Sequence[int], user_ids: np.ndarray) -> Tensor:
+def _finite(scores: Tensor, shape: Sequence[int], users: np.ndarray, user_ids: np.ndarray) -> Tensor:
     """`scores`, after its shape and values were checked.
 
     Raises:
@@ -268,7 +339,7 @@ def _finite(scores: Tensor, shape: Sequence[int], user_ids: np.ndarray) -> Tenso
     if not scores.sum(1).isfinite().all():
         broken = ~scores.isfinite().all(1)
         if broken.any():
-            user = user_ids[int(broken.nonzero()[0, 0])]
+            user = user_ids[users[broken.cpu().numpy()].min()]
             raise InputError(
                 f"the model gives user {user!s} a score that is NaN or infinite: train it again with a lower "
                 "learning rate or stronger regularisation."
@@ -320,9 +391,10 @@ def recommend(
     for start in range(0, len(users), rows):
         block = users[start : start + rows]
         scores = scorer.block(torch.as_tensor(block, device=device))
-        scores = _finite(scores, (len(block), train.n_items), _user_ids(data)[block]).float()
+        scores = _finite(scores, (len(block), train.n_items), block, _user_ids(data)).float()
         if exclude_seen:
-            scores = scores.index_put(_rows(train, block, device), scores.new_tensor(-torch.inf))
+            owned = tuple(torch.as_tensor(each, device=device) for each in _rows(train, block))
+            scores = scores.index_put(owned, scores.new_tensor(-torch.inf))
         # float32 bits as integers in the same order (0.0 + -0.0 is 0.0), then the index: no two keys are equal.
         bits = (scores + 0.0).view(torch.int32).long()
         keys = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits) * 2**32 + descending

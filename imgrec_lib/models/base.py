@@ -44,6 +44,15 @@ class Scorer(Protocol):
         ...
 
 
+@runtime_checkable
+class Sliceable(Protocol):
+    """A scorer that scores a part of the catalogue at the part's cost."""
+
+    def tile(self, users: Tensor, items: slice) -> Tensor:
+        """(B,) int64 users and n consecutive items -> (B, n) float32 scores: columns of `block`, up to rounding."""
+        ...
+
+
 @dataclass(frozen=True)
 class InnerProduct:
     """The scorer of every latent factor model: s(u, i) = <users[u], items[i]>.
@@ -65,7 +74,10 @@ class InnerProduct:
         return cls(torch.cat([users, ones], 1), torch.cat([items, offset.unsqueeze(1)], 1))
 
     def block(self, users: Tensor) -> Tensor:
-        return self.users[users] @ self.items.T
+        return self.tile(users, slice(None))
+
+    def tile(self, users: Tensor, items: slice) -> Tensor:
+        return self.users[users] @ self.items[items].T
 
     def pairs(self, users: Tensor, items: Tensor) -> Tensor:
         return torch.einsum("bk,bck->bc", self.users[users], self.items[items])
