@@ -16,7 +16,7 @@ from toy import toy_data
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.models.base import Recommender, look_up
 from imgrec_lib.training import fit, trainer
-from imgrec_lib.training.rows import RowAdam, rows_only
+from imgrec_lib.training.rows import RowAdagrad, RowAdam, rows_only
 
 N, K, RATE = 40, 3, 0.02
 
@@ -39,11 +39,11 @@ def train(table: nn.Parameter, other: nn.Parameter, optimiser: torch.optim.Optim
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(0, 2**31), st.integers(1, 60), st.sampled_from([1e-8, 1e-3]))
-def test_row_adam_is_adam(seed: int, steps: int, eps: float) -> None:
+@given(st.integers(0, 2**31), st.integers(1, 60), st.sampled_from([1e-8, 1e-3]), st.sampled_from([(), (K,)]))
+def test_row_adam_is_adam(seed: int, steps: int, eps: float, width: tuple[int, ...]) -> None:
     """Rows stay idle for one to sixty steps and move by up to the rate meanwhile; the larger epsilon is approximate."""
     torch.manual_seed(seed)
-    start, weight = torch.randn(N, K), torch.randn(K)
+    start, weight = torch.randn(N, *width), torch.randn(width)
     batches = [torch.randint(N, (4,)) for _ in range(2 * steps)]
     by_row, dense = ([nn.Parameter(start.clone()), nn.Parameter(weight.clone())] for _ in range(2))
     expected = torch.optim.Adam(dense, lr=RATE, eps=eps, foreach=False)
@@ -60,6 +60,24 @@ def test_row_adam_is_adam(seed: int, steps: int, eps: float) -> None:
                 optimiser.state[ours][moment], expected.state[theirs][moment], rtol=2e-3, atol=2e-3
             )
         assert optimiser.state[ours]["step"] == 2 * steps
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 60), st.sampled_from([1e-8, 1e-2]), st.sampled_from([(), (K,)]))
+def test_row_adagrad_is_adagrad(seed: int, steps: int, eps: float, width: tuple[int, ...]) -> None:
+    torch.manual_seed(seed)
+    start, weight = torch.randn(N, *width), torch.randn(width)
+    batches = [torch.randint(N, (4,)) for _ in range(steps)]
+    by_row, dense = ([nn.Parameter(start.clone()), nn.Parameter(weight.clone())] for _ in range(2))
+    expected = torch.optim.Adagrad(dense, lr=RATE, eps=eps)
+    train(*dense, expected, batches)
+    optimiser = RowAdagrad(by_row, by_row[:1], RATE, eps)
+    with rows_only(by_row[:1], lambda table, index: None):
+        train(*by_row, optimiser, batches)
+    for ours, theirs in zip(by_row, dense, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(optimiser.state[ours]["sum"], expected.state[theirs]["sum"], rtol=1e-4, atol=1e-5)
+        assert optimiser.state[ours]["step"] == expected.state[theirs]["step"] == steps
 
 
 def test_a_long_idle_row_has_made_all_its_steps() -> None:
@@ -113,9 +131,11 @@ def test_small_tables_are_trained_whole(data: TrainingData) -> None:
     parameters = list(model.start_phase(0))
     assert trainer._row_tables(model, parameters, replace(phase, batch_size=1000), cpu) == []
     few = replace(phase, batch_size=1, negatives=1)
-    assert {id(t) for t in trainer._row_tables(model, parameters, few, cpu)} == {id(model.users), id(model.items)}
+    assert {id(t) for t in trainer._row_tables(model, parameters, few, cpu)} == {
+        id(table) for table in (model.users, model.items, model.item_bias)
+    }
     assert trainer._row_tables(model, parameters, replace(few, gradient_clip=1.0), cpu) == []
-    assert trainer._row_tables(model, [model.item_bias], few, cpu) == []
+    assert [id(t) for t in trainer._row_tables(model, [model.item_bias], few, cpu)] == [id(model.item_bias)]
 
 
 def test_look_ups_are_as_before_when_training_ends(data: TrainingData, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,13 +23,15 @@ def look_up(table: Tensor, index: Tensor) -> Tensor:
     Losses look rows up here and not by indexing: on the CPU the backward pass is several times faster, and the trainer
     may ask for gradients that hold the rows of the batch alone (`Recommender.row_tables`).
     """
+    announce = getattr(table, "announce_rows", None)
+    if announce is not None:
+        announce(index)
+        if table.ndim == 1:
+            return torch.gather(table, 0, index.reshape(-1), sparse_grad=True).view(index.shape)
+        return F.embedding(index, table, sparse=True)
     if table.ndim == 1:
         return F.embedding(index, table.unsqueeze(1)).squeeze(-1)
-    announce = getattr(table, "announce_rows", None)
-    if announce is None:
-        return F.embedding(index, table)
-    announce(index)
-    return F.embedding(index, table, sparse=True)
+    return F.embedding(index, table)
 
 
 class Scorer(Protocol):
@@ -269,7 +271,7 @@ class Recommender(nn.Module):
         raise NotImplementedError
 
     def row_tables(self) -> Iterable[nn.Parameter]:
-        """The (n, k) tables that `loss` reads by `look_up` and in no other way.
+        """The (n, k) or (n,) tables that `loss` reads by `look_up` and in no other way.
 
         Where such a table is much larger than a batch, the trainer lets a step touch the rows of the batch only: the
         cost of training then follows interactions, not the size of the catalogue (see `training.rows`).

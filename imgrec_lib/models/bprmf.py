@@ -63,7 +63,7 @@ class BPRMF(Recommender):
         return loss
 
     def row_tables(self) -> tuple[nn.Parameter, ...]:
-        return self.users, self.items
+        return self.users, self.items, self.item_bias
 
     def scorer(self, times: Tensor | None = None) -> InnerProduct:
         return InnerProduct.with_item_offset(self.users.detach(), self.items.detach(), self.item_bias.detach())

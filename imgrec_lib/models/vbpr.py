@@ -69,12 +69,12 @@ class VBPR(Recommender):
         difference = self.features.difference(batch.positives, batch.negatives, self.visual_weight())
         visual = (taste.unsqueeze(1) * difference[..., :-1]).sum(-1) + difference[..., -1]
         scores = (user.unsqueeze(1) * items).sum(-1) + biases  # on the CPU faster than einsum
-        loss = (
-            bpr(scores[:, 0], scores[:, 1:] - visual)
-            + self.l2 * half_squared_norm(user, items[:, 0], taste)
-            + self.l2_negative * half_squared_norm(items[:, 1:])
-            + self.l2_bias * half_squared_norm(biases[:, :1], biases[:, 1:].unsqueeze(-1))
-        )
+        loss = bpr(scores[:, 0], scores[:, 1:] - visual)
+        if self.l2 or self.l2_negative:
+            loss = loss + self.l2 * half_squared_norm(user, items[:, 0], taste)
+            loss = loss + self.l2_negative * half_squared_norm(items[:, 1:])
+        if self.l2_bias:
+            loss = loss + self.l2_bias * half_squared_norm(biases[:, :1], biases[:, 1:].unsqueeze(-1))
         if self.l2_visual:
             loss = loss + self.l2_visual * 0.5 * (self.projection.square().sum() + self.visual_bias.square().sum())
         return loss

@@ -101,4 +101,5 @@ class CatalogueFeatures(nn.Module):
 
     def project(self, rows: Tensor, weight: Tensor) -> Tensor:
         """f @ weight, the division included: (..., n_features) rows, (n_features, k) weight -> (..., k)."""
-        return rows @ (weight / self.scale)
+        # With the weight's columns consecutive in memory its gradient, (G^T f)^T, takes half the time of f^T G.
+        return F.linear(rows, (weight / self.scale).T.contiguous())

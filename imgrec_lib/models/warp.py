@@ -69,7 +69,8 @@ class WARP(Recommender):
         self.item_bias = nn.Parameter(torch.zeros(data.n_items), requires_grad=bias)
 
     def row_tables(self) -> tuple[nn.Parameter, ...]:
-        return () if self.max_norm else (self.users, self.items)  # the projection reads all rows
+        vectors = () if self.max_norm else (self.users, self.items)  # the projection reads all rows
+        return (*vectors, self.item_bias)
 
     def sample(self, sampler: Sampler, settings: TrainSettings) -> Batch:
         """Draw positives and all their trials at once: (B, max_trials), a training item of the user written as -1."""

@@ -25,7 +25,7 @@ from imgrec_lib.errors import InputError, one_line
 from imgrec_lib.models.base import Recommender, TrainSettings
 from imgrec_lib.training import distributed
 from imgrec_lib.training.checkpoint import load_optimiser, optimiser_tensors, read_checkpoint, write_checkpoint
-from imgrec_lib.training.rows import RowAdam, rows_only
+from imgrec_lib.training.rows import RowAdagrad, RowAdam, rows_only
 
 MIXED_PRECISION_DEVICES = ("cuda",)
 """Where models that ask for it compute their loss in bfloat16; on a CPU that costs time instead of saving it."""
@@ -332,7 +332,7 @@ def _optimiser(
         else:
             optimiser = torch.optim.Adam(parameters, lr=rate, eps=settings.epsilon, fused=True)
     elif settings.optimiser == "adagrad":
-        optimiser = torch.optim.Adagrad(parameters, lr=rate, eps=settings.epsilon)
+        optimiser = RowAdagrad(parameters, tables, rate, settings.epsilon)
     elif settings.optimiser == "sgd":
         optimiser = torch.optim.SGD(parameters, lr=rate)
     else:
