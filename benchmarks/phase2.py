@@ -2,6 +2,7 @@
 
     python benchmarks/phase2.py
     python benchmarks/phase2.py --dataset hm --root PATH --device cuda --batch-size 256 --items 256
+    python benchmarks/phase2.py --dataset hm --root PATH --size 64 --race
 
 - naive: the paper's loop. For every interaction two pictures go through the whole network.
 - kept trunk: the same interactions, but the frozen layers' activations are kept and each picture is looked at once a
@@ -12,6 +13,10 @@ All three are timed in turn, round by round; the table holds medians. An epoch d
 training interactions in the first two and passes over the catalogue in the third: either way, every interaction counts
 about once, in the third in fewer and fuller steps. The share of the matrix rate is the counted floating-point
 operations over those of a large matrix product in the same time and precision (bfloat16 on a GPU, else float32).
+
+`--race` asks instead how many pictures each sampler looks at until a validation AUC is reached. Both start phase 2 from
+the same weights, those of phase 1 after few epochs, so that there is something left to learn. Each runs at every one of
+`--rates` and is judged by its best; the AUC to reach is the best of the interactions' sampler.
 """
 
 from __future__ import annotations
@@ -23,7 +28,8 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,7 +38,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from imgrec_lib import build_model, load_dataset
+from imgrec_lib import ValidationAUC, build_model, fit, load_dataset
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch, Sampler
 from imgrec_lib.models.imgrec_ete import ImgRecEtE
@@ -59,10 +65,10 @@ class Variant:
     """One way to train phase 2, ready to step."""
 
     def __init__(
-        self, data: TrainingData, build: Callable[[], ImgRecEtE], batch_size: int, device: torch.device
+        self, data: TrainingData, build: Callable[[], ImgRecEtE], device: torch.device, **settings: Any
     ) -> None:
         self.device, self.model = device, build().to(device)
-        self.settings = replace(self.model.phases[1], batch_size=batch_size)
+        self.settings = replace(self.model.phases[1], **settings)
         self.sampler = Sampler(data, 0, device)
         parameters = list(self.model.start_phase(1))
         self.optimiser = torch.optim.Adam(parameters, lr=self.settings.learning_rate, fused=True)
@@ -151,6 +157,57 @@ def measure(variants: Mapping[str, Variant], steps: int, rounds: int, rate: floa
     return table
 
 
+@dataclass(frozen=True)
+class Runner:
+    """A sampler at a learning rate in the race: (pictures, seconds of training, validation AUC) at each validation."""
+
+    sampler: str
+    rate: float
+    points: list[tuple[int, float, float]]
+
+    def reached(self, auc: float) -> tuple[int, float, float] | None:
+        return next((point for point in self.points if point[2] >= auc), None)
+
+
+def run(
+    data: TrainingData, build: Callable[[], ImgRecEtE], validate: ValidationAUC, weights: Mapping[str, Tensor],
+    pictures: int, every: int, device: torch.device, **settings: Any,
+) -> list[tuple[int, float, float]]:  # fmt: skip
+    """Phase 2 from `weights` over so many pictures, validated whenever another `every` are through."""
+    variant = Variant(data, build, device, **settings)
+    variant.model.load_state_dict(weights)
+    seen, spent, due, points = 0, 0.0, every, []
+    while seen < pictures:
+        variant.model.train()
+        spent += variant.seconds(1)
+        seen += variant.pictures
+        if seen >= due:
+            due += every
+            variant.model.eval()
+            points.append((seen, spent, validate(variant.model)))
+    return points
+
+
+def race(runners: list[Runner], n_items: int) -> pd.DataFrame:
+    """One row a runner: what it took to the best AUC of the interactions' sampler."""
+    target = max(auc for r in runners if r.sampler == "interactions" for _, _, auc in r.points)
+    rows = []
+    for r in runners:
+        reached = r.reached(target)
+        rows.append(
+            {
+                "sampler": r.sampler,
+                "learning rate": r.rate,
+                "pictures in all": r.points[-1][0],
+                "best validation AUC": max(auc for _, _, auc in r.points),
+                f"pictures to {target:.4f}": reached[0] if reached else float("nan"),
+                "passes over the catalogue": reached[0] / n_items if reached else float("nan"),
+                "seconds": reached[1] if reached else float("nan"),
+            }
+        )
+    return pd.DataFrame(rows).set_index("sampler")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="wardrobe")
@@ -165,9 +222,15 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=64, help="items a step of the third")
     parser.add_argument("--steps", type=int, default=3, help="steps a round")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--race", action="store_true", help="count pictures to an AUC instead")
+    parser.add_argument("--phase1-epochs", type=int, default=8, help="of the race: epochs before phase 2")
+    parser.add_argument("--rates", type=float, nargs="*", default=[3e-4, 1e-3], help="of the race")
+    parser.add_argument("--passes", type=float, nargs=2, default=[16, 8], help="of the race: how many catalogues each")
+    parser.add_argument("--negatives", type=int, default=1, help="of the race")
     asked = parser.parse_args()
     device = torch.device(asked.device)
-    data = load_dataset(asked.dataset, asked.root, **asked.options).training_data()
+    dataset = load_dataset(asked.dataset, asked.root, **asked.options)
+    data = dataset.training_data()
     options = {key: getattr(asked, key) for key in ("backbone", "weights", "size", "keep")}
 
     def build(batches: str, naive: bool = False) -> ImgRecEtE:
@@ -176,15 +239,34 @@ def main() -> None:
             model.__class__ = Naive
         return model
 
-    variants = {
-        "naive": Variant(data, lambda: build("interactions", naive=True), asked.batch_size, device),
-        "kept trunk": Variant(data, lambda: build("interactions"), asked.batch_size, device),
-        "item batches": Variant(data, lambda: build("items"), asked.items, device),
-    }
     rate = matrix_rate(device)
-    table = measure(variants, asked.steps, asked.rounds, rate)
+    if asked.race:
+        validate, model = ValidationAUC(dataset, device), build("items")
+        phase1 = replace(model.phases[0], epochs=asked.phase1_epochs, patience=0)
+        model.phases = (phase1,)
+        print(f"after phase 1: {fit(model, data, validate, device=device, progress=False).best_auc:.4f}", flush=True)
+        runners = []
+        for number in range(len(asked.rates)):
+            for sampler, passes, size, every in (
+                ("interactions", asked.passes[0], asked.batch_size, 2.0), ("items", asked.passes[1], asked.items, 1.0),
+            ):  # fmt: skip
+                points = run(
+                    data, partial(build, sampler), validate, model.state_dict(), int(passes * data.n_items),
+                    int(every * data.n_items), device, batch_size=size, negatives=asked.negatives,
+                    learning_rate=asked.rates[number],
+                )  # fmt: skip
+                runners.append(Runner(sampler, asked.rates[number], points))
+                print(sampler, asked.rates[number], [f"{auc:.4f}" for _, _, auc in points], flush=True)
+        table = race(runners, data.n_items)
+    else:
+        variants = {
+            "naive": Variant(data, lambda: build("interactions", naive=True), device, batch_size=asked.batch_size),
+            "kept trunk": Variant(data, lambda: build("interactions"), device, batch_size=asked.batch_size),
+            "item batches": Variant(data, lambda: build("items"), device, batch_size=asked.items),
+        }
+        table = measure(variants, asked.steps, asked.rounds, rate)
+        model = variants["kept trunk"].model
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    model = variants["kept trunk"].model
     print(f"{asked.dataset}: {data.n_users:,} users, {data.n_items:,} items, {len(data.interactions):,} interactions")
     print(f"{asked.backbone} at {model.backbone.size} px; {model.activations.n_bytes:,} bytes of activations kept")
     print(f"{name}, {torch.get_num_threads()} threads, {rate / 1e9:,.0f} GFLOP/s in a matrix product")

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -23,14 +24,18 @@ from imgrec_lib import InputError, ValidationAUC, build_model, extract_features,
 from imgrec_lib.files import write_text
 
 TRAINING: dict[str, list[Any]] = {
-    "learning_rate": [1e-3, 3e-3, 1e-2],
-    "batch_size": [1024, 4096, 8192],
+    "learning_rate": [3e-3, 1e-2],
+    "batch_size": [2048, 8192],
     "negatives": [4],
     "positives_by": ["interaction"],
 }
 FACTORS: dict[str, list[Any]] = {"factors": [32, 64]}
-ROW_PENALTY = [0.0, 1e-3, 1e-2, 1e-1]
+ROW_PENALTY = [1e-3, 1e-2, 3e-2, 1e-1]
 KERNEL_PENALTY = [0.0, 1e-7, 1e-6, 1e-5]
+PAIRWISE_KERNEL_PENALTY = [1e-5, 1e-4, 1e-3, 1e-2]
+
+LINEAR = ("fm-visual", "vbpr", "deepstyle")
+"""Models whose loss is a function of the features' projection; their divisor of the features can be given."""
 
 SPACES: dict[str, dict[str, list[Any]]] = {
     "visrank": {"similarity": ["cosine", "euclidean"], "aggregate": ["mean", "max"]},
@@ -46,26 +51,31 @@ SPACES: dict[str, dict[str, list[Any]]] = {
     },
     "bpr-mf": FACTORS | TRAINING | {"l2": ROW_PENALTY, "l2_negative": ROW_PENALTY, "l2_bias": [0.0, 1e-3, 1e-2]},
     "fm-id": FACTORS | TRAINING | {"l2": ROW_PENALTY, "l2_linear": [0.0, 1e-3, 1e-2]},
-    "fm-visual": FACTORS | TRAINING | {"l2": ROW_PENALTY, "l2_linear": [0.0, 1e-3, 1e-2], "l2_visual": KERNEL_PENALTY},
-    "vbpr": FACTORS
+    # About what suits BPR-MF, of which these are extensions.
+    "fm-visual": FACTORS
     | TRAINING
+    | {"l2": [3e-2, 1e-1], "l2_linear": [1e-3, 1e-2], "l2_visual": [1e-6, *PAIRWISE_KERNEL_PENALTY]},
+    "vbpr": TRAINING
     | {
+        "factors": [64],
         "visual_factors": [16, 64],
-        "l2": ROW_PENALTY,
-        "l2_negative": ROW_PENALTY,
-        "l2_bias": [0.0, 1e-3],
-        "l2_visual": KERNEL_PENALTY,
+        "l2": [3e-2, 1e-1],
+        "l2_negative": [1e-1],
+        "l2_bias": [1e-3, 1e-2],
+        "l2_visual": PAIRWISE_KERNEL_PENALTY,
     },
-    "deepstyle": FACTORS | TRAINING | {"l2": ROW_PENALTY, "l2_category": ROW_PENALTY, "l2_visual": KERNEL_PENALTY},
+    "deepstyle": FACTORS
+    | TRAINING
+    | {"l2": [1e-3, 1e-2, 3e-2], "l2_category": [1e-2, 1e-1], "l2_visual": [1e-6, *PAIRWISE_KERNEL_PENALTY]},
     "jrl": FACTORS
     | {
-        "learning_rate": [1e-3, 3e-3],
-        "batch_size": [1024, 4096],
-        "negatives": [5, 50],
-        "positives_by": ["user", "interaction"],
-        "image_weight": [1e-3, 1e-2, 1e-1, 1.0],
+        "learning_rate": [3e-3, 1e-2],
+        "batch_size": [4096, 8192],
+        "negatives": [5],
+        "positives_by": ["interaction"],
+        "image_weight": [1e-3, 1e-2, 1e-1],
         "score_with_bias": [True, False],
-        "l2": [0.0, 1e-3, 1e-2],
+        "l2": [0.0, 1e-2, 1e-1],
     },
     "graphrec": FACTORS
     | TRAINING
@@ -96,11 +106,21 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=float("inf"), help="start no further trial of a model after so long"
     )
+    parser.add_argument(
+        "--components",
+        type=int,
+        default=0,
+        help="search the linear pairwise models on so many principal components of the features, a faster stand-in",
+    )
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     dataset = load_dataset(arguments.dataset, arguments.root)
-    features = extract_features(dataset.images) if dataset.images is not None else None
-    data = dataset.training_data(None if features is None else features.values)
+    values = None if dataset.images is None else extract_features(dataset.images).values
+    data, reduced, scale = dataset.training_data(values), None, 1.0
+    if values is not None and arguments.components:
+        # A rotation keeps inner products and lengths, so that rates and penalties mean what they mean on all features.
+        axes = np.linalg.eigh(values.T @ values)[1][:, : -arguments.components - 1 : -1]
+        reduced, scale = dataset.training_data(values @ axes), float(np.abs(values).max())
     validate = ValidationAUC(dataset)
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name in arguments.models:
@@ -115,10 +135,13 @@ def main() -> None:
             trial = configuration
             if list_models()[name].profiles["default"].phases:
                 trial = configuration | {"epochs": arguments.epochs, "patience": arguments.patience}
+            here = data
+            if reduced is not None and name in LINEAR:
+                here, trial = reduced, trial | {"feature_scale": scale}
             started = time.perf_counter()
             try:
-                model = build_model(name, data, **trial)
-                result = fit(model, data, validate, progress=False)
+                model = build_model(name, here, **trial)
+                result = fit(model, here, validate, progress=False)
                 auc, epoch = result.best_auc, result.best_epoch
             except InputError as error:  # a loss that is not finite is a result, too
                 print(error, flush=True)
