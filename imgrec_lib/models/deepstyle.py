@@ -100,9 +100,18 @@ CARD = ModelCard(
     build=DeepStyle,
     profiles={
         "default": Profile(
-            {"factors": 64, "l2": 1e-3, "l2_category": 0.1},
-            (TrainSettings(learning_rate=1e-2, negatives=4, positives_by="interaction"),),
-            "tuned by validation AUC on a week of H&M purchases",
+            {"factors": 32, "l2": 0.03, "l2_category": 0.1, "l2_visual": 0.01},
+            (
+                TrainSettings(
+                    learning_rate=1e-2,
+                    batch_size=2048,
+                    negatives=4,
+                    positives_by="interaction",
+                    epochs=300,
+                    patience=10,
+                ),
+            ),
+            "tuned by validation AUC on a week of H&M purchases: a strong penalty on E matters most",
         ),
         "paper": Profile(
             {"factors": 10, "l2": 0.01, "l2_category": 0.01, "l2_visual": 0.01},
