@@ -104,10 +104,10 @@ CARD = ModelCard(
     build=FMVisual,
     profiles={
         "default": Profile(
-            {"factors": 32, "l2": 0.1, "l2_linear": 0.01, "l2_visual": 1e-6},
+            {"factors": 64, "l2": 0.03, "l2_linear": 1e-3, "l2_visual": 1e-5},
             (
                 TrainSettings(
-                    learning_rate=5e-3,
+                    learning_rate=3e-3,
                     batch_size=8192,
                     negatives=4,
                     positives_by="interaction",
@@ -115,7 +115,7 @@ CARD = ModelCard(
                     patience=10,
                 ),
             ),
-            "BPR-MF's settings with fewer factors; one configuration tried on a week of H&M purchases, not searched",
+            "tuned by validation AUC on a week of H&M purchases",
         ),
         "paper": Profile(
             {"factors": 10, "initial_scale": 0.1},
