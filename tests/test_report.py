@@ -237,6 +237,16 @@ def test_caption_states_catalogue_split_and_tie_rule(shop: Dataset, runs: list[R
     assert "a tie counts one half" in text and "3 seeds a row" in text
 
 
+def test_caption_states_at_what_size_pictures_are_seen(shop: Dataset, tmp_path: Path) -> None:
+    bpr = write_run(tmp_path / "a", shop)
+    vbpr = write_run(tmp_path / "b", shop, "vbpr", features=FEATURES | {"size": "224"})
+    own = write_run(tmp_path / "c", shop, "saers", parameters={"backbone": "efficientnet-lite0", "size": 0})
+    small = write_run(tmp_path / "d", shop, "dvbpr", parameters={"size": 64})
+    assert "Pictures" not in caption([bpr])
+    assert "Pictures: efficientnet-lite0 at 224 px." in caption([bpr, vbpr, own])
+    assert "Pictures: efficientnet-lite0 at 224 px (VBPR); 64 px (DVBPR)." in caption([small, bpr, vbpr])
+
+
 def test_datasets_are_never_mixed(shop: Dataset, tmp_path: Path) -> None:
     other = with_cold_items(planted_dataset(n_users=50, n_items=70, seed=1)[0])
     for number, dataset in enumerate((shop, other, shop)):

@@ -21,6 +21,7 @@ from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.data.split import dataset_table
 from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation import history_bands, popularity_bands, user_metrics
+from imgrec_lib.features import list_backbones
 from imgrec_lib.files import fingerprint
 from imgrec_lib.models import list_models
 from imgrec_lib.report.significance import ALPHA, Differences, paired_differences
@@ -392,7 +393,8 @@ def sizes_table(runs: Sequence[Run], datasets: Mapping[str, Dataset]) -> pd.Data
 
 
 def caption(runs: Sequence[Run]) -> str:
-    """What the numbers of one dataset mean: catalogue, cold items, split, tie rule, trials, notices of `trials`."""
+    """What the numbers of one dataset mean: catalogue, cold items, split, tie rule, trials, the size at which each
+    model sees the pictures, notices of `trials`."""
     rows = trials(runs)
     record, exact = runs[0].record["dataset"], runs[0].metrics["exact"]
     split = dict(record["split"] or {"kind": "unknown"})
@@ -408,11 +410,29 @@ def caption(runs: Sequence[Run]) -> str:
         f"Mean ± sample standard deviation over trials ({_range([len(row.runs) for row in rows])} seeds a row); "
         "best bold, second underlined.",
     ]
+    seen: dict[str, list[str]] = {}
+    for row in rows:
+        seen.setdefault(_pictures(row.runs[0]), []).append(row.label)
+    named = {how: ", ".join(labels) for how, labels in seen.items() if how}
+    if len(named) == 1:
+        sentences.append(f"Pictures: {next(iter(named))}.")
+    elif named:
+        sentences.append(f"Pictures: {'; '.join(f'{how} ({names})' for how, names in named.items())}.")
     if any(has_random_features(run) for run in runs):
         sentences.append(f"Rows marked “{RANDOM}” use visual features of an untrained network.")
     if any(run.record["fidelity"] == "reconstruction" for run in runs):
         sentences.append(f"{RECONSTRUCTION} A reconstruction: the sources leave a gap.")
     return " ".join(sentences)
+
+
+def _pictures(run: Run) -> str:
+    """Through which backbone, if any, and at what size a run's model sees the pictures; empty if it sees none."""
+    found = run.record["features"] or run.record["parameters"]
+    if "size" not in found:
+        return ""
+    backbone = found.get("backbone", "")
+    size = int(found["size"]) or list_backbones()[backbone].size
+    return f"{backbone} at {size} px" if backbone else f"{size} px"
 
 
 def comparison_note(comparison: Comparison) -> str:
