@@ -104,7 +104,7 @@ CARD = ModelCard(
     build=FMVisual,
     profiles={
         "default": Profile(
-            {"factors": 64, "l2": 0.03, "l2_linear": 1e-3, "l2_visual": 1e-5},
+            {"factors": 64, "l2": 0.03, "l2_linear": 1e-3, "l2_visual": 0.01},
             (
                 TrainSettings(
                     learning_rate=3e-3,
