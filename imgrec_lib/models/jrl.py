@@ -120,7 +120,7 @@ CARD = ModelCard(
                     gradient_clip=5.0,
                 ),
             ),
-            "the better of two configurations by validation AUC on a week of H&M purchases",
+            "the best of five configurations by validation AUC on a week of H&M purchases",
         ),
         "paper": Profile(
             {"factors": 300, "image_weight": 1e-4},
