@@ -2,7 +2,7 @@
 
     python benchmarks/phase2.py
     python benchmarks/phase2.py --dataset hm --root PATH --device cuda --batch-size 256 --items 256
-    python benchmarks/phase2.py --dataset hm --root PATH --size 64 --race
+    python benchmarks/phase2.py --dataset hm --root PATH --size 64 --batch-size 256 --race   # reports/phase2.md
 
 - naive: the paper's loop. For every interaction two pictures go through the whole network.
 - kept trunk: the same interactions, but the frozen layers' activations are kept and each picture is looked at once a
@@ -39,7 +39,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from imgrec_lib import ValidationAUC, build_model, fit, load_dataset
-from imgrec_lib.data.dataset import TrainingData
+from imgrec_lib.data.dataset import Dataset, TrainingData
 from imgrec_lib.data.sampler import Batch, Sampler
 from imgrec_lib.models.imgrec_ete import ImgRecEtE
 from imgrec_lib.models.losses import binary_cross_entropy
@@ -208,6 +208,28 @@ def race(runners: list[Runner], n_items: int) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("sampler")
 
 
+def run_race(
+    asked: argparse.Namespace, dataset: Dataset, data: TrainingData, build: Callable[[str], ImgRecEtE],
+    device: torch.device,
+) -> tuple[pd.DataFrame, ImgRecEtE]:  # fmt: skip
+    """The table of `race`, and the model after phase 1, from which all have started."""
+    validate, model = ValidationAUC(dataset, device), build("items")
+    model.phases = (replace(model.phases[0], epochs=asked.phase1_epochs, patience=0),)
+    print(f"after phase 1: {fit(model, data, validate, device=device, progress=False).best_auc:.4f}", flush=True)
+    runners = []
+    for rate in asked.rates:
+        for sampler, passes, size, every in (
+            ("interactions", asked.passes[0], asked.batch_size, 2), ("items", asked.passes[1], asked.items, 1),
+        ):  # fmt: skip
+            points = run(
+                data, partial(build, sampler), validate, model.state_dict(), int(passes * data.n_items),
+                every * data.n_items, device, batch_size=size, negatives=asked.negatives, learning_rate=rate,
+            )  # fmt: skip
+            runners.append(Runner(sampler, rate, points))
+            print(sampler, rate, [f"{auc:.4f}" for _, _, auc in points], flush=True)
+    return race(runners, data.n_items), model
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="wardrobe")
@@ -239,37 +261,21 @@ def main() -> None:
             model.__class__ = Naive
         return model
 
-    rate = matrix_rate(device)
+    peak = matrix_rate(device)
     if asked.race:
-        validate, model = ValidationAUC(dataset, device), build("items")
-        phase1 = replace(model.phases[0], epochs=asked.phase1_epochs, patience=0)
-        model.phases = (phase1,)
-        print(f"after phase 1: {fit(model, data, validate, device=device, progress=False).best_auc:.4f}", flush=True)
-        runners = []
-        for number in range(len(asked.rates)):
-            for sampler, passes, size, every in (
-                ("interactions", asked.passes[0], asked.batch_size, 2.0), ("items", asked.passes[1], asked.items, 1.0),
-            ):  # fmt: skip
-                points = run(
-                    data, partial(build, sampler), validate, model.state_dict(), int(passes * data.n_items),
-                    int(every * data.n_items), device, batch_size=size, negatives=asked.negatives,
-                    learning_rate=asked.rates[number],
-                )  # fmt: skip
-                runners.append(Runner(sampler, asked.rates[number], points))
-                print(sampler, asked.rates[number], [f"{auc:.4f}" for _, _, auc in points], flush=True)
-        table = race(runners, data.n_items)
+        table, model = run_race(asked, dataset, data, build, device)
     else:
         variants = {
             "naive": Variant(data, lambda: build("interactions", naive=True), device, batch_size=asked.batch_size),
             "kept trunk": Variant(data, lambda: build("interactions"), device, batch_size=asked.batch_size),
             "item batches": Variant(data, lambda: build("items"), device, batch_size=asked.items),
         }
-        table = measure(variants, asked.steps, asked.rounds, rate)
+        table = measure(variants, asked.steps, asked.rounds, peak)
         model = variants["kept trunk"].model
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     print(f"{asked.dataset}: {data.n_users:,} users, {data.n_items:,} items, {len(data.interactions):,} interactions")
     print(f"{asked.backbone} at {model.backbone.size} px; {model.activations.n_bytes:,} bytes of activations kept")
-    print(f"{name}, {torch.get_num_threads()} threads, {rate / 1e9:,.0f} GFLOP/s in a matrix product")
+    print(f"{name}, {torch.get_num_threads()} threads, {peak / 1e9:,.0f} GFLOP/s in a matrix product")
     print(f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}\n")
     print(format_table(table))
 

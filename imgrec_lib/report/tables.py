@@ -430,8 +430,9 @@ def _pictures(run: Run) -> str:
     found = run.record["features"] or run.record["parameters"]
     if "size" not in found:
         return ""
-    backbone = found.get("backbone", "")
-    size = int(found["size"]) or list_backbones()[backbone].size
+    backbone, size = found.get("backbone", ""), found["size"]
+    if size == 0 and backbone in list_backbones():
+        size = list_backbones()[backbone].size
     return f"{backbone} at {size} px" if backbone else f"{size} px"
 
 
