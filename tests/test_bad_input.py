@@ -377,11 +377,16 @@ def test_weights_that_run_code_are_refused(place: Path) -> None:
 
 def test_features_that_are_not_finite_name_their_item(small_wardrobe: Dataset) -> None:
     features = np.zeros((small_wardrobe.n_items, 3), np.float32)
-    for bad in (np.nan, np.inf):
+    for bad in (np.nan, np.inf, -np.inf):
         features[7, 1] = bad
         item = small_wardrobe.items["item"][7]
         with pytest.raises(InputError, match=f"the features of item '{item}' are not finite: extract them again"):
             small_wardrobe.training_data(features)
+    features[7] = np.inf, -np.inf, 0
+    with pytest.raises(InputError, match="are not finite"):
+        small_wardrobe.training_data(features)
+    features[7] = np.finfo(np.float32).max  # their sum is not finite, they are
+    assert small_wardrobe.training_data(features).features is features
 
 
 # Checkpoints and runs

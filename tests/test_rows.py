@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numba
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,7 +17,7 @@ from toy import toy_data
 
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.models.base import Recommender, look_up
-from imgrec_lib.training import fit, trainer
+from imgrec_lib.training import fit, kernels, trainer
 from imgrec_lib.training.rows import RowAdagrad, RowAdam, rows_only
 
 N, K, RATE = 40, 3, 0.02
@@ -97,6 +99,25 @@ def test_a_long_idle_row_has_made_all_its_steps() -> None:
         mean, square = mean * 0.9, square * 0.999
         position -= 0.1 * (mean / (1 - 0.9**step)) / ((square / (1 - 0.999**step)) ** 0.5 + 1e-8)
     assert table[0].item() == pytest.approx(position, rel=1e-5)
+
+
+def test_kernels_work_where_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an installation that is read-only, for a user without a home, Numba refuses to cache."""
+
+    def refuse(*arguments: object) -> None:
+        raise RuntimeError("cannot cache function")
+
+    monkeypatch.setattr(numba.core.caching.CacheImpl, "__init__", refuse)
+    assert kernels._compiled(lambda x: x + 1)(1) == 2
+
+
+def test_gradients_of_the_same_row_add_up() -> None:
+    """Adagrad's first step is the sign of the sum: row 2's three gradients by hand, row 0 untouched."""
+    values, squares = np.zeros((3, 2), np.float32), np.zeros((3, 2), np.float32)
+    gradient = np.array([[1, 4], [3, 0], [2, -5], [-9, 2]], np.float32)
+    kernels.adagrad_step(np.array([2, 1, 2, 2]), gradient, values, squares, np.full(3, -1), 0.5, 0.0)
+    assert squares.tolist() == [[0, 0], [9, 0], [36, 1]]
+    assert values[2].tolist() == [0.5, -0.5] and values[0].tolist() == [0, 0]
 
 
 def fitted(name: str, data: TrainingData, optimiser: str) -> Recommender:

@@ -25,8 +25,8 @@ def shared_features(data: TrainingData) -> Tensor:
 class CatalogueFeatures(nn.Module):
     """The features of all items, f_i, divided by one number, so that a learning rate suits any backbone.
 
-    The UCSD code of VBPR divides CaffeNet's fc7 by 58.388599, the largest value in its catalogue. Here the small matrix
-    that projects the features is divided instead of the features: their array is shared, memory-mapped ones included,
+    The UCSD code of VBPR divides CaffeNet's fc7 by 58.388599, the largest value in its catalogue. Here what the
+    features are projected to is divided instead of the features: their array is shared, memory-mapped ones included,
     never copied. Nothing here is trained or stored in a checkpoint.
 
     Args:
@@ -102,4 +102,4 @@ class CatalogueFeatures(nn.Module):
     def project(self, rows: Tensor, weight: Tensor) -> Tensor:
         """f @ weight, the division included: (..., n_features) rows, (n_features, k) weight -> (..., k)."""
         # With the weight's columns consecutive in memory its gradient, (G^T f)^T, takes half the time of f^T G.
-        return F.linear(rows, (weight / self.scale).T.contiguous())
+        return F.linear(rows, weight.T.contiguous()) / self.scale

@@ -10,19 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.adam import adam
 
 REMEMBERED = 256
 """Steps after which the first moment of a row without gradient, 0.9 a step, has come to nothing (1e-12)."""
-
-ROWS_AT_ONCE = 4096
-"""Rows brought up to date at once when all are: with their moments they fit into the processor's cache."""
 
 
 @contextmanager
@@ -67,37 +65,61 @@ class RowAdam(torch.optim.Adam):
         self, parameters: Iterable[nn.Parameter], tables: Sequence[nn.Parameter], lr: float, eps: float
     ) -> None:
         super().__init__(parameters, lr=lr, eps=eps, fused=True)
-        self.tables = [_Table(table) for table in tables]
+        for rows in tables:
+            self.state[rows] = {"exp_avg": torch.zeros_like(rows), "exp_avg_sq": torch.zeros_like(rows)}
+            self.state[rows]["step"] = torch.zeros(())
+        self.tables = list(tables)
+        self._begin()
 
     def look_up(self, table: nn.Parameter, index: Tensor) -> None:
         """Bring the rows that are about to be read up to date: int64 index of any shape."""
-        next(known for known in self.tables if known.rows is table).bring(index, self._settings())
+        if self.now > self.first:
+            of, group = self.of[table], self.param_groups[0]
+            _kernels().settle(
+                index.reshape(-1).numpy(), *of.arrays, of.updated, self.now, self.first, self.sums,
+                group["lr"], *group["betas"], group["eps"],
+            )  # fmt: skip
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One update. Rows that were looked up move, with or without a gradient; the others wait."""
-        settings = self._settings()
+        """One update. Rows that have a gradient move; the others wait."""
+        group = self.param_groups[0]
+        self.now += 1
+        self._lengthen(*group["betas"])
         for table in self.tables:
-            table.step(settings)
-            self.state[table.rows] = table.state
-            table.rows.grad = None  # Adam passes over parameters without gradient
+            self.state[table]["step"] += 1
+            gradient, of = _taken(table), self.of[table]
+            if gradient is not None:
+                _kernels().adam_step(
+                    *gradient, *of.arrays, of.updated, of.place, self.now,
+                    group["lr"], *group["betas"], group["eps"],
+                )  # fmt: skip
         super().step(closure)
 
     def catch_up(self) -> None:
         """Bring all rows up to date, so that weights and state are those of Adam."""
         for table in self.tables:
-            for part in torch.arange(len(table.rows)).split(ROWS_AT_ONCE):
-                table.bring(part, self._settings())
-                table.keep()
-            table.load(table.state)
+            self.look_up(table, torch.arange(len(table)))
+        self._begin()
 
     def load_state_dict(self, state_dict: Any) -> None:
         super().load_state_dict(state_dict)
-        for table in self.tables:
-            table.load(self.state[table.rows])
+        self._begin()
 
-    def _settings(self) -> dict[str, Any]:
-        return self.param_groups[0]
+    def _begin(self) -> None:
+        """Go on from a state in which all rows are up to date."""
+        self.first = self.now = int(self.state[self.tables[0]]["step"]) if self.tables else 0
+        self.sums = np.zeros((REMEMBERED, 2))  # by s - first: W and E / eps, up to the present step
+        self.of = {table: _Table.of(table, self.state[table], self.first) for table in self.tables}
+
+    def _lengthen(self, b1: float, b2: float) -> None:
+        """Add the present step to the sums of all rows that it finds without gradient."""
+        place = self.now - self.first
+        if place >= len(self.sums):
+            self.sums = np.concatenate([self.sums, np.zeros_like(self.sums)])
+        powers, start = _powers(b1, b2), max(0, place - REMEMBERED)
+        left = 1 - b2**self.now
+        self.sums[start:place] += powers[start - place :] * (np.array([left**0.5, left]) / (1 - b1**self.now))
 
 
 class RowAdagrad(torch.optim.Adagrad):
@@ -113,113 +135,47 @@ class RowAdagrad(torch.optim.Adagrad):
         self, parameters: Iterable[nn.Parameter], tables: Sequence[nn.Parameter], lr: float, eps: float
     ) -> None:
         super().__init__(parameters, lr=lr, eps=eps)
-        self.tables = list(tables)
+        self.tables = [(table, _nowhere(table)) for table in tables]
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         settings = self.param_groups[0]
-        for table in self.tables:
-            gradient, table.grad = table.grad, None  # Adagrad passes over parameters without gradient
+        for table, place in self.tables:
+            gradient = _taken(table)
             if gradient is None:
                 continue
-            rows, place = gradient._indices()[0].unique(return_inverse=True)
-            values = table.new_zeros(len(rows), *table.shape[1:]).index_add_(0, place, gradient._values())
-            squares = self.state[table]["sum"].index_select(0, rows).addcmul_(values, values)
-            self.state[table]["sum"].index_copy_(0, rows, squares)
+            squares = _matrix(self.state[table]["sum"])
+            _kernels().adagrad_step(*gradient, _matrix(table), squares, place, settings["lr"], settings["eps"])
             self.state[table]["step"] += 1
-            values.div_(squares.sqrt_().add_(settings["eps"]))
-            table.index_add_(0, rows, values, alpha=-settings["lr"])
         super().step(closure)
 
 
+@dataclass(frozen=True, eq=False)
 class _Table:
-    """One table under `RowAdam`: its moments, and up to which step each row is up to date."""
+    """What `kernels` need of a table under `RowAdam`.
 
-    def __init__(self, rows: nn.Parameter) -> None:
-        self.rows = rows
-        # Not `detach()`: rows may be brought up to date between a look-up and its backward pass, which needs no values.
-        self.matrix = _matrix(rows.data)
-        self.load({"exp_avg": torch.zeros_like(rows), "exp_avg_sq": torch.zeros_like(rows), "step": torch.zeros(())})
+    Attributes:
+        arrays: values, first and second moments, (n, k) each, of the tensors' own memory.
+        updated: (n,) int64, the step up to which each row is up to date.
+        place: (n,) int64, all -1: see `kernels.adam_step`.
+    """
 
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Take over a state in which all rows are up to date."""
-        self.state = state
-        self.first = self.now = int(state["step"])
-        self.updated = torch.full((len(self.rows),), self.first)
-        self.place = torch.zeros(len(self.rows), dtype=torch.int64)
-        self.at_hand = torch.zeros(len(self.rows), dtype=torch.bool)  # whether a row is pending
-        self.sums = np.zeros((REMEMBERED, 2))  # by s - first: W and E / eps of `RowAdam`, up to the present step
-        self.pending: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    arrays: tuple[np.ndarray, np.ndarray, np.ndarray]
+    updated: np.ndarray
+    place: np.ndarray
 
-    @torch.no_grad()
-    def bring(self, index: Tensor, settings: dict[str, Any]) -> None:
-        """Bring rows up to date and keep them at hand, with their moments, for the coming step."""
-        b1, b2 = settings["betas"]
-        rows = _distinct(index.reshape(-1), len(self.rows))
-        if self.pending:
-            rows = rows[~self.at_hand[rows]]
-        self.at_hand[rows] = True
-        values, mean, square = (t.index_select(0, rows) for t in (self.matrix, *self._moments()))
-        since = self.updated[rows]
-        idle = (self.now - since).float()
-        if self.now > self.first:
-            weight, epsilon = torch.from_numpy(self.sums)[since - self.first].float().split(1, 1)
-            epsilon = settings["eps"] * epsilon / weight.clamp_min(1e-30)
-            # A row that is up to date, or has never moved, moves by exactly 0.
-            values.addcdiv_(mean * weight, square.sqrt().add_(epsilon).clamp_min_(1e-30), value=-settings["lr"])
-            mean.mul_((b1**idle).unsqueeze(1))
-            square.mul_((b2**idle).unsqueeze(1))
-            self.matrix.index_copy_(0, rows, values)
-        self.pending.append((rows, values, mean, square))
-
-    def keep(self) -> None:
-        """Write back what is pending, without a step."""
-        for rows, _, mean, square in self.pending:
-            for table, values in zip(self._moments(), (mean, square), strict=True):
-                table.index_copy_(0, rows, values)
-            self.updated[rows] = self.now
-            self.at_hand[rows] = False
-        self.pending = []
-
-    def step(self, settings: dict[str, Any]) -> None:
-        """Adam's step on the pending rows; those without gradient have a gradient of zero."""
-        b1, b2 = settings["betas"]
-        rows, values, mean, square = (_joined(parts) for parts in zip(*self.pending, strict=True))
-        gradient = torch.zeros_like(values)
-        if self.rows.grad is not None:
-            self.place[rows] = torch.arange(len(rows))
-            gradient.index_add_(0, self.place[self.rows.grad._indices()[0]], _matrix(self.rows.grad._values()))
-        adam(
-            [values], [gradient], [mean], [square], [], [self.state["step"]],
-            fused=True, amsgrad=False, beta1=b1, beta2=b2, lr=settings["lr"], weight_decay=0.0, eps=settings["eps"],
-            maximize=False,
-        )  # fmt: skip
-        self.matrix.index_copy_(0, rows, values)
-        self.now += 1  # as the call has counted
-        self._lengthen(b1, b2)
-        self.pending = [(rows, values, mean, square)]
-        self.keep()
-
-    def _lengthen(self, b1: float, b2: float) -> None:
-        """Add the present step to the sums of all rows that it finds without gradient."""
-        place = self.now - self.first
-        if place >= len(self.sums):
-            self.sums = np.concatenate([self.sums, np.zeros_like(self.sums)])
-        powers, start = _powers(b1, b2), max(0, place - REMEMBERED)
-        left = 1 - b2**self.now
-        self.sums[start:place] += powers[start - place :] * (np.array([left**0.5, left]) / (1 - b1**self.now))
-
-    def _moments(self) -> tuple[Tensor, Tensor]:
-        return _matrix(self.state["exp_avg"]), _matrix(self.state["exp_avg_sq"])
+    @classmethod
+    def of(cls, table: nn.Parameter, state: dict[str, Tensor], step: int) -> _Table:
+        arrays = _matrix(table), _matrix(state["exp_avg"]), _matrix(state["exp_avg_sq"])
+        return cls(arrays, np.full(len(table), step), _nowhere(table))
 
 
-def _distinct(index: Tensor, size: int) -> Tensor:
-    """The different values in (n,) int64 indices below `size`, ascending: by sorting few, by marking many."""
-    if 32 * len(index) < size:
-        return index.unique()
-    asked = torch.zeros(size, dtype=torch.bool)
-    asked[index] = True
-    return asked.nonzero().squeeze(1)
+@cache
+def _kernels() -> ModuleType:
+    """Imported when first wanted: Numba takes half a second, and small tables are trained without."""
+    from imgrec_lib.training import kernels
+
+    return kernels
 
 
 @cache
@@ -228,10 +184,19 @@ def _powers(b1: float, b2: float) -> np.ndarray:
     return (b1 / np.array([np.sqrt(b2), b2])) ** np.arange(REMEMBERED, 0, -1)[:, None]
 
 
-def _matrix(table: Tensor) -> Tensor:
+def _matrix(table: Tensor) -> np.ndarray:
     """(n, k) or (n,) -> (n, k) or (n, 1), of the same memory."""
-    return table.view(len(table), -1)
+    return table.detach().view(len(table), -1).numpy()
 
 
-def _joined(parts: tuple[Tensor, ...]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+def _nowhere(table: nn.Parameter) -> np.ndarray:
+    """(n,) int64, all -1: see `kernels.adam_step`."""
+    return np.full(len(table), -1)
+
+
+def _taken(table: nn.Parameter) -> tuple[np.ndarray, np.ndarray] | None:
+    """Take a table's gradient away from it, as (m,) rows and (m, k) values: optimisers pass over one without."""
+    gradient, table.grad = table.grad, None
+    if gradient is None:
+        return None
+    return gradient._indices()[0].contiguous().numpy(), _matrix(gradient._values().contiguous())
