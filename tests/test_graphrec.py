@@ -26,7 +26,9 @@ def data_with_cold_ends() -> TrainingData:
 
 
 def random_model(data: TrainingData, **parameters: object) -> GraphRec:
-    model = build_model("graphrec", data, **({"factors": 4, "initial_scale": 0.3, "l2_users": 0.0, "l2_items": 0.0} | parameters))
+    model = build_model(
+        "graphrec", data, **({"factors": 4, "initial_scale": 0.3, "l2_users": 0.0, "l2_items": 0.0} | parameters)
+    )
     assert isinstance(model, GraphRec)
     with torch.no_grad():
         for side in (model.users, model.items):
