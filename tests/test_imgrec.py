@@ -16,7 +16,7 @@ from imgrec_lib.models.imgrec import ImgRec
 
 
 def random_model(name: str, **parameters: object) -> ImgRec:
-    model = build_model(name, toy_data(), **({"factors": 4, "l2_users": 0.0} | parameters)).double()
+    model = build_model(name, toy_data(), **({"factors": 4, "l2": 0.0, "l2_users": 0.0} | parameters)).double()
     model.features = model.features.double()
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
