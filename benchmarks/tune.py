@@ -161,7 +161,7 @@ epochs, ended by {patience} validations without progress. What a space fixes, to
 configuration. The number is the mean exact AUC of the validation items; the test items were not looked at.
 
 {reduced} were searched on {components} of the features.
-Validation users are all; for {users}.
+Validated on all users, but {users}.
 
 """
 
@@ -186,7 +186,7 @@ def main() -> None:
     values = None if dataset.images is None else extract_features(dataset.images).values
     data, reduced, scale = dataset.training_data(values), None, 1.0
     if values is not None and arguments.components:
-        # A rotation keeps inner products and lengths, so that rates and penalties mean what they mean on all features.
+        # A rotation keeps inner products and so what penalties mean; Adam's steps it does not: see `REDUCED`.
         axes = np.linalg.eigh(values.T @ values)[1][:, : -arguments.components - 1 : -1]
         reduced, scale = dataset.training_data(values @ axes), float(np.abs(values).max())
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -266,7 +266,7 @@ def write_results(out: Path, dataset: Dataset, arguments: argparse.Namespace) ->
         dataset=dataset.name, trials=arguments.trials, epochs=arguments.epochs, patience=arguments.patience,
         components=f"{arguments.components} principal components" if arguments.components else "all",
         reduced=", ".join(list_models()[name].title for name in REDUCED),
-        users=", ".join(f"{list_models()[name].title} {n:,}" for name, n in VALIDATION_USERS.items()),
+        users=", ".join(f"{list_models()[name].title} on {n:,}" for name, n in VALIDATION_USERS.items()),
     )  # fmt: skip
     write_text(out / "tuning.md", text + format_table(pd.DataFrame(rows).set_index("model"), "markdown") + "\n")
 

@@ -231,10 +231,7 @@ def test_jupyterlab_wants_its_token(tmp_path: Path) -> None:
             while not (links := re.findall(r"http://127\S+:(\d+)/\S*\?token=(\w+)", (tmp_path / "log").read_text())):
                 assert server.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
                 time.sleep(0.2)
-            port, token = (
-                int(links[0][0]),
-                links[0][1],
-            )  # another than asked for, where something else has taken that meanwhile
+            token, port = links[0][1], int(links[0][0])  # not the one asked for, if that has been taken meanwhile
             base = f"http://127.0.0.1:{port}/api/contents"
             assert status(base) == 403
             assert status(f"{base}?token={'0' * len(token)}") == 403

@@ -256,7 +256,8 @@ class Dataset:
 def _require_finite(features: np.ndarray, ids: pd.Series, rows: int = 4096) -> None:
     """Refuse features with a NaN or an infinite number, naming the item; some rows at a time are in memory."""
     for start in range(0, len(features), rows):
-        part = features[start : start + rows].reshape(len(features[start : start + rows]), -1)
+        part = features[start : start + rows]
+        part = part.reshape(len(part), -1)
         # A product takes the time of reading alone. It may also overflow: then one looks again.
         with np.errstate(all="ignore"):
             if np.isfinite(part @ np.ones(part.shape[1], part.dtype)).all():

@@ -44,7 +44,7 @@ class RowAdam(torch.optim.Adam):
     """Adam that updates the rows of `tables` when a batch looks them up, and all other parameters at every step.
 
     A row without gradient still moves under Adam, by its decaying first moment. A row that is looked up again after k
-    steps is first moved by the sum of these k steps. With moments m, v at its last gradient, step s, that sum is
+    steps is first moved by the sum of these k steps. With moments m, v when last up to date, step s, that sum is
 
         sum_{j=1..k} lr b1^j m / (1 - b1^(s+j)) / (sqrt(b2^j v / (1 - b2^(s+j))) + eps)
             = lr m sum_j w_j / (sqrt(v) + e_j) ~ lr m W / (sqrt(v) + E / W), where
@@ -52,8 +52,8 @@ class RowAdam(torch.optim.Adam):
         e_j = eps sqrt((1 - b2^(s+j)) / b2^j),    E = sum_j w_j e_j.
 
     W and E are numbers that depend on s and k only. The weighted mean E / W takes the place of the e_j, which differ
-    little over the ten or twenty steps that count: all else is exact. The step with a gradient itself is PyTorch's Adam
-    on the looked-up rows, and the state that of `torch.optim.Adam` as soon as `catch_up` has run.
+    little over the ten or twenty steps that count: all else is exact. The step with a gradient is Adam's own, and the
+    state that of `torch.optim.Adam` as soon as `catch_up` has run.
 
     Args:
         parameters: all that is trained.
@@ -74,9 +74,9 @@ class RowAdam(torch.optim.Adam):
     def look_up(self, table: nn.Parameter, index: Tensor) -> None:
         """Bring the rows that are about to be read up to date: int64 index of any shape."""
         if self.now > self.first:
-            of, group = self.of[table], self.param_groups[0]
+            kept, group = self.kept[table], self.param_groups[0]
             _kernels().settle(
-                index.reshape(-1).numpy(), *of.arrays, of.updated, self.now, self.first, self.sums,
+                index.reshape(-1).numpy(), *kept.arrays, kept.updated, self.now, self.first, self.sums,
                 group["lr"], *group["betas"], group["eps"],
             )  # fmt: skip
 
@@ -88,10 +88,10 @@ class RowAdam(torch.optim.Adam):
         self._lengthen(*group["betas"])
         for table in self.tables:
             self.state[table]["step"] += 1
-            gradient, of = _taken(table), self.of[table]
+            gradient, kept = _taken(table), self.kept[table]
             if gradient is not None:
                 _kernels().adam_step(
-                    *gradient, *of.arrays, of.updated, of.place, self.now,
+                    *gradient, *kept.arrays, kept.updated, kept.place, self.now,
                     group["lr"], *group["betas"], group["eps"],
                 )  # fmt: skip
         super().step(closure)
@@ -110,7 +110,7 @@ class RowAdam(torch.optim.Adam):
         """Go on from a state in which all rows are up to date."""
         self.first = self.now = int(self.state[self.tables[0]]["step"]) if self.tables else 0
         self.sums = np.zeros((REMEMBERED, 2))  # by s - first: W and E / eps, up to the present step
-        self.of = {table: _Table.of(table, self.state[table], self.first) for table in self.tables}
+        self.kept = {table: _Table.of(table, self.state[table], self.first) for table in self.tables}
 
     def _lengthen(self, b1: float, b2: float) -> None:
         """Add the present step to the sums of all rows that it finds without gradient."""
