@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from toy import N_CATEGORIES, N_FEATURES, N_ITEMS, N_USERS, toy_data
 from imgrec_lib.data.dataset import Interactions, TrainingData
 from imgrec_lib.data.sampler import Batch, Sampler
 from imgrec_lib.errors import InputError
-from imgrec_lib.models import build_model, model_card
+from imgrec_lib.models import build_model, model_card, warp
 from imgrec_lib.models.base import Recommender, TrainSettings
 from imgrec_lib.models.warp import rank_weights
 
@@ -314,8 +315,12 @@ def warp_batch(model: Recommender, data: TrainingData, size: int = 200) -> Batch
     return batch
 
 
+@pytest.mark.parametrize("search", [warp._search, warp._search_all], ids=["on the CPU", "on any device"])
 @pytest.mark.parametrize("weighting", ["lightfm", "wsabie"])
-def test_warp_follows_its_algorithm(weighting: str, data: TrainingData) -> None:
+def test_warp_follows_its_algorithm(
+    weighting: str, search: Callable[..., Tensor], data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warp, "_search", search)
     model = build("warp", data, factors=4, max_trials=6, weighting=weighting)
     with torch.no_grad():
         model.get_parameter("users").mul_(4)  # spread the scores, so that violators are found late or never

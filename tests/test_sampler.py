@@ -11,7 +11,7 @@ from scipy import stats
 from toy import toy_data
 
 from imgrec_lib.data.dataset import Interactions, TrainingData
-from imgrec_lib.data.sampler import Sampler
+from imgrec_lib.data.sampler import Sampler, _among
 from imgrec_lib.errors import InputError
 
 
@@ -64,8 +64,9 @@ def test_is_training_item_is_membership(case: tuple[list[set[int]], int]) -> Non
         return
     sampler = Sampler(training(sets, n_items), 0)
     users, items = torch.arange(len(sets)), torch.arange(n_items)
-    member = sampler.is_training_item(users.unsqueeze(1), items)
-    assert member.tolist() == [[i in owned for i in range(n_items)] for owned in sets]
+    expected = [[i in owned for i in range(n_items)] for owned in sets]
+    assert sampler.is_training_item(users.unsqueeze(1), items).tolist() == expected
+    assert _among(sampler._keys, users.unsqueeze(1) * n_items + items).tolist() == expected, "as a GPU does it"
     assert sampler.is_training_item(users, torch.zeros_like(users)).tolist() == [0 in owned for owned in sets]
 
 

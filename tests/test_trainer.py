@@ -197,11 +197,11 @@ TRAINED = [name for name, card in list_models().items() if card.profiles["defaul
 
 
 @pytest.mark.parametrize("name", [name for name in TRAINED if name != "imgrec-ete"])  # looks at pictures: slow
-def test_the_loss_is_in_bfloat16_for_the_models_that_ask_for_it_and_no_other(name: str, monkeypatch) -> None:
+def test_the_loss_is_in_bfloat16_when_asked_for_and_for_models_that_allow_it(name: str) -> None:
     data = toy_data()
 
-    def losses() -> tuple[list[float], set[bool]]:
-        model, seen = build_model(name, data, epochs=2, patience=0, batch_size=64), set()
+    def losses(precision: str) -> tuple[list[float], set[bool]]:
+        model, seen = build_model(name, data, epochs=2, patience=0, batch_size=64, precision=precision), set()
         computed = model.loss
 
         def loss(batch: Batch) -> torch.Tensor:
@@ -212,13 +212,14 @@ def test_the_loss_is_in_bfloat16_for_the_models_that_ask_for_it_and_no_other(nam
         model.loss = loss
         return list(fit(model, data, scripted([0.1]), progress=False).curve["loss"].dropna()), seen
 
-    full, seen = losses()
-    assert seen == {False}, "a CPU computes in float32"
-    monkeypatch.setattr("imgrec_lib.training.trainer.MIXED_PRECISION_DEVICES", ("cpu",))
-    mixed, seen = losses()
-    asks = build_model(name, data).mixed_precision
-    assert seen == {asks}
-    assert mixed == pytest.approx(full, rel=0.02) if asks else mixed == full
+    full, seen = losses("float32")
+    assert seen == {False} and losses("auto") == (full, {False}), "unless asked for more, a CPU computes in float32"
+    if build_model(name, data).mixed_precision:
+        mixed, seen = losses("bfloat16")
+        assert seen == {True} and mixed == pytest.approx(full, rel=0.02) and mixed != full
+    else:
+        with pytest.raises(InputError, match="is not trained in bfloat16: leave precision at 'auto' or 'float32'"):
+            losses("bfloat16")
 
 
 def test_linear_decay_is_by_epoch(data: TrainingData, monkeypatch) -> None:
@@ -249,7 +250,14 @@ def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(data: TrainingD
 
 
 @pytest.mark.parametrize(
-    "field, value", [("optimiser", "adamw"), ("schedule", "cosine"), ("positives_by", "item"), ("accumulate", 0)]
+    "field, value",
+    [
+        ("optimiser", "adamw"),
+        ("schedule", "cosine"),
+        ("positives_by", "item"),
+        ("accumulate", 0),
+        ("precision", "half"),
+    ],
 )
 def test_unknown_settings_get_a_sentence(data: TrainingData, field: str, value: str | int) -> None:
     model = build_model("bpr-mf", data, epochs=1)

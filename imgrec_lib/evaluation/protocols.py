@@ -103,7 +103,10 @@ def owned_items(train: Interactions, *held: np.ndarray) -> Interactions:
     """
     users = np.concatenate([train.users, *(np.flatnonzero(items >= 0) for items in held)])
     items = np.concatenate([train.items, *(items[items >= 0] for items in held)])
-    keys = np.unique(users * train.n_items + items)
+    keys = np.sort(users * train.n_items + items)
+    keys = (
+        keys[np.r_[True, keys[1:] != keys[:-1]]] if len(keys) else keys
+    )  # as np.unique, which takes ten times as long
     return Interactions.from_pairs(keys // train.n_items, keys % train.n_items, train.n_users, train.n_items)
 
 

@@ -17,15 +17,26 @@ from torch import Tensor, nn
 from imgrec_lib.data.sampler import Sampler
 
 
+def announce(table: Tensor, index: Tensor) -> bool:
+    """Say which rows of a table are about to be read, where that is not done by `look_up`.
+
+    Returns:
+        Whether the trainer asked for gradients that hold the rows of the batch alone (`Recommender.row_tables`).
+    """
+    listener = getattr(table, "announce_rows", None)
+    if listener is not None:
+        listener(index)
+    return listener is not None
+
+
 def look_up(table: Tensor, index: Tensor) -> Tensor:
     """Rows of a table: an (n, k) or (n,) table and int64 indices (...) -> (..., k) or (...).
 
-    Losses look rows up here and not by indexing: on the CPU the backward pass is several times faster, and the trainer
-    may ask for gradients that hold the rows of the batch alone (`Recommender.row_tables`).
+    Losses look rows up here and not by indexing: on the CPU the backward pass is several times faster and features are
+    read by all cores, and the trainer may ask for gradients that hold the rows of the batch alone
+    (`Recommender.row_tables`).
     """
-    announce = getattr(table, "announce_rows", None)
-    if announce is not None:
-        announce(index)
+    if announce(table, index):
         if table.ndim == 1:
             return torch.gather(table, 0, index.reshape(-1), sparse_grad=True).view(index.shape)
         return F.embedding(index, table, sparse=True)
@@ -82,7 +93,13 @@ class InnerProduct:
         return self.users[users] @ self.items[items].T
 
     def pairs(self, users: Tensor, items: Tensor) -> Tensor:
-        return torch.einsum("bk,bck->bc", self.users[users], self.items[items])
+        if self.users.device.type != "cpu":
+            return torch.einsum("bk,bck->bc", self.users[users], self.items[items])
+        # No row is copied: on the CPU a fraction of the time.
+        from imgrec_lib import compiled
+
+        tables = (table.detach().contiguous().numpy() for table in (self.users, self.items))
+        return torch.from_numpy(compiled.pair_scores(*tables, *(each.contiguous().numpy() for each in (users, items))))
 
     def extended(self, rows: Tensor) -> InnerProduct:
         return InnerProduct(self.users, torch.cat([self.items, rows]))
@@ -195,6 +212,9 @@ class TrainSettings:
         epsilon: Adam's or Adagrad's epsilon.
         gradient_clip: largest global gradient norm (0: no clipping).
         schedule: "constant", or "linear" decay to 1e-4 of the learning rate over all epochs.
+        precision: "float32"; "bfloat16" for mixed precision, of use on GPUs and on CPUs that multiply such numbers
+            (AVX512-BF16, AMX), for a model that allows it (`Recommender.mixed_precision`); or "auto": bfloat16 on a
+            GPU where the model allows it, else float32.
     """
 
     optimiser: str = "adam"
@@ -209,6 +229,7 @@ class TrainSettings:
     gradient_clip: float = 0.0
     schedule: str = "constant"
     accumulate: int = 1
+    precision: str = "auto"
 
 
 class Recommender(nn.Module):
@@ -222,10 +243,10 @@ class Recommender(nn.Module):
 
     Attributes:
         phases: the trainer's settings for each training phase, from the profile; empty for a model without training.
-        mixed_precision: whether the loss is computed in bfloat16 mixed precision on a GPU. True where a network or a
-            product with the features is most of the work. False where the work is look-ups and dot products, which
-            gain nothing: bfloat16 has 8 significant bits, and a ranking loss lives on differences of close scores
-            (a margin, the score of a pair, |g|^2 less its diagonal).
+        mixed_precision: whether the loss may be computed in bfloat16 mixed precision (`TrainSettings.precision`). True
+            where a network or a product with the features is most of the work. False where the work is look-ups and
+            dot products, which gain nothing: bfloat16 has 8 significant bits, and a ranking loss lives on differences
+            of close scores (a margin, the score of a pair, |g|^2 less its diagonal).
     """
 
     phases: tuple[TrainSettings, ...] = ()

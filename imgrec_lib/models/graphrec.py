@@ -92,7 +92,7 @@ class GraphRec(Recommender):
         """h_i of (B,) items, attributes included: (B, K)."""
         h = self.items(items)
         if self.features is not None:
-            h = h + self.features[items] @ self.feature_weight
+            h = h + look_up(self.features, items) @ self.feature_weight
         if self.categories is not None:
             h = h + look_up(self.category_table, self.categories[items])
         return h

@@ -107,7 +107,7 @@ class ImgRec(Recommender):
         return loss
 
     @torch.no_grad()
-    def item_embeddings(self, chunk: int = 8192) -> Tensor:
+    def item_embeddings(self, chunk: int = 1024) -> Tensor:
         """z of the whole catalogue, each item embedded once: (n_items, K)."""
         every = torch.arange(len(self.item_table), device=self.item_table.device)
         return torch.cat([self.embed_items(part) for part in every.split(chunk)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from imgrec_lib.data.dataset import TrainingData
-from imgrec_lib.models.base import ModelCard, Profile, TrainSettings
+from imgrec_lib.models.base import ModelCard, Profile, TrainSettings, look_up
 from imgrec_lib.models.imgrec import ImgRec
 from imgrec_lib.models.visual import shared_features
 
@@ -33,7 +33,7 @@ class ImgRecDir(ImgRec):
         self.register_buffer("features", features, persistent=False)
 
     def visual(self, items: Tensor) -> Tensor:
-        return self.features[items]
+        return look_up(self.features, items)
 
     def visual_of(self, pixels: Tensor, features: Tensor) -> Tensor:
         return features

@@ -13,7 +13,7 @@ from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch, ItemBatch, Sampler
 from imgrec_lib.errors import unknown_name
 from imgrec_lib.features import Activations, Backbone, build_backbone, trunk_activations
-from imgrec_lib.models.base import ModelCard, Profile, TrainSettings
+from imgrec_lib.models.base import ModelCard, Profile, TrainSettings, look_up
 from imgrec_lib.models.imgrec import ImgRec
 from imgrec_lib.models.imgrec_dir import SOURCE
 from imgrec_lib.models.imgrec_ft import feature_layer
@@ -122,7 +122,7 @@ class ImgRecEtE(ImgRec):
             if self.features is None:
                 with torch.no_grad():
                     self.features = self.pooled(torch.arange(len(self.item_table), device=items.device))
-            pooled = self.features[items]
+            pooled = look_up(self.features, items)
         return torch.relu(self.layer(pooled))
 
     def visual_of(self, pixels: Tensor, features: Tensor) -> Tensor:

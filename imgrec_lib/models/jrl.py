@@ -75,7 +75,7 @@ class JRL(Recommender):
     def reconstruction(self, batch: Batch) -> Tensor:
         """Mean over the batch of 1/2 |dec(P_u) - f_i|^2 + 1/2 |dec(Q_i) - f_i|^2, not weighted: a scalar."""
         both = torch.cat([look_up(self.users, batch.users), look_up(self.items, batch.positives)])
-        target = self.features[batch.positives].repeat(2, 1)
+        target = look_up(self.features, batch.positives).repeat(2, 1)
         return F.mse_loss(self.decoder(both), target, reduction="sum") / (2 * len(batch.users))
 
     def ranking(self, batch: Batch) -> Tensor:

@@ -59,7 +59,7 @@ class CatalogueFeatures(nn.Module):
 
     def forward(self, items: Tensor) -> Tensor:
         """Rows of the given items, undivided: int64 (...) -> (..., n_features)."""
-        return self.values[items]
+        return look_up(self.values, items)
 
     def distinct(self, items: Tensor) -> tuple[Tensor, Tensor]:
         """The rows of items, undivided, each item once; and where each is among them.

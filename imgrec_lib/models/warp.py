@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch, Sampler
 from imgrec_lib.errors import InputError
-from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, look_up
+from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, announce, look_up
 
 
 class WARP(Recommender):
@@ -86,14 +86,13 @@ class WARP(Recommender):
         Returns:
             The items (B,) int64, and L(r) (B,), which is 0 where no trial violates (the item then means nothing).
         """
-        user, positive = look_up(self.users, batch.users), look_up(self.items, batch.positives)
-        trials = batch.negatives.clamp_min(0)
-        margin = (user * positive).sum(1) + look_up(self.item_bias, batch.positives) - 1
-        scores = torch.einsum("bk,btk->bt", user, look_up(self.items, trials)) + look_up(self.item_bias, trials)
-        violates = (scores > margin.unsqueeze(1)) & (batch.negatives >= 0)
-        first = violates.int().argmax(1)
-        item = trials.gather(1, first.unsqueeze(1)).squeeze(1)
-        return item, torch.where(violates.any(1), self.weights[first], 0)
+        for table, index in ((self.users, batch.users), (self.items, batch.positives), (self.items, batch.negatives)):
+            announce(table, index.clamp_min(0))
+        search = _search if self.users.device.type == "cpu" else _search_all
+        first = search(batch, self.users, self.items, self.item_bias)
+        found, trial = first < self.max_trials, first.clamp_max(self.max_trials - 1)
+        item = batch.negatives.gather(1, trial.unsqueeze(1)).squeeze(1).clamp_min(0)
+        return item, torch.where(found, self.weights[trial], 0)
 
     def loss(self, batch: Batch) -> Tensor:
         negatives, weight = self.first_violators(batch)
@@ -116,6 +115,27 @@ class WARP(Recommender):
 
     def scorer(self, times: Tensor | None = None) -> InnerProduct:
         return InnerProduct.with_item_offset(self.users.detach(), self.items.detach(), self.item_bias.detach())
+
+
+def _search(batch: Batch, users: Tensor, items: Tensor, item_bias: Tensor) -> Tensor:
+    """On the CPU: each first violator's number, (B,) int64, or the number of trials where none violates.
+
+    One trial after the other, until one violates: most are never scored.
+    """
+    from imgrec_lib import compiled
+
+    arrays = (batch.users, batch.positives, batch.negatives, users, items, item_bias)
+    return torch.from_numpy(compiled.first_violators(*(array.detach().contiguous().numpy() for array in arrays)))
+
+
+def _search_all(batch: Batch, users: Tensor, items: Tensor, item_bias: Tensor) -> Tensor:
+    """The same on any device, with all trials scored at once."""
+    trials = batch.negatives.clamp_min(0)
+    user = users[batch.users]
+    margin = (user * items[batch.positives]).sum(1) + item_bias[batch.positives] - 1
+    scores = torch.einsum("bk,btk->bt", user, items[trials]) + item_bias[trials]
+    violates = (scores > margin.unsqueeze(1)) & (batch.negatives >= 0)
+    return torch.where(violates.any(1), violates.int().argmax(1), trials.shape[1])
 
 
 def rank_weights(n_items: int, max_trials: int, weighting: str) -> Tensor:

@@ -75,7 +75,7 @@ class RowAdam(torch.optim.Adam):
         """Bring the rows that are about to be read up to date: int64 index of any shape."""
         if self.now > self.first:
             kept, group = self.kept[table], self.param_groups[0]
-            _kernels().settle(
+            _loops().settle(
                 index.reshape(-1).numpy(), *kept.arrays, kept.updated, self.now, self.first, self.sums,
                 group["lr"], *group["betas"], group["eps"],
             )  # fmt: skip
@@ -90,8 +90,8 @@ class RowAdam(torch.optim.Adam):
             self.state[table]["step"] += 1
             gradient, kept = _taken(table), self.kept[table]
             if gradient is not None:
-                _kernels().adam_step(
-                    *gradient, *kept.arrays, kept.updated, kept.place, self.now,
+                _loops().adam_step(
+                    *gradient, *kept.arrays, kept.updated, self.now,
                     group["lr"], *group["betas"], group["eps"],
                 )  # fmt: skip
         super().step(closure)
@@ -134,48 +134,46 @@ class RowAdagrad(torch.optim.Adagrad):
     def __init__(
         self, parameters: Iterable[nn.Parameter], tables: Sequence[nn.Parameter], lr: float, eps: float
     ) -> None:
-        super().__init__(parameters, lr=lr, eps=eps)
-        self.tables = [(table, _nowhere(table)) for table in tables]
+        super().__init__(parameters, lr=lr, eps=eps, fused=True)
+        self.tables = list(tables)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         settings = self.param_groups[0]
-        for table, place in self.tables:
+        for table in self.tables:
             gradient = _taken(table)
             if gradient is None:
                 continue
             squares = _matrix(self.state[table]["sum"])
-            _kernels().adagrad_step(*gradient, _matrix(table), squares, place, settings["lr"], settings["eps"])
+            _loops().adagrad_step(*gradient, _matrix(table), squares, settings["lr"], settings["eps"])
             self.state[table]["step"] += 1
         super().step(closure)
 
 
 @dataclass(frozen=True, eq=False)
 class _Table:
-    """What `kernels` need of a table under `RowAdam`.
+    """What the loops need of a table under `RowAdam`.
 
     Attributes:
         arrays: values, first and second moments, (n, k) each, of the tensors' own memory.
         updated: (n,) int64, the step up to which each row is up to date.
-        place: (n,) int64, all -1: see `kernels.adam_step`.
     """
 
     arrays: tuple[np.ndarray, np.ndarray, np.ndarray]
     updated: np.ndarray
-    place: np.ndarray
 
     @classmethod
     def of(cls, table: nn.Parameter, state: dict[str, Tensor], step: int) -> _Table:
         arrays = _matrix(table), _matrix(state["exp_avg"]), _matrix(state["exp_avg_sq"])
-        return cls(arrays, np.full(len(table), step), _nowhere(table))
+        return cls(arrays, np.full(len(table), step))
 
 
 @cache
-def _kernels() -> ModuleType:
-    """Imported when first wanted: Numba takes half a second, and small tables are trained without."""
-    from imgrec_lib.training import kernels
+def _loops() -> ModuleType:
+    """Imported when first wanted: small tables are trained without."""
+    from imgrec_lib import compiled
 
-    return kernels
+    return compiled
 
 
 @cache
@@ -187,11 +185,6 @@ def _powers(b1: float, b2: float) -> np.ndarray:
 def _matrix(table: Tensor) -> np.ndarray:
     """(n, k) or (n,) -> (n, k) or (n, 1), of the same memory."""
     return table.detach().view(len(table), -1).numpy()
-
-
-def _nowhere(table: nn.Parameter) -> np.ndarray:
-    """(n,) int64, all -1: see `kernels.adam_step`."""
-    return np.full(len(table), -1)
 
 
 def _taken(table: nn.Parameter) -> tuple[np.ndarray, np.ndarray] | None:

@@ -27,11 +27,11 @@ from imgrec_lib.training import distributed
 from imgrec_lib.training.checkpoint import load_optimiser, optimiser_tensors, read_checkpoint, write_checkpoint
 from imgrec_lib.training.rows import RowAdagrad, RowAdam, rows_only
 
-MIXED_PRECISION_DEVICES = ("cuda",)
-"""Where models that ask for it compute their loss in bfloat16; on a CPU that costs time instead of saving it."""
-
-ROWS_PER_LOOK_UP = 8.0
+ROWS_PER_LOOK_UP = 8
 """Tables with at least so many rows for each row that a step looks up are trained by row (`training.rows`)."""
+
+LEAST_WIDTH = 8
+"""Finding a row in memory takes as long as moving so many numbers: a narrower table has to have more rows."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,10 @@ def fit(
 ) -> FitResult:
     """Train a model in place and leave it, in evaluation mode, with the weights of its best validation.
 
-    Everything a step needs lies on the device; on the CPU the result depends on the seed alone. On a GPU a model that
-    says so (`Recommender.mixed_precision`) computes its loss in bfloat16 mixed precision, without scaling: bfloat16
-    has the range of float32. Nothing is compiled: `torch.compile` of ImgRec-FT's loss saves less than a tenth of a step
-    on a CPU, and costs half a minute to begin with.
+    Everything a step needs lies on the device; on the CPU the result depends on the seed alone. Mixed precision
+    (`TrainSettings.precision`) does without scaling: bfloat16 has the range of float32. Nothing is compiled:
+    `torch.compile` of ImgRec-FT's loss saves less than a tenth of a step on a CPU, and costs half a minute to begin
+    with.
 
     In a process group (see `distributed`) every process calls this with the same arguments and its own device. They
     share each batch, and all end with the same weights.
@@ -107,14 +107,14 @@ def fit(
             (at most so many in this phase) and `best_auc`.
 
     Raises:
-        InputError: the checkpoint belongs to another run, a batch is smaller than the number of processes, or loss or
-            weights stop being finite.
+        InputError: the checkpoint belongs to another run, a setting is unknown or not for this model, a batch is
+            smaller than the number of processes, or loss or weights stop being finite.
     """
     device, first = torch.device(device), distributed.rank() == 0
     model.to(device)
     phases = model.phases
     for settings in phases:
-        _check(settings)
+        _check(settings, model)
     if not phases:
         return FitResult(_curve([]), _auc(model, validate, device), 0, 0, 0.0)
     with _reproducible(device, seed):
@@ -217,7 +217,8 @@ def _epoch(
     began = time.perf_counter()
     device = sampler.device
     model.train()
-    reduced = model.mixed_precision and device.type in MIXED_PRECISION_DEVICES
+    automatic = settings.precision == "auto" and device.type == "cuda" and model.mixed_precision
+    reduced = automatic or settings.precision == "bfloat16"
     rank, world_size = distributed.rank(), distributed.world_size()
     losses = torch.zeros(steps, device=device)
     with rows_only(tables, optimiser.look_up if isinstance(optimiser, RowAdam) else _no_look_up):
@@ -283,7 +284,11 @@ def _auc(model: Recommender, validate: Callable[[Recommender], float], device: t
     return value
 
 
-def _check(settings: TrainSettings) -> None:
+def _check(settings: TrainSettings, model: Recommender) -> None:
+    if settings.precision not in ("auto", "float32", "bfloat16"):
+        raise InputError(f"the precision is 'auto', 'float32' or 'bfloat16', not {settings.precision!r}.")
+    if settings.precision == "bfloat16" and not model.mixed_precision:
+        raise InputError(f"{type(model).__name__} is not trained in bfloat16: leave precision at 'auto' or 'float32'.")
     if settings.accumulate < 1:
         raise InputError(f"accumulate must be at least 1, not {settings.accumulate}.")
     if settings.batch_size < distributed.world_size():
@@ -314,7 +319,12 @@ def _row_tables(
         return []
     looked_up = settings.batch_size * settings.accumulate * (1 + settings.negatives)
     trained = {id(parameter) for parameter in parameters}
-    return [t for t in model.row_tables() if id(t) in trained and len(t) >= ROWS_PER_LOOK_UP * looked_up]
+    least = ROWS_PER_LOOK_UP * looked_up
+    return [
+        table
+        for table in model.row_tables()
+        if id(table) in trained and table.numel() >= least * max(LEAST_WIDTH, table.numel() // len(table))
+    ]
 
 
 def _no_look_up(table: nn.Parameter, index: Tensor) -> None:

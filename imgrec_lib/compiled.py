@@ -1,0 +1,209 @@
+"""Loops compiled by Numba, for the CPU: as PyTorch operations each would be a dozen, on few numbers each.
+
+Import this module where a loop is called, not at the top of a file: Numba takes half a second, and most of the library
+does without.
+
+Tables are C-contiguous and of one floating-point type; n is a table's length, k its width. What a loop changes, it
+changes in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+Array = np.ndarray
+
+SPREAD = np.uint64(11400714819323198485)
+"""2 ** 64 / golden ratio, for Fibonacci hashing (Knuth, The Art of Computer Programming, volume 3, 6.4)."""
+
+
+def _compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """Compile at the first call and keep the result beside this file or, failing that, in the user's cache."""
+    try:
+        return njit(function, cache=True, nogil=True, error_model="numpy", **options)
+    except RuntimeError:  # neither can be written
+        return njit(function, nogil=True, error_model="numpy", **options)
+
+
+def _summing(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile so that terms of a sum may be added in another order, many at once."""
+    return _compiled(function, fastmath={"reassoc", "contract"}, inline="never")
+
+
+@_compiled
+def settle(
+    index: Array, values: Array, mean: Array, square: Array, updated: Array, now: int, first: int, sums: Array,
+    lr: float, b1: float, b2: float, eps: float,
+) -> None:  # fmt: skip
+    """Let rows make the steps without gradient that they owe since they were last up to date: see `RowAdam`.
+
+    Args:
+        index: (m,) int64 rows, in any order, repeated or not.
+        values, mean, square: (n, k) table and its moments.
+        updated: (n,) int64, the step up to which each row is up to date.
+        now: the present step.
+        first: the step to which the first row of `sums` belongs.
+        sums: (now - first or more, 2) float64: W and E / eps of `RowAdam` by step of the last update.
+        lr, b1, b2, eps: Adam's settings.
+    """
+    number = values.dtype.type
+    for row in index:
+        since = updated[row]
+        if since == now:
+            continue
+        updated[row] = now
+        weight, epsilon = sums[since - first]
+        rate, added = number(lr * weight), number(eps * epsilon / max(weight, 1e-30))
+        fading, shrinking, least = number(b1 ** (now - since)), number(b2 ** (now - since)), number(1e-30)
+        for column in range(values.shape[1]):
+            # A row that has never moved moves by exactly 0.
+            root = max(np.sqrt(square[row, column]) + added, least)
+            values[row, column] -= rate * mean[row, column] / root
+            mean[row, column] *= fading
+            square[row, column] *= shrinking
+
+
+@_compiled
+def adam_step(
+    index: Array, gradient: Array, values: Array, mean: Array, square: Array, updated: Array, now: int,
+    lr: float, b1: float, b2: float, eps: float,
+) -> None:  # fmt: skip
+    """Adam's step number `now` on the rows that have a gradient, all of which are up to date.
+
+    Args:
+        index: (m,) int64 rows.
+        gradient: (m, k): their gradients, of which those of the same row add up.
+        values, mean, square, updated: see `settle`.
+        now: the number of the step, from 1.
+        lr, b1, b2, eps: Adam's settings.
+    """
+    number = values.dtype.type
+    rows, totals = _added_up(index, gradient)
+    rate, correction = number(lr / (1 - b1**now)), number((1 - b2**now) ** -0.5)
+    old1, old2, new1, new2, added = number(b1), number(b2), number(1 - b1), number(1 - b2), number(eps)
+    for at, row in enumerate(rows):
+        updated[row] = now
+        for column in range(values.shape[1]):
+            slope = totals[at, column]
+            moment = old1 * mean[row, column] + new1 * slope
+            power = old2 * square[row, column] + new2 * slope * slope
+            mean[row, column] = moment
+            square[row, column] = power
+            values[row, column] -= rate * moment / (np.sqrt(power) * correction + added)
+
+
+@_compiled
+def adagrad_step(index: Array, gradient: Array, values: Array, square: Array, lr: float, eps: float) -> None:
+    """Adagrad's step on the rows that have a gradient; `square` is the (n, k) sum of squares, else see `adam_step`."""
+    number = values.dtype.type
+    rows, totals = _added_up(index, gradient)
+    rate, added = number(lr), number(eps)
+    for at, row in enumerate(rows):
+        for column in range(values.shape[1]):
+            slope = totals[at, column]
+            power = square[row, column] + slope * slope
+            square[row, column] = power
+            values[row, column] -= rate * slope / (np.sqrt(power) + added)
+
+
+@_compiled
+def _added_up(index: Array, gradient: Array) -> tuple[Array, Array]:
+    """The different rows of `index` in the order of their first occurrence, and the sums of their gradients."""
+    bits = 1
+    while 2**bits < 2 * len(index):
+        bits += 1
+    # A hash table with open addressing, which stays in the nearest cache as an array over all rows does not.
+    slots = np.full(2**bits, -1)
+    rows, totals, found = np.empty_like(index), np.empty_like(gradient), 0
+    for at, row in enumerate(index):
+        slot = np.int64((np.uint64(row) * SPREAD) >> np.uint64(64 - bits))
+        while slots[slot] >= 0 and rows[slots[slot]] != row:
+            slot = (slot + 1) % len(slots)
+        place = slots[slot]
+        if place < 0:
+            slots[slot], rows[found], totals[found] = found, row, gradient[at]
+            found += 1
+        else:
+            totals[place] += gradient[at]
+    return rows[:found], totals[:found]
+
+
+@_summing
+def _dot(a: Array, b: Array) -> float:
+    total = a.dtype.type(0)
+    for column in range(len(a)):
+        total += a[column] * b[column]
+    return total
+
+
+@_compiled
+def owned_items(users: Array, items: Array, indptr: Array, owned: Array) -> Array:
+    """Whether each item is one of its user's: by binary search in what the user owns.
+
+    Args:
+        users, items: (m,) int64.
+        indptr, owned: see `Interactions`.
+
+    Returns:
+        (m,) bool.
+    """
+    found = np.zeros(len(users), np.bool_)
+    for at in range(len(users)):
+        low, end, item = indptr[users[at]], indptr[users[at] + 1], items[at]
+        high = end
+        while low < high:
+            middle = (low + high) // 2
+            if owned[middle] < item:
+                low = middle + 1
+            else:
+                high = middle
+        found[at] = low < end and owned[low] == item
+    return found
+
+
+@_compiled
+def first_violators(
+    users: Array, positives: Array, trials: Array, user_table: Array, item_table: Array, item_bias: Array
+) -> Array:
+    """The first trial that scores above its positive less 1, and the number of trials where none does.
+
+    Args:
+        users, positives: (B,) int64.
+        trials: (B, T) int64 items, -1 for those that are no violators.
+        user_table, item_table: (n, k).
+        item_bias: (n_items,).
+
+    Returns:
+        (B,) int64.
+    """
+    found = np.full(len(users), trials.shape[1])
+    for at, user in enumerate(users):
+        item = positives[at]
+        margin = _dot(user_table[user], item_table[item]) + item_bias[item] - 1
+        for trial, item in enumerate(trials[at]):
+            if item >= 0 and _dot(user_table[user], item_table[item]) + item_bias[item] > margin:
+                found[at] = trial
+                break
+    return found
+
+
+@_compiled
+def pair_scores(users: Array, items: Array, rows: Array, lists: Array) -> Array:
+    """Inner products of users with items of their own.
+
+    Args:
+        users, items: (n_users, k) and (n_items, k).
+        rows, lists: (B,) and (B, C) int64.
+
+    Returns:
+        (B, C), of the tables' type.
+    """
+    scores = np.empty(lists.shape, users.dtype)
+    for at, row in enumerate(rows):
+        for column, item in enumerate(lists[at]):
+            scores[at, column] = _dot(users[row], items[item])
+    return scores
