@@ -54,8 +54,9 @@ def rate(name: str, files: Files, o: argparse.Namespace) -> dict[str, Any]:
     """Interactions a second of training through `fit`: whole epochs where the window allows, else shorter ones."""
     model, data = model_of(name, files, o)
     settings = TrainSettings(
-        batch_size=o.batch, negatives=1, positives_by="interaction", epochs=1, patience=0, learning_rate=1e-3
-    )
+        batch_size=o.batch, negatives=1, positives_by="interaction", epochs=1, patience=0, learning_rate=1e-3,
+        precision=o.precision,
+    )  # fmt: skip
     whole = max(1, len(files.train) // o.batch)
     few = min(whole, 5)
     trial = train(model, data, replace(settings, epochs=2), few, lambda model: 0.5, o.device).curve["seconds"].iloc[-1]
@@ -223,8 +224,10 @@ def machine(files: Files, o: argparse.Namespace) -> dict[str, Any]:
     def best(work: Callable[[], Any]) -> float:
         return min(timed(work) for _ in range(9))
 
+    a16, b16 = a.bfloat16(), b.bfloat16()
     return {
         "flops": 2 * 2048**3 / best(lambda: a @ b),
+        "bfloat16 flops": 2 * 2048**3 / best(lambda: a16 @ b16),
         "bandwidth": 2 * large.nbytes / best(lambda: target.copy_(large)),
         "gather": 2 * 8192 * features.shape[1] * 4 / best(lambda: features.index_select(0, rows)),
     }
@@ -319,6 +322,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--optimiser", default="adam")
     parser.add_argument("--rate", type=float, default=0.01)
+    parser.add_argument("--precision", default="auto")
     parser.add_argument("--l2", type=float, default=0.0)
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--seconds", type=float, default=30.0)

@@ -58,6 +58,7 @@ def _options(options: dict[str, Any]) -> tuple[str, ...]:
 
 
 BATCHES = (256, 1024)
+PRECISIONS = ("float32", "bfloat16")
 COLLABORATIVE_BATCH = 2048  # RecBole's default
 
 # Three configurations a side for the race to the same AUC, about the defaults of each; no test item has a part in it.
@@ -93,8 +94,11 @@ GROUPS: dict[str, tuple[int, Sequence[Measurement]]] = {
             m
             for batch in BATCHES
             for m in (
-                ours("vbpr-rate", batch=batch),
-                ours("imgrec-ft-rate", batch=batch),
+                *(
+                    ours(f"{model}-rate", batch=batch, precision=p)
+                    for p in PRECISIONS
+                    for model in ("vbpr", "imgrec-ft")
+                ),
                 peers("cornac-vbpr", batch=batch),
             )
         ],

@@ -31,7 +31,7 @@ def _compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any
 
 def _summing(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile so that terms of a sum may be added in another order, many at once."""
-    return _compiled(function, fastmath={"reassoc", "contract"}, inline="never")
+    return _compiled(function, fastmath={"reassoc", "contract"})
 
 
 @_compiled
@@ -49,9 +49,14 @@ def settle(
         first: the step to which the first row of `sums` belongs.
         sums: (now - first or more, 2) float64: W and E / eps of `RowAdam` by step of the last update.
         lr, b1, b2, eps: Adam's settings.
+
+    Raises:
+        IndexError: there is no such row.
     """
     number = values.dtype.type
     for row in index:
+        if not 0 <= row < len(updated):
+            raise IndexError("a look-up asks for a row that its table does not have")
         since = updated[row]
         if since == now:
             continue
@@ -141,39 +146,15 @@ def _dot(a: Array, b: Array) -> float:
 
 
 @_compiled
-def owned_items(users: Array, items: Array, indptr: Array, owned: Array) -> Array:
-    """Whether each item is one of its user's: by binary search in what the user owns.
-
-    Args:
-        users, items: (m,) int64.
-        indptr, owned: see `Interactions`.
-
-    Returns:
-        (m,) bool.
-    """
-    found = np.zeros(len(users), np.bool_)
-    for at in range(len(users)):
-        low, end, item = indptr[users[at]], indptr[users[at] + 1], items[at]
-        high = end
-        while low < high:
-            middle = (low + high) // 2
-            if owned[middle] < item:
-                low = middle + 1
-            else:
-                high = middle
-        found[at] = low < end and owned[low] == item
-    return found
-
-
-@_compiled
 def first_violators(
-    users: Array, positives: Array, trials: Array, user_table: Array, item_table: Array, item_bias: Array
+    users: Array, positives: Array, trials: Array, owned: Array, user_table: Array, item_table: Array, item_bias: Array
 ) -> Array:
-    """The first trial that scores above its positive less 1, and the number of trials where none does.
+    """The first trial that scores above its positive less 1 and is not owned; the number of trials where none is.
 
     Args:
         users, positives: (B,) int64.
-        trials: (B, T) int64 items, -1 for those that are no violators.
+        trials: (B, T) int64 items.
+        owned: ascending int64, user * n_items + item of everything that users own.
         user_table, item_table: (n, k).
         item_bias: (n_items,).
 
@@ -185,9 +166,12 @@ def first_violators(
         item = positives[at]
         margin = _dot(user_table[user], item_table[item]) + item_bias[item] - 1
         for trial, item in enumerate(trials[at]):
-            if item >= 0 and _dot(user_table[user], item_table[item]) + item_bias[item] > margin:
-                found[at] = trial
-                break
+            if _dot(user_table[user], item_table[item]) + item_bias[item] > margin:
+                key = user * len(item_table) + item
+                place = np.searchsorted(owned, key)
+                if place == len(owned) or owned[place] != key:
+                    found[at] = trial
+                    break
     return found
 
 
@@ -201,9 +185,14 @@ def pair_scores(users: Array, items: Array, rows: Array, lists: Array) -> Array:
 
     Returns:
         (B, C), of the tables' type.
+
+    Raises:
+        IndexError: there is no such user or item.
     """
     scores = np.empty(lists.shape, users.dtype)
     for at, row in enumerate(rows):
         for column, item in enumerate(lists[at]):
+            if not (0 <= row < len(users) and 0 <= item < len(items)):
+                raise IndexError("there is no such user or item")
             scores[at, column] = _dot(users[row], items[item])
     return scores

@@ -289,9 +289,9 @@ def test_fm_id_is_bpr_mf_with_item_bias(data: TrainingData) -> None:
 # WARP
 
 
-def warp_by_loop(model: Recommender, batch: Batch, n_items: int, harmonic: bool) -> tuple[float, list[int]]:
+def warp_by_loop(model: Recommender, batch: Batch, train: Interactions, harmonic: bool) -> tuple[float, list[int]]:
     """The mean loss without penalty, and the trial at which each positive found its violator (0: none)."""
-    w = weights(model)
+    w, n_items = weights(model), train.n_items
 
     def score(u: int, i: int) -> float:
         return float(w["users"][u] @ w["items"][i]) + w["item_bias"][i]
@@ -300,7 +300,7 @@ def warp_by_loop(model: Recommender, batch: Batch, n_items: int, harmonic: bool)
     for u, i, row in zip(batch.users.tolist(), batch.positives.tolist(), batch.negatives.tolist(), strict=True):
         found.append(0)
         for trial, j in enumerate(row, start=1):
-            if j >= 0 and score(u, j) > score(u, i) - 1:
+            if j not in train.of(u) and score(u, j) > score(u, i) - 1:
                 rank = (n_items - 1) // trial
                 weight = sum(1 / k for k in range(1, rank + 1)) if harmonic else min(math.log(max(1, rank)), 10)
                 total += weight * max(0.0, 1 - score(u, i) + score(u, j))
@@ -325,7 +325,7 @@ def test_warp_follows_its_algorithm(
     with torch.no_grad():
         model.get_parameter("users").mul_(4)  # spread the scores, so that violators are found late or never
     batch = warp_batch(model, data)
-    expected, found = warp_by_loop(model, batch, N_ITEMS, weighting == "wsabie")
+    expected, found = warp_by_loop(model, batch, data.interactions, weighting == "wsabie")
     assert set(found) == {0, 1, 2, 3, 4, 5, 6}
     assert model.loss(batch).item() == pytest.approx(expected, rel=1e-6)
 
@@ -347,7 +347,7 @@ def test_warp_by_hand() -> None:
     # Q = 1 gives rank 2: ln 2 * (1 - 2 + 1.5).
     soon = model.loss(Batch(user, positive, torch.tensor([[1, 2, 2]]), None))
     # A training item in the first trial uses it up.
-    owned = model.loss(Batch(user, positive, torch.tensor([[-1, 1, 2]]), None))
+    owned = model.loss(Batch(user, positive, torch.tensor([[0, 1, 2]]), None))
     never = model.loss(Batch(user, positive, torch.tensor([[2, 2, 2]]), None))
     assert soon.item() == pytest.approx(math.log(2) * 0.5, rel=1e-6)
     assert late.item() == owned.item() == never.item() == 0
@@ -392,7 +392,7 @@ def test_warp_penalty_touches_violating_triples_only(data: TrainingData) -> None
     plain = build("warp", data, factors=4, max_trials=3)
     model = build("warp", data, factors=4, max_trials=3, l2=0.3, l2_bias=0.2)
     batch, w = warp_batch(model, data), weights(model)
-    _, found = warp_by_loop(model, batch, N_ITEMS, harmonic=False)
+    _, found = warp_by_loop(model, batch, data.interactions, harmonic=False)
     expected = 0.0
     for b, trial in enumerate(found):
         if trial:
@@ -408,11 +408,24 @@ def test_warp_draws_from_the_whole_catalogue(data: TrainingData) -> None:
     batch = warp_batch(model, data, size=2000)
     assert batch.negatives.shape == (2000, 8)
     owned = {u: set(data.interactions.of(u).tolist()) for u in range(N_USERS)}
-    for u, i, row in zip(batch.users.tolist(), batch.positives.tolist(), batch.negatives.tolist(), strict=True):
-        assert i in owned[u] and not owned[u] & set(row)
-    # A draw is a training item with probability |I_u| / N: it shows as -1.
-    share = float(np.mean(data.interactions.history_lengths)) / N_ITEMS
-    assert (batch.negatives < 0).double().mean().item() == pytest.approx(share, abs=0.01)
+    assert all(i in owned[u] for u, i in zip(batch.users.tolist(), batch.positives.tolist(), strict=True))
+    counts = torch.bincount(batch.negatives.flatten(), minlength=N_ITEMS)
+    assert (counts - 16000 / N_ITEMS).abs().max() < 5 * (16000 / N_ITEMS) ** 0.5  # uniform: five standard deviations
+
+
+def test_warp_takes_no_training_item_for_a_violator(data: TrainingData) -> None:
+    """Where every item scores the same, the first trial violates unless its user owns it."""
+    model = build("warp", data, max_trials=3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    batch = warp_batch(model, data, size=2000)
+    items, weight = model.first_violators(batch)
+    for u, item, row, found in zip(
+        batch.users.tolist(), items.tolist(), batch.negatives.tolist(), (weight > 0).tolist(), strict=True
+    ):
+        free = [j for j in row if j not in data.interactions.of(u)]
+        assert found == bool(free) and (not free or item == free[0])
 
 
 def test_wsabie_projects_into_the_ball(data: TrainingData) -> None:

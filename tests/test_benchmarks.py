@@ -78,8 +78,9 @@ def test_a_failure_is_a_dash_in_the_tables_and_a_line_below(benchmarks: SimpleNa
     failed = {"failed": "not installed"}
     record = {"group": "", "rung": "1/64", "round": 0, "name": "cornac-vbpr", "options": {"--batch": "256"}}
     mine = record | {"name": "vbpr-rate", "result": {"rate": 1234.0, "versions": {"torch": "2"}}}
+    mine["options"] = record["options"] | {"--precision": "float32"}
     options = SimpleNamespace(threads=1, device="cpu", plot=tmp_path / "plot.png", out=tmp_path / "report.md")
     benchmarks.write.write_report([record | {"result": failed}, mine], rungs, options, [0.0, 1.0], 60.0)
     text = options.out.read_text()
-    assert "| 1/64 | 256 | - | 1,234 | - |" in text
+    assert "| 1/64 | 256 | - | float32 | 1,234 | - |" in text
     assert "- cornac-vbpr: not installed" in text and "torch 2" in text

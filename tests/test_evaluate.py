@@ -361,6 +361,14 @@ def test_models_are_served_at_the_held_out_time_and_keep_their_mode() -> None:
     assert [None if t is None else t[0].item() for _, t in model.asked] == [0, 100, None]
 
 
+def test_pairs_refuse_what_is_not_in_the_catalogue() -> None:
+    scorer = InnerProduct(torch.ones(3, 2), torch.ones(4, 2))
+    assert scorer.pairs(torch.tensor([2]), torch.tensor([[0, 3]])).tolist() == [[2, 2]]
+    for user, item in ((3, 0), (-1, 0), (0, 4), (0, -1)):
+        with pytest.raises(IndexError, match="there is no such user or item"):
+            scorer.pairs(torch.tensor([user]), torch.tensor([[0, item]]))
+
+
 def test_inner_product_pairs_and_blocks_give_the_same_metrics() -> None:
     dataset = make(60, 300, missing=0)
     generator = torch.Generator().manual_seed(0)

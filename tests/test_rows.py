@@ -17,6 +17,7 @@ from toy import toy_data
 
 from imgrec_lib import compiled
 from imgrec_lib.data.dataset import TrainingData
+from imgrec_lib.data.sampler import Sampler
 from imgrec_lib.models import build_model
 from imgrec_lib.models.base import Recommender, look_up
 from imgrec_lib.training import fit, trainer
@@ -122,6 +123,18 @@ def test_gradients_of_the_same_row_add_up() -> None:
     assert values[2].tolist() == [0.5, -0.5] and values[0].tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("row", [-1, N])
+def test_a_row_that_is_not_there_is_refused(row: int) -> None:
+    """A compiled loop would read or write what lies beside the table."""
+    table = nn.Parameter(torch.zeros(N, K))
+    optimiser = RowAdam([table], [table], RATE, 1e-8)
+    with rows_only([table], optimiser.look_up):
+        look_up(table, torch.tensor([0])).sum().backward()
+        optimiser.step()
+        with pytest.raises(IndexError, match="a row that its table does not have"):
+            look_up(table, torch.tensor([1, row]))
+
+
 def fitted(name: str, data: TrainingData, optimiser: str) -> Recommender:
     model = small(name, data)
     model.phases = tuple(
@@ -146,6 +159,18 @@ def test_every_model_trains_by_row_as_it_does_by_table(
         fitted(name, data, optimiser).state_dict().items(), expected.state_dict().values(), strict=True
     ):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-4, msg=lambda text, key=key: f"{key}: {text}")
+
+
+def test_warp_announces_what_its_search_reads(data: TrainingData) -> None:
+    model, told = build_model("warp", data), []
+    batch = model.sample(Sampler(data, 0), model.phases[0])
+    with rows_only([model.users, model.items, model.item_bias], lambda table, index: told.append((id(table), index))):
+        model.first_violators(batch)
+    read = {name: torch.cat([index.flatten() for table, index in told if table == id(getattr(model, name))]).unique()
+            for name in ("users", "items", "item_bias")}  # fmt: skip
+    candidates = torch.cat([batch.positives, batch.negatives.flatten()]).unique()
+    assert read["users"].equal(batch.users.unique())
+    assert read["items"].equal(candidates) and read["item_bias"].equal(candidates)
 
 
 def test_small_tables_are_trained_whole(data: TrainingData) -> None:

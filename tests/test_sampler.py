@@ -11,7 +11,7 @@ from scipy import stats
 from toy import toy_data
 
 from imgrec_lib.data.dataset import Interactions, TrainingData
-from imgrec_lib.data.sampler import Sampler, _among
+from imgrec_lib.data.sampler import Sampler
 from imgrec_lib.errors import InputError
 
 
@@ -54,20 +54,6 @@ def test_triples_are_exact(case: tuple[list[set[int]], int], seed: int) -> None:
                                    batch.negatives.tolist(), strict=True):  # fmt: skip
             assert u in drawable and i in sets[u] and time == 1000 * u + i
             assert all(0 <= j < n_items and j not in sets[u] for j in row)
-
-
-@settings(deadline=None, max_examples=100)
-@given(interaction_sets())
-def test_is_training_item_is_membership(case: tuple[list[set[int]], int]) -> None:
-    sets, n_items = case
-    if not any(0 < len(owned) < n_items for owned in sets):
-        return
-    sampler = Sampler(training(sets, n_items), 0)
-    users, items = torch.arange(len(sets)), torch.arange(n_items)
-    expected = [[i in owned for i in range(n_items)] for owned in sets]
-    assert sampler.is_training_item(users.unsqueeze(1), items).tolist() == expected
-    assert _among(sampler._keys, users.unsqueeze(1) * n_items + items).tolist() == expected, "as a GPU does it"
-    assert sampler.is_training_item(users, torch.zeros_like(users)).tolist() == [0 in owned for owned in sets]
 
 
 def test_every_non_item_is_reached() -> None:
@@ -132,14 +118,13 @@ def test_same_seed_same_batches() -> None:
 
 
 def test_large_catalogue() -> None:
-    """Users and items of Amazon Fashion: membership keys go beyond 32 bits."""
+    """Users and items of Amazon Fashion: keys of users and items go beyond 32 bits."""
     n_users, n_items = 45_184, 166_270
     rng = np.random.default_rng(0)
     users = np.repeat(np.arange(n_users), 2)
     items = np.stack([rng.integers(0, n_items // 2, n_users), rng.integers(n_items // 2, n_items, n_users)], 1).ravel()
     sampler = Sampler(TrainingData(Interactions.from_pairs(users, items, n_users, n_items)), 0)
     assert (n_users - 1) * n_items > 2**32
-    assert sampler.is_training_item(torch.as_tensor(users), torch.as_tensor(items)).all()
     batch = sampler.triples(20_000, 3)
     assert batch.negatives.min() >= 0 and batch.negatives.max() < n_items
     own = torch.as_tensor(items.reshape(n_users, 2))[batch.users]

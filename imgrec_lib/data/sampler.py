@@ -146,17 +146,6 @@ class Sampler:
         below = torch.searchsorted(self._gaps, first + rank, right=True) - self._indptr[users].unsqueeze(1)
         return rank + below
 
-    def is_training_item(self, users: Tensor, items: Tensor) -> Tensor:
-        """Whether each item is a training item of its user: bool, in the broadcast shape of `users` and `items`."""
-        if self.device.type == "cpu":
-            from imgrec_lib import compiled
-
-            users, items = torch.broadcast_tensors(users, items)
-            pairs = (each.reshape(-1).numpy() for each in (users, items))
-            owned = compiled.owned_items(*pairs, self._indptr.numpy(), self._items.numpy())
-            return torch.from_numpy(owned).view(items.shape)
-        return _among(self._keys, users * self.n_items + items)
-
     def triples(self, size: int, n_negatives: int = 1, by: str = "user") -> Batch:
         """Draw (user, positive, negatives): positives as in `positives`, negatives as in `negatives`."""
         users, items, times = self.positives(size, by)
@@ -226,11 +215,6 @@ class Sampler:
             owned_places=places[owned],
         )
 
-    @cached_property
-    def _keys(self) -> Tensor:
-        """The training interactions as ascending numbers: (n,) int64."""
-        return self._owner * self.n_items + self._items
-
     def _subset(self, size: int, wanted: int) -> Tensor:
         """A uniform subset of [0, size), in random order: (min(wanted, size),) int64."""
         return torch.randperm(size, generator=self.generator, device=self.device)[:wanted]
@@ -249,13 +233,6 @@ class Sampler:
         indptr = torch.zeros(self.n_items + 1, dtype=torch.int64, device=self.device)
         indptr[1:] = torch.bincount(self._items, minlength=self.n_items).cumsum(0)
         return self._owner[self._items.argsort(stable=True)], indptr
-
-
-def _among(keys: Tensor, wanted: Tensor) -> Tensor:
-    """Whether each of some numbers is among `keys`, which ascend: bool, in the shape of `wanted`."""
-    if not len(keys):
-        return torch.zeros_like(wanted, dtype=torch.bool)
-    return keys[torch.searchsorted(keys, wanted).clamp_max(len(keys) - 1)] == wanted
 
 
 def _unknown_drawing(by: str) -> InputError:

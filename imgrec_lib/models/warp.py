@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -44,6 +46,7 @@ class WARP(Recommender):
     """
 
     weights: Tensor
+    owned: Tensor
 
     def __init__(
         self,
@@ -63,6 +66,8 @@ class WARP(Recommender):
             raise InputError(f"WARP's max_trials must be at least 1, not {max_trials}.")
         self.max_trials, self.max_norm, self.l2, self.l2_bias = max_trials, max_norm, l2, l2_bias
         self.register_buffer("weights", rank_weights(data.n_items, max_trials, weighting), persistent=False)
+        owned = data.interactions.users * data.n_items + data.interactions.items  # ascending
+        self.register_buffer("owned", torch.as_tensor(owned), persistent=False)
         limit = initial_scale / factors
         self.users = nn.Parameter(torch.empty(data.n_users, factors).uniform_(-limit, limit))
         self.items = nn.Parameter(torch.empty(data.n_items, factors).uniform_(-limit, limit))
@@ -73,11 +78,9 @@ class WARP(Recommender):
         return (*vectors, self.item_bias)
 
     def sample(self, sampler: Sampler, settings: TrainSettings) -> Batch:
-        """Draw positives and all their trials at once: (B, max_trials), a training item of the user written as -1."""
+        """Draw positives and all their trials at once: (B, max_trials), of the whole catalogue."""
         users, positives, times = sampler.positives(settings.batch_size, settings.positives_by)
-        trials = sampler.randint(sampler.n_items, (len(users), self.max_trials))
-        owned = sampler.is_training_item(users.unsqueeze(1), trials)
-        return Batch(users, positives, trials.masked_fill(owned, -1), times)
+        return Batch(users, positives, sampler.randint(sampler.n_items, (len(users), self.max_trials)), times)
 
     @torch.no_grad()
     def first_violators(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -86,12 +89,13 @@ class WARP(Recommender):
         Returns:
             The items (B,) int64, and L(r) (B,), which is 0 where no trial violates (the item then means nothing).
         """
-        for table, index in ((self.users, batch.users), (self.items, batch.positives), (self.items, batch.negatives)):
-            announce(table, index.clamp_min(0))
+        announce(self.users, batch.users)
+        for table, index in product((self.items, self.item_bias), (batch.positives, batch.negatives)):
+            announce(table, index)
         search = _search if self.users.device.type == "cpu" else _search_all
-        first = search(batch, self.users, self.items, self.item_bias)
+        first = search(batch, self.owned, self.users, self.items, self.item_bias)
         found, trial = first < self.max_trials, first.clamp_max(self.max_trials - 1)
-        item = batch.negatives.gather(1, trial.unsqueeze(1)).squeeze(1).clamp_min(0)
+        item = batch.negatives.gather(1, trial.unsqueeze(1)).squeeze(1)
         return item, torch.where(found, self.weights[trial], 0)
 
     def loss(self, batch: Batch) -> Tensor:
@@ -117,24 +121,25 @@ class WARP(Recommender):
         return InnerProduct.with_item_offset(self.users.detach(), self.items.detach(), self.item_bias.detach())
 
 
-def _search(batch: Batch, users: Tensor, items: Tensor, item_bias: Tensor) -> Tensor:
+def _search(batch: Batch, owned: Tensor, users: Tensor, items: Tensor, item_bias: Tensor) -> Tensor:
     """On the CPU: each first violator's number, (B,) int64, or the number of trials where none violates.
 
     One trial after the other, until one violates: most are never scored.
     """
     from imgrec_lib import compiled
 
-    arrays = (batch.users, batch.positives, batch.negatives, users, items, item_bias)
+    arrays = (batch.users, batch.positives, batch.negatives, owned, users, items, item_bias)
     return torch.from_numpy(compiled.first_violators(*(array.detach().contiguous().numpy() for array in arrays)))
 
 
-def _search_all(batch: Batch, users: Tensor, items: Tensor, item_bias: Tensor) -> Tensor:
+def _search_all(batch: Batch, owned: Tensor, users: Tensor, items: Tensor, item_bias: Tensor) -> Tensor:
     """The same on any device, with all trials scored at once."""
-    trials = batch.negatives.clamp_min(0)
-    user = users[batch.users]
+    trials, user = batch.negatives, users[batch.users]
     margin = (user * items[batch.positives]).sum(1) + item_bias[batch.positives] - 1
     scores = torch.einsum("bk,btk->bt", user, items[trials]) + item_bias[trials]
-    violates = (scores > margin.unsqueeze(1)) & (batch.negatives >= 0)
+    keys = batch.users.unsqueeze(1) * len(items) + trials
+    is_owned = owned[torch.searchsorted(owned, keys).clamp_max(len(owned) - 1)] == keys
+    violates = (scores > margin.unsqueeze(1)) & ~is_owned
     return torch.where(violates.any(1), violates.int().argmax(1), trials.shape[1])
 
 
