@@ -595,15 +595,16 @@ def test_report_with_pictures(tmp_path: Path) -> None:
         "weights": "random",
         "feature_options": {"size": 32},
     }
-    for model, parameters in (("poprank", {}), ("imgrec-ft", {"epochs": 2, "factors": 4})):
+    for factors in (4, 5):
         train_run(
-            dataset, model, tmp_path / "runs" / model, features=features, parameters=parameters, requested=requested,
-            progress=False,
+            dataset, "imgrec-ft", tmp_path / "runs" / str(factors), features=features,
+            parameters={"epochs": 2, "factors": factors}, requested=requested, progress=False,
         )  # fmt: skip
     out = tmp_path / "out"
     text = write_report(tmp_path / "runs", out, progress=False).read_text(encoding="utf-8")
     page = check_page(text)
-    assert "ImgRec-FT (random weights)" in text and "untrained network" in text
+    assert "ImgRec-FT (factors 4; random weights)" in text and "untrained network" in text
+    assert re.search(r"with the lowest AUC by ImgRec-FT \(factors [45]; random weights\)", text)
     assert "by visual features (random weights)" in text and "is recommended; the test item is number" in text
     # Two categories, a row by features and one by embeddings for each: a query and seven neighbours.
     assert len([i for i in page.of("img") if "query" in (i["alt"] or "").split(", ")]) == 4
