@@ -104,9 +104,7 @@ def owned_items(train: Interactions, *held: np.ndarray) -> Interactions:
     users = np.concatenate([train.users, *(np.flatnonzero(items >= 0) for items in held)])
     items = np.concatenate([train.items, *(items[items >= 0] for items in held)])
     keys = np.sort(users * train.n_items + items)
-    keys = (
-        keys[np.r_[True, keys[1:] != keys[:-1]]] if len(keys) else keys
-    )  # as np.unique, which takes ten times as long
+    keys = keys[np.diff(keys, prepend=-1) > 0]  # as np.unique would, which takes several times as long
     return Interactions.from_pairs(keys // train.n_items, keys % train.n_items, train.n_users, train.n_items)
 
 

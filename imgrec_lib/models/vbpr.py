@@ -30,7 +30,7 @@ class VBPR(Recommender):
         feature_scale: the features' divisor; 0 for the catalogue's maximum (58.388599 in the UCSD code).
     """
 
-    # The projection of the features is nearly all of the arithmetic, and it is one of differences already.
+    # The projection of the features is nearly all of the arithmetic: matrices/hm-precision.yaml shows no loss of AUC.
     mixed_precision = True
 
     def __init__(

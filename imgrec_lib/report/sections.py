@@ -375,8 +375,7 @@ def _worst_served(anchor: str, dataset: Dataset, inputs: Inputs, runs: Sequence[
     """The users whom the configuration of the best validation AUC serves worst, as pictures."""
     run = inputs.recommender
     (row,) = [row for row in tables.trials(runs) if run in row.runs]
-    (auc,) = (values for _, values in tables.user_auc(row.runs).items())
-    ranked = auc.dropna().sort_values(kind="stable")
+    ranked = tables.user_auc(row.runs).iloc[:, 0].dropna().sort_values(kind="stable")
     about = run.per_user.set_index("user").loc[ranked.index]
     worst = about.iloc[: max(WORST, len(about) // 100)]
     scorer = _scorer(run, dataset, inputs.features[run.name])

@@ -83,9 +83,8 @@ def fit(
     """Train a model in place and leave it, in evaluation mode, with the weights of its best validation.
 
     Everything a step needs lies on the device; on the CPU the result depends on the seed alone. Mixed precision
-    (`TrainSettings.precision`) does without scaling: bfloat16 has the range of float32. Nothing is compiled:
-    `torch.compile` of ImgRec-FT's loss saves less than a tenth of a step on a CPU, and costs half a minute to begin
-    with.
+    (`TrainSettings.precision`) does without scaling: bfloat16 has the range of float32. No loss is compiled:
+    `torch.compile` of ImgRec-FT's saves less than a tenth of a step on a CPU, and costs half a minute to begin with.
 
     In a process group (see `distributed`) every process calls this with the same arguments and its own device. They
     share each batch, and all end with the same weights.
