@@ -116,25 +116,68 @@ def adagrad_step(index: Array, gradient: Array, values: Array, square: Array, lr
 
 
 @_compiled
-def _added_up(index: Array, gradient: Array) -> tuple[Array, Array]:
-    """The different rows of `index` in the order of their first occurrence, and the sums of their gradients."""
+def distinct(index: Array) -> tuple[Array, Array]:
+    """Each value once, and where each is among them.
+
+    Args:
+        index: (m,) int64.
+
+    Returns:
+        (d,) int64 different values in the order of their first occurrence, and (m,) int64 places: `different[places]`
+        is `index`.
+    """
     bits = 1
     while 2**bits < 2 * len(index):
         bits += 1
     # A hash table with open addressing, which stays in the nearest cache as an array over all rows does not.
     slots = np.full(2**bits, -1)
-    rows, totals, found = np.empty_like(index), np.empty_like(gradient), 0
-    for at, row in enumerate(index):
-        slot = np.int64((np.uint64(row) * SPREAD) >> np.uint64(64 - bits))
-        while slots[slot] >= 0 and rows[slots[slot]] != row:
+    different, places, found = np.empty_like(index), np.empty_like(index), 0
+    for at, value in enumerate(index):
+        slot = np.int64((np.uint64(value) * SPREAD) >> np.uint64(64 - bits))
+        while slots[slot] >= 0 and different[slots[slot]] != value:
             slot = (slot + 1) % len(slots)
-        place = slots[slot]
-        if place < 0:
-            slots[slot], rows[found], totals[found] = found, row, gradient[at]
+        if slots[slot] < 0:
+            slots[slot], different[found] = found, value
             found += 1
-        else:
-            totals[place] += gradient[at]
-    return rows[:found], totals[:found]
+        places[at] = slots[slot]
+    return different[:found].copy(), places
+
+
+@_compiled
+def _added_up(index: Array, gradient: Array) -> tuple[Array, Array]:
+    """The different rows of `index`, and the sums of their gradients."""
+    rows, places = distinct(index)
+    totals = np.zeros((len(rows), gradient.shape[1]), gradient.dtype)
+    for at, place in enumerate(places):
+        totals[place] += gradient[at]
+    return rows, totals
+
+
+@_compiled
+def items_not_owned(users: Array, ranks: Array, indptr: Array, items: Array) -> Array:
+    """The items that are not a user's, by their rank among these.
+
+    Args:
+        users: (B,) int64.
+        ranks: (B, n) int64, from 0.
+        indptr, items: the users' items as in `Interactions`, ascending for each user.
+
+    Returns:
+        (B, n) int64: for rank r the r-th item, in ascending order, that the user does not own.
+    """
+    found = np.empty_like(ranks)
+    for at, user in enumerate(users):
+        begin, end = indptr[user], indptr[user + 1]
+        for column, rank in enumerate(ranks[at]):
+            low, high = begin, end  # of the user's items, those before `low` lie below the item looked for
+            while low < high:
+                middle = (low + high) // 2
+                if items[middle] - (middle - begin) <= rank:
+                    low = middle + 1
+                else:
+                    high = middle
+            found[at, column] = rank + low - begin
+    return found
 
 
 @_summing
@@ -196,3 +239,26 @@ def pair_scores(users: Array, items: Array, rows: Array, lists: Array) -> Array:
                 raise IndexError("there is no such user or item")
             scores[at, column] = _dot(users[row], items[item])
     return scores
+
+
+@_summing
+def compare(scores: Array, references: Array, above: Array, equal: Array, sums: Array) -> None:
+    """Compare each row of scores with a number of its own, and add up what is found.
+
+    Args:
+        scores: (B, n).
+        references: (B,), of the same type.
+        above, equal: (B,) int64, to which the numbers of scores above the reference and equal to it are added.
+        sums: (B,), of the scores' type, to which their sums are added.
+    """
+    for row, reference in enumerate(references):
+        # Counts as narrow as the scores, lest they halve the numbers that are compared at once.
+        higher, tied, total = np.int32(0), np.int32(0), scores.dtype.type(0)
+        for column in range(scores.shape[1]):
+            score = scores[row, column]
+            higher = np.int32(higher + np.int32(score > reference))
+            tied = np.int32(tied + np.int32(score == reference))
+            total += score
+        above[row] += higher
+        equal[row] += tied
+        sums[row] += total

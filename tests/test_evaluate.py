@@ -462,8 +462,8 @@ def test_memory_is_bounded_by_the_block() -> None:
     class Counting(InnerProduct):
         largest = 0
 
-        def tile(self, users: Tensor, items: slice) -> Tensor:
-            scores = super().tile(users, items)
+        def tile(self, users: Tensor, items: slice, out: Tensor | None = None) -> Tensor:
+            scores = super().tile(users, items, out)
             type(self).largest = max(self.largest, scores.nbytes)
             return scores
 

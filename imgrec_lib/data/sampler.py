@@ -81,10 +81,6 @@ class Sampler:
         self._lengths = self._indptr.diff()
         owner = torch.repeat_interleave(torch.arange(self.n_users, device=self.device), self._lengths)
         self._owner = owner
-        # For each training item the number of non-training items below it, offset by user: one binary search answers
-        # "which is u's r-th non-item".
-        rank = torch.arange(len(owner), device=self.device) - self._indptr[owner]
-        self._gaps = owner * self.n_items + self._items - rank
         drawable = (self._lengths > 0) & (self._lengths < self.n_items)
         self._drawable = drawable.nonzero().squeeze(1)
         if not len(self._drawable):
@@ -142,9 +138,20 @@ class Sampler:
         """
         free = (self.n_items - self._lengths[users]).unsqueeze(1)
         rank = self.randint(2**62, (len(users), n)) % free
-        first = users.unsqueeze(1) * self.n_items
+        return (self._not_owned_on_cpu if self.device.type == "cpu" else self._not_owned)(users, rank)
+
+    def _not_owned(self, users: Tensor, rank: Tensor) -> Tensor:
+        """Of the items that (B,) users do not own, in ascending order, those of (B, n) ranks from 0."""
+        first = users.unsqueeze(1) * self.n_items  # one search answers for all users
         below = torch.searchsorted(self._gaps, first + rank, right=True) - self._indptr[users].unsqueeze(1)
         return rank + below
+
+    def _not_owned_on_cpu(self, users: Tensor, rank: Tensor) -> Tensor:
+        """The same, searching among each user's own items only."""
+        from imgrec_lib import compiled
+
+        arrays = (each.contiguous().numpy() for each in (users, rank, self._indptr, self._items))
+        return torch.from_numpy(compiled.items_not_owned(*arrays))
 
     def triples(self, size: int, n_negatives: int = 1, by: str = "user") -> Batch:
         """Draw (user, positive, negatives): positives as in `positives`, negatives as in `negatives`."""
@@ -226,6 +233,12 @@ class Sampler:
         if by == "interaction":
             return self._is_drawable[users] * self._lengths[users] / len(self._drawable_interactions)
         raise _unknown_drawing(by)
+
+    @cached_property
+    def _gaps(self) -> Tensor:
+        """For each interaction the number of items below its item that its user does not own, offset by user."""
+        rank = torch.arange(len(self._owner), device=self.device) - self._indptr[self._owner]
+        return self._owner * self.n_items + self._items - rank
 
     @cached_property
     def _users_by_item(self) -> tuple[Tensor, Tensor]:

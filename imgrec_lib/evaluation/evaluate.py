@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, starmap
@@ -235,7 +236,7 @@ def rank_held_out(
             listed = []
             for items in drawn.values():
                 scores = scorer.pairs(index, torch.as_tensor(items.clip(0), device=device))
-                listed.append(_finite(scores, items.shape, block, user_ids))
+                listed.append(_check_finite(_of_shape(scores, items.shape), block, user_ids))
         for name, values in zip(drawn, listed, strict=True):
             items = torch.as_tensor(drawn[name], device=device)
             found[name].append(_count_listed(values.view(items.shape), items))
@@ -260,14 +261,15 @@ class _Catalogue:
         # Tiles of nearly equal width: a narrow last one might be computed by other code, and rounded otherwise.
         self.n_tiles = -(-n_items // TILE_ITEMS) if self.tiled else 1
         self.width = -(-n_items // self.n_tiles)
-        # Of comparisons: 0 and 1 as floats sum several times faster than bools do, and are counted without rounding.
-        self.flags = torch.empty(0, dtype=torch.float32 if self.width < 2**24 else torch.float64, device=device)
 
-    def tile(self, users: np.ndarray, index: Tensor, number: int) -> Tensor:
-        """Scores of users, who are also given as a tensor, for the items of a tile."""
+    def tile(self, users: Tensor, number: int, memory: Tensor | None = None) -> Tensor:
+        """Scores of B users for the items of a tile, their values unchecked; `memory` of B * width may hold them."""
         items = slice(number * self.width, min((number + 1) * self.width, self.n_items))
-        scores = self.scorer.tile(index, items) if isinstance(self.scorer, Sliceable) else self.scorer.block(index)
-        return _finite(scores, (len(users), items.stop - items.start), users, self.user_ids)
+        shape = len(users), items.stop - items.start
+        if isinstance(self.scorer, Sliceable):
+            out = None if memory is None else memory[: math.prod(shape)].view(shape)
+            return _of_shape(self.scorer.tile(users, items, out), shape)
+        return _of_shape(self.scorer.block(users), shape)
 
     def scan(
         self, users: np.ndarray, target: np.ndarray, rows: np.ndarray, items: np.ndarray
@@ -284,28 +286,34 @@ class _Catalogue:
         Returns:
             (B,) scores of the targets; (B,) int64 numbers of items that score above them, and as they do (themselves
             included); (W,) wanted scores.
+
+        Raises:
+            InputError: a score is not finite.
         """
         index, column = (torch.as_tensor(each, device=self.device) for each in (users, target % self.width))
         home = target // self.width
         references = []
         for kept in np.unique(home).tolist():
-            kept_scores, (low, high) = self.tile(users, index, kept), home.searchsorted([kept, kept + 1])
+            kept_scores, (low, high) = self.tile(index, kept), home.searchsorted([kept, kept + 1])
             references.append(kept_scores[low:high].gather(1, column[low:high].unsqueeze(1)))
-        reference = torch.cat(references)
+        reference = torch.cat(references).squeeze(1)
         home = items // self.width
         order = home.astype(np.min_scalar_type(self.n_tiles)).argsort(kind="stable")  # fast for short integers
         ends = home[order].searchsorted(np.arange(self.n_tiles + 1)).tolist()
         row, column = (torch.as_tensor(each[order], device=self.device) for each in (rows, items % self.width))
-        wanted, above, equal = [], torch.zeros_like(index), torch.zeros_like(index)
+        wanted, above, equal, sums = [], torch.zeros_like(index), torch.zeros_like(index), torch.zeros_like(reference)
+        compare = _compare_on_cpu if index.device.type == "cpu" else _compare
+        memory = kept_scores.new_empty(len(users) * self.width)
         for number, part in enumerate(starmap(slice, pairwise(ends))):
-            scores = kept_scores if number == kept else self.tile(users, index, number)
+            scores = kept_scores if number == kept else self.tile(index, number, memory)
             wanted.append(scores[row[part], column[part]])
-            flags = self.flags.resize_(scores.shape)
-            above += torch.gt(scores, reference, out=flags).sum(1).long()
-            equal += torch.eq(scores, reference, out=flags).sum(1).long()
+            compare(scores, reference, above, equal, sums)
+        if not sums.isfinite().all():  # a sum is cheap and not finite if one of its scores is not
+            for number in range(self.n_tiles):
+                _check_finite(self.tile(index, number), users, self.user_ids)
         values = torch.cat(wanted)
         values = torch.empty_like(values).index_copy_(0, torch.as_tensor(order, device=self.device), values)
-        return reference.squeeze(1), above, equal, values
+        return reference, above, equal, values
 
 
 def _rows(owned: Interactions, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -326,15 +334,37 @@ def _count_listed(values: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor
     return higher.sum(1), tied.sum(1), listed.sum(1)
 
 
-def _finite(scores: Tensor, shape: Sequence[int], users: np.ndarray, user_ids: np.ndarray) -> Tensor:
-    """`scores`, after its shape and values were checked.
+def _compare(scores: Tensor, reference: Tensor, above: Tensor, equal: Tensor, sums: Tensor) -> None:
+    """Add to (B,) numbers of scores above and equal, and to sums, those of (B, n) scores with (B,) references."""
+    above += (scores > reference.unsqueeze(1)).sum(1)
+    equal += (scores == reference.unsqueeze(1)).sum(1)
+    sums += scores.sum(1)
+
+
+def _compare_on_cpu(*tensors: Tensor) -> None:
+    """The same in one pass over the scores."""
+    from imgrec_lib import compiled
+
+    compiled.compare(*(each.contiguous().numpy() for each in tensors))
+
+
+def _of_shape(scores: Tensor, shape: Sequence[int]) -> Tensor:
+    """`scores`, after their shape was checked.
 
     Raises:
         ValueError: the scorer returned another shape.
-        InputError: a score is NaN or infinite.
     """
     if tuple(scores.shape) != tuple(shape):
         raise ValueError(f"the scorer returned scores of shape {tuple(scores.shape)}, not {tuple(shape)}")
+    return scores
+
+
+def _check_finite(scores: Tensor, users: np.ndarray, user_ids: np.ndarray) -> Tensor:
+    """`scores`, after their values were checked.
+
+    Raises:
+        InputError: a score is NaN or infinite.
+    """
     # The sum of a row is cheap and not finite if one of its scores is not; only then the scores are looked at singly.
     if not scores.sum(1).isfinite().all():
         broken = ~scores.isfinite().all(1)
@@ -391,7 +421,7 @@ def recommend(
     for start in range(0, len(users), rows):
         block = users[start : start + rows]
         scores = scorer.block(torch.as_tensor(block, device=device))
-        scores = _finite(scores, (len(block), train.n_items), block, _user_ids(data)).float()
+        scores = _check_finite(_of_shape(scores, (len(block), train.n_items)), block, _user_ids(data)).float()
         if exclude_seen:
             owned = tuple(torch.as_tensor(each, device=device) for each in _rows(train, block))
             scores = scores.index_put(owned, scores.new_tensor(-torch.inf))

@@ -45,6 +45,24 @@ def look_up(table: Tensor, index: Tensor) -> Tensor:
     return F.embedding(index, table)
 
 
+def distinct(items: Tensor) -> tuple[Tensor, Tensor]:
+    """Each item once, for a loss that embeds an item once however often the batch names it.
+
+    Args:
+        items: int64 of any shape (...).
+
+    Returns:
+        (D,) different items, in an order that is the same for the same items, and int64 (...) places among them:
+        `look_up(rows, places)` are the rows of `items` where `rows` are those of the different ones.
+    """
+    if items.device.type != "cpu":
+        return items.unique(return_inverse=True)
+    from imgrec_lib import compiled  # hashes where PyTorch sorts
+
+    different, places = compiled.distinct(items.reshape(-1).numpy())
+    return torch.from_numpy(different), torch.from_numpy(places).view(items.shape)
+
+
 class Scorer(Protocol):
     """Scores of users for items. Higher is better; only the order inside a user matters."""
 
@@ -61,8 +79,11 @@ class Scorer(Protocol):
 class Sliceable(Protocol):
     """A scorer that scores a part of the catalogue at the part's cost."""
 
-    def tile(self, users: Tensor, items: slice) -> Tensor:
-        """(B,) int64 users and n consecutive items -> (B, n) float32 scores: columns of `block`, up to rounding."""
+    def tile(self, users: Tensor, items: slice, out: Tensor | None = None) -> Tensor:
+        """(B,) int64 users and n consecutive items -> (B, n) float32 scores: columns of `block`, up to rounding.
+
+        `out`, of the result's shape and type, may serve as its memory: fresh memory can cost as much as the product.
+        """
         ...
 
 
@@ -89,8 +110,8 @@ class InnerProduct:
     def block(self, users: Tensor) -> Tensor:
         return self.tile(users, slice(None))
 
-    def tile(self, users: Tensor, items: slice) -> Tensor:
-        return self.users[users] @ self.items[items].T
+    def tile(self, users: Tensor, items: slice, out: Tensor | None = None) -> Tensor:
+        return torch.mm(self.users[users], self.items[items].T, out=out)
 
     def pairs(self, users: Tensor, items: Tensor) -> Tensor:
         if self.users.device.type != "cpu":

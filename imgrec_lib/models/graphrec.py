@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import Interactions, TrainingData
 from imgrec_lib.data.sampler import Batch
-from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, look_up
+from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, distinct, look_up
 from imgrec_lib.models.losses import binary_cross_entropy, half_squared_norm
 from imgrec_lib.models.visual import shared_features
 
@@ -100,8 +100,8 @@ class GraphRec(Recommender):
     def loss(self, batch: Batch) -> Tensor:
         items = torch.cat([batch.positives.unsqueeze(1), batch.negatives], 1)
         # Popular items repeat in a batch and have the longest rows: each is summed up once.
-        distinct, place = items.unique(return_inverse=True)
-        h_user, h_items = self.user_layer(batch.users), look_up(self.item_layer(distinct), place)
+        different, place = distinct(items)
+        h_user, h_items = self.user_layer(batch.users), look_up(self.item_layer(different), place)
         if self.mask_own_edge:
             h_user = h_user - self.users.edge(batch.users, batch.positives)
             own = self.items.edge(batch.positives, batch.users)

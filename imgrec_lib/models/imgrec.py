@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch
 from imgrec_lib.errors import InputError
-from imgrec_lib.models.base import InnerProduct, Recommender, look_up
+from imgrec_lib.models.base import InnerProduct, Recommender, distinct, look_up
 from imgrec_lib.models.losses import binary_cross_entropy
 
 
@@ -83,7 +83,7 @@ class ImgRec(Recommender):
     def embed_items(self, items: Tensor) -> Tensor:
         """z_i: int64 (...) -> (..., K), or (..., 2K) with crelu."""
         # Of an item that occurs several times the picture is looked at once: cost follows items, not interactions.
-        different, place = items.unique(return_inverse=True)
+        different, place = distinct(items)
         z = look_up(self.item_table, different) + self.visual(different) @ self.image_weight + self.item_bias
         return look_up(self._activation(z), place)
 

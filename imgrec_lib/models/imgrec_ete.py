@@ -13,7 +13,7 @@ from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch, ItemBatch, Sampler
 from imgrec_lib.errors import unknown_name
 from imgrec_lib.features import Activations, Backbone, build_backbone, trunk_activations
-from imgrec_lib.models.base import ModelCard, Profile, TrainSettings, look_up
+from imgrec_lib.models.base import ModelCard, Profile, TrainSettings, distinct, look_up
 from imgrec_lib.models.imgrec import ImgRec
 from imgrec_lib.models.imgrec_dir import SOURCE
 from imgrec_lib.models.imgrec_ft import feature_layer
@@ -116,7 +116,7 @@ class ImgRecEtE(ImgRec):
 
     def visual(self, items: Tensor) -> Tensor:
         if self.end_to_end:
-            different, place = items.unique(return_inverse=True)
+            different, place = distinct(items)
             pooled = self.pooled(different)[place]
         else:
             if self.features is None:

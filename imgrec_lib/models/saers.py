@@ -16,7 +16,7 @@ from imgrec_lib.features import FeatureMaps, attribute_accuracy, attribute_label
 from imgrec_lib.features.attributes import Heads, Regions, find_regions, held_out_items, train_heads
 from imgrec_lib.features.extraction import fold_batch_norms
 from imgrec_lib.files import fingerprint
-from imgrec_lib.models.base import ModelCard, Profile, Recommender, TrainSettings, look_up
+from imgrec_lib.models.base import ModelCard, Profile, Recommender, TrainSettings, distinct, look_up
 from imgrec_lib.models.losses import bpr, half_squared_norm
 
 
@@ -300,7 +300,7 @@ class SAERS(Recommender):
         user = look_up(self.users, batch.users)
         items = torch.cat([batch.positives.unsqueeze(1), batch.negatives], 1)
         # Each item is embedded once, however often the batch names it.
-        different, place = items.unique(return_inverse=True)
+        different, place = distinct(items)
         whole, parts, keys = (
             look_up(x.flatten(1), place).view(*place.shape, *x.shape[1:]) for x in self.embed(different)
         )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.errors import InputError
-from imgrec_lib.models.base import look_up
+from imgrec_lib.models.base import distinct, look_up
 
 
 def shared_features(data: TrainingData) -> Tensor:
@@ -70,7 +70,7 @@ class CatalogueFeatures(nn.Module):
         Returns:
             (D, n_features) rows and int64 (...) places: `look_up(rows, places)` are the rows of `items`.
         """
-        different, place = items.unique(return_inverse=True)
+        different, place = distinct(items)
         return self(different), place
 
     def difference(self, positives: Tensor, negatives: Tensor, weight: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class CatalogueFeatures(nn.Module):
             (B, n, k).
         """
         items = torch.cat([positives.unsqueeze(1), negatives], 1)
-        different, place = items.unique(return_inverse=True)
+        different, place = distinct(items)
         if len(different) <= negatives.numel():
             looks = look_up(self.project(self(different), weight), place)
             return looks[:, :1] - looks[:, 1:]
