@@ -63,7 +63,7 @@ class VBPR(Recommender):
                 nn.init.normal_(table, std=initial_scale)
 
     def row_tables(self) -> tuple[nn.Parameter, ...]:
-        return self.users, self.items, self.visual_users, self.item_bias
+        return self.users, self.items, self.visual_users
 
     def loss(self, batch: Batch) -> Tensor:
         user, taste = look_up(self.users, batch.users), look_up(self.visual_users, batch.users)
