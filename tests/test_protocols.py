@@ -149,9 +149,27 @@ def test_lists_are_the_same_on_every_platform() -> None:
     dataset = many(3, 130)
     from imgrec_lib.files import fingerprint
 
-    bits = np.random.PCG64(int(fingerprint(dataset.fingerprint, "imgrec-100", 0, "test"), 16))
+    bits = np.random.PCG64(int(fingerprint(dataset.ranking_fingerprint, "imgrec-100", 0, "test"), 16))
     expected = [int(r) % 130 for r in bits.random_raw(300)]
     assert negative_lists(dataset, "imgrec-100").ravel().tolist() == expected
+
+
+def test_what_the_item_table_says_marks_the_data_and_leaves_the_lists() -> None:
+    """A run with other categories or attributes is another run, ranked against the same items."""
+    plain = many(3, 130)
+
+    def described(**columns: object) -> Dataset:
+        return replace(plain, items=plain.items.assign(**columns))
+
+    colour = described(category="shoe", colour="red", name="Pump")
+    others = [
+        plain, described(category="boot", colour="red"), described(category="shoe", colour="blue"),
+        described(category="shoe", shade="red"), described(category="shoe"), described(category="shoe", colour=None),
+    ]  # fmt: skip
+    assert len({each.fingerprint for each in [colour, *others]}) == 7
+    assert described(category="shoe", colour="red", name="Court shoe").fingerprint == colour.fingerprint
+    for other in others:
+        np.testing.assert_array_equal(negative_lists(other, "imgrec-100"), negative_lists(colour, "imgrec-100"))
 
 
 def test_memory_is_that_of_the_lists() -> None:
@@ -159,7 +177,7 @@ def test_memory_is_that_of_the_lists() -> None:
 
     n_users, n_items = 20_000, 166_000
     dataset = many(n_users, n_items)
-    dataset.fingerprint  # noqa: B018 - computed before the measurement
+    dataset.ranking_fingerprint  # noqa: B018 - computed before the measurement
     tracemalloc.start()
     lists = negative_lists(dataset, "dvbpr-100")
     peak = tracemalloc.get_traced_memory()[1]

@@ -196,10 +196,10 @@ class Dataset:
         return self.train.n_items
 
     @cached_property
-    def fingerprint(self) -> str:
-        """16 hexadecimal digits of ids, interactions, split and pictures: two datasets with the same digits are equal.
+    def ranking_fingerprint(self) -> str:
+        """16 hexadecimal digits of ids, interactions, split and pictures, by which negative lists are keyed.
 
-        Negative lists, cached features, checkpoints and runs are keyed by it.
+        What else the item table says is left out: all models are ranked against the same items, whatever they know.
         """
         times = () if self.train.times is None else (self.train.times,)
         pictures = "" if self.images is None else self.images.fingerprint
@@ -207,6 +207,16 @@ class Dataset:
             self.user_ids, self.items[Columns.ITEM].to_numpy(), self.train.indptr, self.train.items, *times,
             self.validation.items, self.test.items, pictures,
         )  # fmt: skip
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of all that a model can learn from: two datasets with the same digits are equal.
+
+        Categories and attributes count, the items' names do not. Checkpoints and runs are keyed by it.
+        """
+        known = self.items.drop(columns=[Columns.ITEM, Columns.NAME], errors="ignore")
+        described = [(column, known[column].astype(str).to_numpy(dtype=object)) for column in known]
+        return fingerprint(self.ranking_fingerprint, *(part for pair in described for part in pair))
 
     @property
     def categories(self) -> tuple[np.ndarray, list[str]] | None:

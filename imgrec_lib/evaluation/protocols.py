@@ -115,7 +115,7 @@ def negative_lists(dataset: Dataset, protocol: str, seed: int = 0, part: str = "
     row is -1. The result takes 8 bytes x users x draws; nothing of the size users x catalogue is made.
 
     Args:
-        dataset: the dataset, whose fingerprint enters the random stream.
+        dataset: the dataset, whose `ranking_fingerprint` enters the random stream.
         protocol: name of a protocol that draws.
         seed: any integer.
         part: "validation" or "test": whose held-out item is ranked.
@@ -132,7 +132,7 @@ def negative_lists(dataset: Dataset, protocol: str, seed: int = 0, part: str = "
     if chosen.draws is None:
         raise InputError(f"protocol {protocol!r} ranks against the whole catalogue: it has no negative lists.")
     owned = owned_items(dataset.train, targets)
-    bits = np.random.PCG64(int(fingerprint(dataset.fingerprint, protocol, seed, part), 16))
+    bits = np.random.PCG64(int(fingerprint(dataset.ranking_fingerprint, protocol, seed, part), 16))
     lists = np.full((dataset.n_users, chosen.draws), -1, dtype=np.int64)
     for start in range(0, dataset.n_users, USERS_AT_ONCE):
         block = lists[start : start + USERS_AT_ONCE]
