@@ -83,7 +83,7 @@ GROUPS: dict[str, tuple[int, Sequence[Measurement]]] = {
     "evaluation": (
         1,
         [
-            ours("evaluation", repeats=3),
+            ours("evaluation", repeats=4),
             *(peers(f"{name}-evaluation", users=500) for name in ("cornac", "lightfm", "recbole")),
         ],
     ),

@@ -13,7 +13,7 @@ from toy import toy_data
 from imgrec_lib.data.dataset import Interactions, TrainingData
 from imgrec_lib.data.sampler import Batch, Sampler
 from imgrec_lib.errors import InputError
-from imgrec_lib.models import build_model, list_models
+from imgrec_lib.models import build_model, imgrec_dir, imgrec_ft, list_models, visual
 from imgrec_lib.models.base import Recommender, TrainSettings
 from imgrec_lib.training import fit, read_checkpoint, write_checkpoint
 
@@ -220,6 +220,33 @@ def test_the_loss_is_in_bfloat16_when_asked_for_and_for_models_that_allow_it(nam
     else:
         with pytest.raises(InputError, match="is not trained in bfloat16: leave precision at 'auto' or 'float32'"):
             losses("bfloat16")
+
+
+@pytest.mark.parametrize("name", ["imgrec-dir", "imgrec-ft", "vbpr"])
+def test_features_rounded_beforehand_train_as_features_rounded_in_the_batch(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mixed precision multiplies rounded features; who rounds them makes no difference.
+
+    VBPR's batch has more different items than pairs: it rounds both features of a pair instead of their difference.
+    """
+    data = toy_data()
+    batch = Sampler(data, 0).triples(12, 1)
+
+    def gradients(autocast: bool = True) -> list[torch.Tensor]:
+        model = build_model(name, data, seed=0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            model.loss(batch).backward()
+        return [parameter.grad for parameter in model.parameters()]
+
+    before = gradients()
+    for module in (visual, imgrec_dir, imgrec_ft):
+        monkeypatch.setattr(module, "as_multiplied", lambda features: features)
+    within, full = gradients(), gradients(autocast=False)
+    exact = name != "vbpr"
+    for one, two in zip(before, within, strict=True):
+        torch.testing.assert_close(one, two, rtol=0 if exact else 0.02, atol=0 if exact else 0.01 * two.abs().max())
+    assert any(not torch.equal(one, two) for one, two in zip(before, full, strict=True)), "was not in bfloat16"
 
 
 def test_linear_decay_is_by_epoch(data: TrainingData, monkeypatch) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.models.base import ModelCard, Profile, TrainSettings, look_up
 from imgrec_lib.models.imgrec import ImgRec
-from imgrec_lib.models.visual import shared_features
+from imgrec_lib.models.visual import as_multiplied, shared_features
 
 
 class ImgRecDir(ImgRec):
@@ -33,7 +33,7 @@ class ImgRecDir(ImgRec):
         self.register_buffer("features", features, persistent=False)
 
     def visual(self, items: Tensor) -> Tensor:
-        return look_up(self.features, items)
+        return look_up(as_multiplied(self.features), items)
 
     def visual_of(self, pixels: Tensor, features: Tensor) -> Tensor:
         return features

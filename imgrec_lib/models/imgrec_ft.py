@@ -9,7 +9,7 @@ from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.models.base import ModelCard, Profile, TrainSettings, look_up
 from imgrec_lib.models.imgrec import ImgRec
 from imgrec_lib.models.imgrec_dir import SOURCE
-from imgrec_lib.models.visual import shared_features
+from imgrec_lib.models.visual import as_multiplied, shared_features
 
 
 class ImgRecFT(ImgRec):
@@ -39,7 +39,7 @@ class ImgRecFT(ImgRec):
         self.layer = feature_layer(features.shape[1], units)
 
     def visual(self, items: Tensor) -> Tensor:
-        return torch.relu(self.layer(look_up(self.features, items)))
+        return torch.relu(self.layer(look_up(as_multiplied(self.features), items)))
 
     def visual_of(self, pixels: Tensor, features: Tensor) -> Tensor:
         return torch.relu(self.layer(features))

@@ -22,6 +22,20 @@ def shared_features(data: TrainingData) -> Tensor:
         return torch.from_numpy(np.asarray(data.features, dtype=np.float32))
 
 
+def as_multiplied(features: Tensor) -> Tensor:
+    """Features in the type in which they are about to be multiplied: (n_items, n_features), itself or in bfloat16.
+
+    Mixed precision rounds the rows of every batch to bfloat16. Here all are rounded once, at the first batch, and the
+    copy is kept beside the features, of which it has half the size: a batch then reads half as much.
+    """
+    device = features.device.type
+    if not torch.is_autocast_enabled(device) or torch.get_autocast_dtype(device) != torch.bfloat16:
+        return features
+    if not hasattr(features, "rounded"):
+        features.rounded = features.bfloat16()  # type: ignore[attr-defined]
+    return features.rounded  # type: ignore[attr-defined]
+
+
 class CatalogueFeatures(nn.Module):
     """The features of all items, f_i, divided by one number, so that a learning rate suits any backbone.
 
@@ -59,7 +73,7 @@ class CatalogueFeatures(nn.Module):
 
     def forward(self, items: Tensor) -> Tensor:
         """Rows of the given items, undivided: int64 (...) -> (..., n_features)."""
-        return look_up(self.values, items)
+        return look_up(as_multiplied(self.values), items)
 
     def distinct(self, items: Tensor) -> tuple[Tensor, Tensor]:
         """The rows of items, undivided, each item once; and where each is among them.
@@ -93,10 +107,11 @@ class CatalogueFeatures(nn.Module):
             looks = look_up(self.project(self(different), weight), place)
             return looks[:, :1] - looks[:, 1:]
         pairs = torch.stack([positives.unsqueeze(1).expand_as(negatives), negatives], -1).view(-1, 2)
-        signs = torch.ones(pairs.shape, dtype=self.values.dtype, device=pairs.device)
+        values = as_multiplied(self.values)
+        signs = torch.ones(pairs.shape, dtype=values.dtype, device=pairs.device)
         signs[:, 1] = -1
         # A bag of two signed rows: gathered and subtracted in one pass over memory instead of three.
-        rows = F.embedding_bag(pairs, self.values, mode="sum", per_sample_weights=signs)
+        rows = F.embedding_bag(pairs, values, mode="sum", per_sample_weights=signs)
         return self.project(rows, weight).view(*negatives.shape, -1)
 
     def project(self, rows: Tensor, weight: Tensor) -> Tensor:
