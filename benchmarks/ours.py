@@ -18,10 +18,14 @@ from data import open_dataset
 from torch import Tensor
 
 from imgrec_lib import build_model, evaluate, fit
+from imgrec_lib.data.dataset import HeldOut
 from imgrec_lib.evaluation.evaluate import BLOCK_BYTES, TILE_BYTES, TILE_ITEMS
 from imgrec_lib.evaluation.neighbours import search_neighbours
 from imgrec_lib.models.base import InnerProduct, Recommender, TrainSettings
 from imgrec_lib.training import rows
+
+USERS_AT_ONCE = 5_000
+"""Users that are evaluated between two looks at the clock."""
 
 STAGES = ("sampling", "idle rows", "forward", "backward", "optimiser", "end of epoch")
 
@@ -144,7 +148,11 @@ def profile(name: str, files: Files, o: argparse.Namespace) -> dict[str, Any]:
 
 
 def evaluation(files: Files, o: argparse.Namespace) -> dict[str, Any]:
-    """`evaluate` over everything and the bare matrix products in the same tiles, the fastest that we know, in turn."""
+    """`evaluate` over everything and the bare matrix products in the same tiles, the fastest that we know, in turn.
+
+    In parts of the users, of a second or two each, and every part at its best of all rounds: the speed of a shared
+    machine changes within the minute that whole rounds take.
+    """
     dataset = open_dataset(files)
     generator = torch.Generator().manual_seed(0)
     users, items = (torch.randn(n, o.factors, generator=generator).to(o.device) for n in (files.n_users, files.n_items))
@@ -152,19 +160,23 @@ def evaluation(files: Files, o: argparse.Namespace) -> dict[str, Any]:
     size = (TILE_BYTES if o.device == "cpu" else BLOCK_BYTES) // (4 * TILE_ITEMS)
     buffer = torch.empty(size * TILE_ITEMS, device=o.device)
 
-    def bare() -> None:
-        for some in users.split(size):
+    def bare(chosen: np.ndarray) -> None:
+        for some in users[torch.from_numpy(chosen)].split(size):
             for part in items.split(TILE_ITEMS):
                 shape = len(some), len(part)
                 torch.mm(some, part.T, out=buffer[: shape[0] * shape[1]].view(shape))
         if o.device != "cpu":
             torch.cuda.synchronize()
 
-    def exact() -> None:
-        evaluate(scorer, dataset, protocols=["exact"], device=o.device)
+    def exact(chosen: np.ndarray) -> None:
+        targets = np.full_like(files.test, -1)
+        targets[chosen] = files.test[chosen]
+        evaluate(scorer, replace(dataset, test=HeldOut(targets)), protocols=["exact"], device=o.device)
 
-    times = [(timed(bare), timed(exact)) for _ in range(o.repeats)]
-    return {"bare": [a for a, _ in times], "seconds": [b for _, b in times], "users": files.n_users}
+    parts = np.array_split(files.test.argsort(kind="stable"), max(1, files.n_users // USERS_AT_ONCE))
+    rounds = [[(timed(partial(bare, part)), timed(partial(exact, part))) for part in parts] for _ in range(o.repeats)]
+    fastest = np.array(rounds).min(0).sum(0)
+    return {"bare": float(fastest[0]), "seconds": float(fastest[1]), "users": files.n_users}
 
 
 def evaluation_memory(files: Files, o: argparse.Namespace) -> dict[str, Any]:

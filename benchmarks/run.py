@@ -83,7 +83,7 @@ GROUPS: dict[str, tuple[int, Sequence[Measurement]]] = {
     "evaluation": (
         1,
         [
-            ours("evaluation", repeats=4),
+            ours("evaluation", repeats=6),
             *(peers(f"{name}-evaluation", users=500) for name in ("cornac", "lightfm", "recbole")),
         ],
     ),

@@ -26,11 +26,11 @@ BLOCK_BYTES = 16 * 2**20
 """Size of a block of scores: stays in the last-level cache between product and counting, and small enough for
 the allocator to hand the same memory out again (larger blocks cost a page fault every 4 KiB)."""
 
-TILE_ITEMS = 2048
+TILE_ITEMS = 1024
 """Items of a block, where the scorer can score a part of the catalogue: see `_Catalogue`."""
 
-TILE_BYTES = 2 * 2**20
-"""Size of such a block on a CPU, at most: 256 users by 2048 items. A product of that shape runs at the full rate, as
+TILE_BYTES = 4 * 2**20
+"""Size of such a block on a CPU, at most: 1024 users by 1024 items. A product of that shape runs at the full rate, as
 25 users by the whole of a large catalogue does not, and the scores are still in a near cache when they are counted."""
 
 GATHERED_BYTES = 1024
