@@ -65,14 +65,14 @@ def test_a_complete_run_is_opened_and_another_one_is_refused(run, small_wardrobe
 def test_a_run_stopped_in_training_or_in_evaluation_ends_as_if_undisturbed(
     run, small_wardrobe, features, tmp_path, monkeypatch
 ) -> None:
-    import imgrec_lib.runs as runs
+    from imgrec_lib.runs import train
 
     options = {"features": features, "parameters": FAST, "seed": 3, "save_every": 0.0, "progress": False}
 
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs, "evaluate", stop)
+    monkeypatch.setattr(train, "evaluate", stop)
     with pytest.raises(KeyboardInterrupt):
         train_run(small_wardrobe, "imgrec-ft", tmp_path / "r", **options)
     with pytest.raises(InputError, match="no finished run"):

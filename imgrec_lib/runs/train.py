@@ -1,0 +1,200 @@
+"""Making a run: build, train and evaluate one model, and leave the record of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from imgrec_lib.data.dataset import Dataset
+from imgrec_lib.errors import InputError, unknown_name
+from imgrec_lib.evaluation import PROTOCOLS, ValidationAUC, evaluate
+from imgrec_lib.features import Features
+from imgrec_lib.files import fingerprint, make_folder, remove_abandoned, replacing, write_json
+from imgrec_lib.models import build_model, model_card, resolve_profile
+from imgrec_lib.models.base import InnerProduct
+from imgrec_lib.runs.record import FORMAT, STAGES, Metrics, Run, dataset_record, open_run, weights_of
+from imgrec_lib.source import run_fingerprint
+from imgrec_lib.training import distributed, fit, write_checkpoint
+
+
+def train_run(
+    dataset: Dataset,
+    model: str,
+    out: Path,
+    *,
+    features: Features | None = None,
+    profile: str = "default",
+    seed: int = 0,
+    parameters: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    requested: Mapping[str, Any] | None = None,
+    stage: str = "trial",
+    save_every: float = 30.0,
+    progress: bool = True,
+) -> Run:
+    """Build, train and evaluate one model, and leave the record of it in `out`.
+
+    A run that is complete is opened and not repeated; one that was stopped goes on from its last saved epoch and ends
+    as if it had never stopped. In a process group (see `training.distributed`) every process calls this with the same
+    arguments and its own device; the first one tests and writes the record.
+
+    Args:
+        dataset: what to train and test on.
+        model: one of `list_models()`.
+        out: the run's folder.
+        features: visual features, for models that need them.
+        profile, parameters: see `resolve_profile`.
+        seed: seeds initial weights, batches and the sampled negatives of the test.
+        device: "cpu", "cuda", ...
+        requested: what the caller asked for, kept in the record as it is.
+        stage: "trial", or "grid" for a configuration of a search: it is validated, and never tested.
+        save_every: seconds between saves of the training state.
+        progress: show progress bars.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        InputError: bad names or values, data that lacks what the model needs, or a folder that holds another run or one
+            that other code of this library made.
+    """
+    resolved = resolve_profile(model, profile, **(parameters or {}))
+    card = model_card(model)
+    uses_features = features is not None and "features" in card.uses
+    what = {
+        "model": model,
+        "profile": profile,
+        "parameters": dict(resolved.parameters),
+        "phases": [asdict(phase) for phase in resolved.phases],
+        "seed": seed,
+        "dataset": dataset.fingerprint,
+        "features": features.fingerprint if features is not None and uses_features else None,
+    }
+    if stage not in STAGES:
+        raise unknown_name("stage", stage, STAGES)
+    source = run_fingerprint(model)
+    identity = fingerprint(what if stage == "trial" else what | {"stage": stage})
+    if (out / "run.json").exists():
+        remove_abandoned(out)  # it was perhaps killed just after its last file took its name
+        run = open_run(out)
+        if run.record["identity"] != identity:
+            raise InputError(
+                f"{out} holds another run ({run.record['title']}, seed {run.record['seed']}): choose another folder."
+            )
+        if run.record.get("source", source) != source:
+            raise InputError(
+                f"the run in {out} was made by other code of imgrec, which has changed since: delete the folder, or "
+                "choose another."
+            )
+        return run
+    distributed.barrier()  # all have looked for the record before the first one can write it
+    data = dataset.training_data(features.values if features is not None and uses_features else None)
+    recommender = build_model(model, data, profile=profile, seed=seed, **(parameters or {}))
+    make_folder(out)
+    began = time.perf_counter()
+    result = fit(
+        recommender,
+        data,
+        ValidationAUC(dataset, device=device),
+        seed=seed,
+        device=device,
+        checkpoint=out / "training.safetensors",
+        identity=f"{identity} by {source}",
+        save_every=save_every,
+        progress=progress,
+        observe=_ProgressFile(out / "progress.json"),
+    )
+    trained = time.perf_counter()
+    if distributed.rank() > 0:
+        distributed.barrier()
+        return open_run(out)
+    with replacing(out / "curve.csv") as temporary:
+        result.curve.to_csv(temporary, index=False)
+    metrics: Metrics = {}
+    if stage == "trial":
+        evaluation = evaluate(recommender, dataset, protocols=tuple(PROTOCOLS), seed=seed, device=device)
+        metrics = evaluation.metrics
+        with replacing(out / "per_user.parquet") as temporary:
+            evaluation.per_user.to_parquet(temporary, index=False)
+        weights = {"model": recommender.state_dict()}
+        write_checkpoint(out / "model.safetensors", weights, {}, weights_of(dataset, model))
+    evaluated = time.perf_counter()
+    seconds = result.curve["seconds"]
+    record = what | {
+        "format": FORMAT,
+        "identity": identity,
+        "source": source,
+        "title": card.title,
+        "family": card.family,
+        "fidelity": card.fidelity,
+        "dataset": dataset_record(dataset),
+        "features": None if features is None or not uses_features else dict(features.description),
+        "stage": stage,
+        "requested": dict(requested or {}),
+        "metrics": metrics,
+        "oracle": oracle_metrics(dataset, seed) if stage == "trial" else None,
+        "validation": {"auc": result.best_auc, "phase": result.best_phase, "epoch": result.best_epoch},
+        "cost": {
+            "epochs": int((result.curve["epoch"] > 0).sum()),
+            "seconds_training": float(seconds.sum()),
+            "seconds_per_epoch": _finite(float(seconds[result.curve["epoch"] > 0].mean())),
+            "seconds_fit": trained - began,
+            "seconds_evaluation": evaluated - trained,
+            "interactions_per_second": result.interactions_per_second,
+            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            * (1 if sys.platform == "darwin" else 1024),
+            "parameters": sum(p.numel() for p in recommender.parameters()),
+        },
+        "device": _device_name(device),
+        "processes": distributed.world_size(),
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("imgrec", "torch", "torchvision", "numpy", "pandas", "pillow")},
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    (out / "progress.json").unlink(missing_ok=True)  # before the record, with which the run is complete
+    write_json(out / "run.json", record)
+    distributed.barrier()
+    return Run(out, json.loads(json.dumps(record)))
+
+
+class _ProgressFile:
+    """Keeps the last epoch of a training in a file, written at most once a second."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.written = -math.inf
+
+    def __call__(self, epoch: Mapping[str, Any]) -> None:
+        if time.monotonic() - self.written >= 1:
+            write_json(self.path, dict(epoch))
+            self.written = time.monotonic()
+
+
+def oracle_metrics(dataset: Dataset, seed: int) -> dict[str, dict[str, float | int | None]] | None:
+    """The metrics of the true preferences, the ceiling of any model; None where they are unknown."""
+    if dataset.oracle is None:
+        return None
+    oracle = InnerProduct(torch.as_tensor(dataset.oracle.users), torch.as_tensor(dataset.oracle.items))
+    return evaluate(oracle, dataset, protocols=tuple(PROTOCOLS), seed=seed).metrics
+
+
+def _device_name(device: str) -> str:
+    kind = torch.device(device)
+    return torch.cuda.get_device_name(kind) if kind.type == "cuda" else f"cpu ({platform.machine()})"
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
