@@ -42,7 +42,7 @@ from imgrec_lib import ValidationAUC, build_model, fit, load_dataset
 from imgrec_lib.data.dataset import Dataset, TrainingData
 from imgrec_lib.data.sampler import Batch, Sampler
 from imgrec_lib.models.imgrec_ete import ImgRecEtE
-from imgrec_lib.models.losses import binary_cross_entropy
+from imgrec_lib.models.parts.losses import binary_cross_entropy
 from imgrec_lib.report import format_table
 
 

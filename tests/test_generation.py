@@ -36,7 +36,7 @@ from imgrec_lib.generation import gan as gan_module
 from imgrec_lib.generation.gan import as_pixels, discriminator_loss, generator_loss
 from imgrec_lib.generation.networks import Discriminator, Generator, SameConvTranspose2d
 from imgrec_lib.models import build_model
-from imgrec_lib.models.cnn_f import SameConv2d
+from imgrec_lib.models.parts.cnn_f import SameConv2d
 
 SMALL = GANSettings(latent=7, channels=2, epochs=3, batch_size=8, learning_rate=1e-3)
 

@@ -12,7 +12,7 @@ from toy import N_FEATURES, N_ITEMS, N_USERS, toy_data
 from imgrec_lib.data.sampler import Batch, Sampler
 from imgrec_lib.errors import InputError
 from imgrec_lib.models import build_model, resolve_profile
-from imgrec_lib.models.imgrec import ImgRec
+from imgrec_lib.models.parts.imgrec import ImgRec
 
 
 def random_model(name: str, **parameters: object) -> ImgRec:

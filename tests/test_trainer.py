@@ -13,8 +13,9 @@ from toy import toy_data
 from imgrec_lib.data.dataset import Interactions, TrainingData
 from imgrec_lib.data.sampler import Batch, Sampler
 from imgrec_lib.errors import InputError
-from imgrec_lib.models import build_model, imgrec_dir, imgrec_ft, list_models, visual
+from imgrec_lib.models import build_model, imgrec_dir, imgrec_ft, list_models
 from imgrec_lib.models.base import Recommender, TrainSettings
+from imgrec_lib.models.parts import visual
 from imgrec_lib.training import fit, read_checkpoint, write_checkpoint
 
 

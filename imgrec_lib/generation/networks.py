@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imgrec_lib.errors import InputError
-from imgrec_lib.models.cnn_f import SameConv2d, same_padding
+from imgrec_lib.models.parts.cnn_f import SameConv2d, same_padding
 
 SLOPE = 0.2
 """Of the leaky ReLUs."""

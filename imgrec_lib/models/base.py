@@ -45,6 +45,14 @@ def look_up(table: Tensor, index: Tensor) -> Tensor:
     return F.embedding(index, table)
 
 
+def dot(users: Tensor, items: Tensor) -> Tensor:
+    """Inner products of each user's vector with those of its items: (B, k) and (B, n, k) -> (B, n).
+
+    A sum of products: on the CPU it is faster than einsum, and mixed precision would round a matrix product's factors.
+    """
+    return (users.unsqueeze(1) * items).sum(-1)
+
+
 def distinct(items: Tensor) -> tuple[Tensor, Tensor]:
     """Each item once, for a loss that embeds an item once however often the batch names it.
 

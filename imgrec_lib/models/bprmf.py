@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch
-from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, look_up
-from imgrec_lib.models.losses import bpr, half_squared_norm
+from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, dot, look_up
+from imgrec_lib.models.parts.losses import bpr, half_squared_norm
 
 
 class BPRMF(Recommender):
@@ -49,11 +49,8 @@ class BPRMF(Recommender):
 
     def loss(self, batch: Batch) -> Tensor:
         user = look_up(self.users, batch.users)
-        # Both sides of a pair in one look-up: the item table gets one gradient instead of two to be added up. On the
-        # CPU the sum of products beats einsum.
-        candidates = torch.cat([batch.positives.unsqueeze(1), batch.negatives], 1)
-        items, biases = look_up(self.items, candidates), look_up(self.item_bias, candidates)
-        scores = (user.unsqueeze(1) * items).sum(-1) + biases
+        items, biases = look_up(self.items, batch.items), look_up(self.item_bias, batch.items)
+        scores = dot(user, items) + biases
         loss = bpr(scores[:, 0], scores[:, 1:])
         if self.l2 or self.l2_negative:
             loss = loss + self.l2 * half_squared_norm(user, items[:, 0])

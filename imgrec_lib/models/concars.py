@@ -12,7 +12,7 @@ from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch
 from imgrec_lib.errors import InputError
 from imgrec_lib.models.base import ModelCard, Profile, Recommender, Scorer, TrainSettings
-from imgrec_lib.models.losses import binary_cross_entropy, half_squared_norm
+from imgrec_lib.models.parts.losses import binary_cross_entropy, half_squared_norm
 
 N_SLOTS = {"month": 12, "weekday": 7, "hour": 24}
 
@@ -102,7 +102,7 @@ class CoNCARS(Recommender):
         return time_slots(times.to(like.device), self.slots)
 
     def loss(self, batch: Batch) -> Tensor:
-        items = torch.cat([batch.positives.unsqueeze(1), batch.negatives], 1)
+        items = batch.items
         slots = self.slots_of(batch.times, batch.users)
         user = self.users(batch.users, slots)
         item = self.items(items.flatten(), slots.repeat_interleave(items.shape[1])).unflatten(1, items.shape)

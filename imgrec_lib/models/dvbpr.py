@@ -14,9 +14,9 @@ from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.images import ImageStore, resized
 from imgrec_lib.data.sampler import Batch, ItemBatch, Sampler
 from imgrec_lib.errors import InputError, unknown_name
-from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, distinct
-from imgrec_lib.models.cnn_f import CNNF
-from imgrec_lib.models.losses import bpr, half_squared_norm
+from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, distinct, dot
+from imgrec_lib.models.parts.cnn_f import CNNF
+from imgrec_lib.models.parts.losses import bpr, half_squared_norm
 
 BATCHES = ("items", "interactions")
 SMALLEST = 8
@@ -139,10 +139,8 @@ class DVBPR(Recommender):
 
     def _by_triple(self, batch: Batch) -> Tensor:
         user = self.users[batch.users]
-        candidates = torch.cat([batch.positives.unsqueeze(1), batch.negatives], 1)
-        different, place = distinct(candidates)
-        # A sum of products, no matrix product: mixed precision would compute that in bfloat16.
-        scores = (user.unsqueeze(1) * self.embed(different)[place]).sum(-1)
+        different, place = distinct(batch.items)
+        scores = dot(user, self.embed(different)[place])
         return bpr(scores[:, 0], scores[:, 1:]) + self.l2_users * half_squared_norm(user)
 
     def _by_item(self, batch: ItemBatch) -> Tensor:

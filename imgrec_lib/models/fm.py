@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch
-from imgrec_lib.models.base import InnerProduct, Recommender, look_up
-from imgrec_lib.models.losses import bpr, half_squared_norm
+from imgrec_lib.models.base import InnerProduct, Recommender, dot, look_up
+from imgrec_lib.models.parts.losses import bpr, half_squared_norm
 
 
 class FactorisationMachine(Recommender):
@@ -48,10 +48,10 @@ class FactorisationMachine(Recommender):
 
     def loss(self, batch: Batch) -> Tensor:
         user = look_up(self.users, batch.users)
-        candidates = torch.cat([batch.positives.unsqueeze(1), batch.negatives], 1)
+        candidates = batch.items
         vectors, weights = look_up(self.items, candidates), look_up(self.item_weight, candidates)
         sides, offsets = self.item_side(candidates, vectors, weights)
-        scores = (user.unsqueeze(1) * sides).sum(-1) + offsets  # on the CPU faster than einsum
+        scores = dot(user, sides) + offsets
         loss = bpr(scores[:, 0], scores[:, 1:])
         if self.l2:
             loss = loss + self.l2 * half_squared_norm(user, vectors[:, 0], vectors[:, 1:])

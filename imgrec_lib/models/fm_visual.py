@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.models.base import ModelCard, Profile, TrainSettings, look_up
 from imgrec_lib.models.fm import FactorisationMachine
-from imgrec_lib.models.visual import CatalogueFeatures
+from imgrec_lib.models.parts.visual import CatalogueFeatures
 
 
 class FMVisual(FactorisationMachine):

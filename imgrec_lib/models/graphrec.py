@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import Interactions, TrainingData
 from imgrec_lib.data.sampler import Batch
-from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, distinct, look_up
-from imgrec_lib.models.losses import binary_cross_entropy, half_squared_norm
-from imgrec_lib.models.visual import shared_features
+from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, distinct, dot, look_up
+from imgrec_lib.models.parts.losses import binary_cross_entropy, half_squared_norm
+from imgrec_lib.models.parts.visual import shared_features
 
 
 class GraphRec(Recommender):
@@ -98,7 +98,7 @@ class GraphRec(Recommender):
         return h
 
     def loss(self, batch: Batch) -> Tensor:
-        items = torch.cat([batch.positives.unsqueeze(1), batch.negatives], 1)
+        items = batch.items
         # Popular items repeat in a batch and have the longest rows: each is summed up once.
         different, place = distinct(items)
         h_user, h_items = self.user_layer(batch.users), look_up(self.item_layer(different), place)
@@ -107,7 +107,7 @@ class GraphRec(Recommender):
             own = self.items.edge(batch.positives, batch.users)
             h_items = torch.cat([(h_items[:, 0] - own).unsqueeze(1), h_items[:, 1:]], 1)
         user, item = crelu(h_user), crelu(h_items)
-        logits = (user.unsqueeze(1) * item).sum(-1)  # on the CPU faster than einsum
+        logits = dot(user, item)
         return (
             binary_cross_entropy(logits[:, 0], logits[:, 1:])
             + self.l2_users * half_squared_norm(user)

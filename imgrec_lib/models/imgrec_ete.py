@@ -14,10 +14,10 @@ from imgrec_lib.data.sampler import Batch, ItemBatch, Sampler
 from imgrec_lib.errors import unknown_name
 from imgrec_lib.features import Activations, Backbone, build_backbone, trunk_activations
 from imgrec_lib.models.base import ModelCard, Profile, TrainSettings, distinct, look_up
-from imgrec_lib.models.imgrec import ImgRec
 from imgrec_lib.models.imgrec_dir import SOURCE
 from imgrec_lib.models.imgrec_ft import feature_layer
-from imgrec_lib.models.losses import item_batch_cross_entropy
+from imgrec_lib.models.parts.imgrec import ImgRec
+from imgrec_lib.models.parts.losses import item_batch_cross_entropy
 
 BATCHES = ("items", "interactions")
 

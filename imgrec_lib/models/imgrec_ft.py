@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.models.base import ModelCard, Profile, TrainSettings, look_up
-from imgrec_lib.models.imgrec import ImgRec
 from imgrec_lib.models.imgrec_dir import SOURCE
-from imgrec_lib.models.visual import as_multiplied, shared_features
+from imgrec_lib.models.parts.imgrec import ImgRec
+from imgrec_lib.models.parts.visual import as_multiplied, shared_features
 
 
 class ImgRecFT(ImgRec):

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch, Sampler
-from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, look_up
-from imgrec_lib.models.losses import binary_cross_entropy, half_squared_norm
-from imgrec_lib.models.visual import shared_features
+from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, dot, look_up
+from imgrec_lib.models.parts.losses import binary_cross_entropy, half_squared_norm
+from imgrec_lib.models.parts.visual import shared_features
 
 
 class JRL(Recommender):
@@ -80,9 +80,9 @@ class JRL(Recommender):
 
     def ranking(self, batch: Batch) -> Tensor:
         """Mean over the batch of the sampled logistic loss, summed over positive and negatives: a scalar."""
-        items = torch.cat([batch.positives.unsqueeze(1), batch.negatives], 1)
+        items = batch.items
         user, item = look_up(self.users, batch.users), look_up(self.items, items)
-        logits = (user.unsqueeze(1) * item).sum(-1) + look_up(self.item_bias, items)  # on the CPU faster than einsum
+        logits = dot(user, item) + look_up(self.item_bias, items)
         return items.shape[1] * binary_cross_entropy(logits[:, 0], logits[:, 1:])
 
     def loss(self, batch: Batch) -> Tensor:

@@ -16,8 +16,8 @@ from imgrec_lib.features import FeatureMaps, attribute_accuracy, attribute_label
 from imgrec_lib.features.attributes import Heads, Regions, find_regions, held_out_items, train_heads
 from imgrec_lib.features.extraction import fold_batch_norms
 from imgrec_lib.files import fingerprint
-from imgrec_lib.models.base import ModelCard, Profile, Recommender, TrainSettings, distinct, look_up
-from imgrec_lib.models.losses import bpr, half_squared_norm
+from imgrec_lib.models.base import ModelCard, Profile, Recommender, TrainSettings, distinct, dot, look_up
+from imgrec_lib.models.parts.losses import bpr, half_squared_norm
 
 
 class Projection(nn.Module):
@@ -298,7 +298,7 @@ class SAERS(Recommender):
 
     def loss(self, batch: Batch) -> Tensor:
         user = look_up(self.users, batch.users)
-        items = torch.cat([batch.positives.unsqueeze(1), batch.negatives], 1)
+        items = batch.items
         # Each item is embedded once, however often the batch names it.
         different, place = distinct(items)
         whole, parts, keys = (
@@ -308,7 +308,7 @@ class SAERS(Recommender):
         alpha = (torch.tanh(query[:, None, None] + keys) @ self.attention_weight).softmax(-1)
         vectors = whole + (alpha.unsqueeze(2) @ parts).squeeze(2)
         bias = look_up(self.item_bias, items)
-        scores = (user.unsqueeze(1) * vectors).sum(2) + bias
+        scores = dot(user, vectors) + bias
         loss = bpr(scores[:, 0], scores[:, 1:]) + self.l2 * half_squared_norm(user)
         if self.l2_items:
             loss = loss + self.l2_items * half_squared_norm(vectors[:, 0], vectors[:, 1:])

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch
-from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, look_up
-from imgrec_lib.models.losses import bpr, half_squared_norm
-from imgrec_lib.models.visual import CatalogueFeatures
+from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, dot, look_up
+from imgrec_lib.models.parts.losses import bpr, half_squared_norm
+from imgrec_lib.models.parts.visual import CatalogueFeatures
 
 
 class VBPR(Recommender):
@@ -67,11 +67,10 @@ class VBPR(Recommender):
 
     def loss(self, batch: Batch) -> Tensor:
         user, taste = look_up(self.users, batch.users), look_up(self.visual_users, batch.users)
-        candidates = torch.cat([batch.positives.unsqueeze(1), batch.negatives], 1)
-        items, biases = look_up(self.items, candidates), look_up(self.item_bias, candidates)
-        difference = self.features.difference(batch.positives, batch.negatives, self.visual_weight())
-        visual = (taste.unsqueeze(1) * difference[..., :-1]).sum(-1) + difference[..., -1]
-        scores = (user.unsqueeze(1) * items).sum(-1) + biases  # on the CPU faster than einsum
+        items, biases = look_up(self.items, batch.items), look_up(self.item_bias, batch.items)
+        difference = self.features.difference(batch.items, self.visual_weight())
+        visual = dot(taste, difference[..., :-1]) + difference[..., -1]
+        scores = dot(user, items) + biases
         loss = bpr(scores[:, 0], scores[:, 1:] - visual)
         if self.l2 or self.l2_negative:
             loss = loss + self.l2 * half_squared_norm(user, items[:, 0], taste)

@@ -14,7 +14,7 @@ from torch import Tensor
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.errors import InputError
 from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, Scorer
-from imgrec_lib.models.visual import shared_features
+from imgrec_lib.models.parts.visual import shared_features
 
 REMEMBERED = 2**27
 """Similarities that a scorer remembers, 512 MB: those of catalogues of up to 11,585 items."""

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch
 from imgrec_lib.errors import InputError
-from imgrec_lib.models.base import InnerProduct, Recommender, distinct, look_up
-from imgrec_lib.models.losses import binary_cross_entropy
+from imgrec_lib.models.base import InnerProduct, Recommender, distinct, dot, look_up
+from imgrec_lib.models.parts.losses import binary_cross_entropy
 
 
 class ImgRec(Recommender):
@@ -91,8 +91,8 @@ class ImgRec(Recommender):
         """The loss without penalties."""
         user = self.embed_users(batch.users)
         # Positives and negatives go through the item side together: one pass, one gather of the features.
-        items = self.embed_items(torch.cat([batch.positives.unsqueeze(1), batch.negatives], 1))
-        logits = (user.unsqueeze(1) * items).sum(-1)  # on the CPU faster than einsum
+        items = self.embed_items(batch.items)
+        logits = dot(user, items)
         return binary_cross_entropy(logits[:, 0], logits[:, 1:])
 
     def loss(self, batch: Batch) -> Tensor:

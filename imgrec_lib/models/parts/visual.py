@@ -87,26 +87,25 @@ class CatalogueFeatures(nn.Module):
         different, place = distinct(items)
         return self(different), place
 
-    def difference(self, positives: Tensor, negatives: Tensor, weight: Tensor) -> Tensor:
+    def difference(self, items: Tensor, weight: Tensor) -> Tensor:
         """(f_i - f_j) @ weight, the division included, for a loss that is linear in f.
 
         Projecting is most of such a loss's work, so the fewer rows are projected: those of the items in the batch, each
         once, or the pairs' differences.
 
         Args:
-            positives: (B,) int64.
-            negatives: (B, n) int64.
+            items: (B, 1 + n) int64, each positive i and its negatives j (`Batch.items`).
             weight: (n_features, k).
 
         Returns:
             (B, n, k).
         """
-        items = torch.cat([positives.unsqueeze(1), negatives], 1)
         different, place = distinct(items)
+        negatives = items[:, 1:]
         if len(different) <= negatives.numel():
             looks = look_up(self.project(self(different), weight), place)
             return looks[:, :1] - looks[:, 1:]
-        pairs = torch.stack([positives.unsqueeze(1).expand_as(negatives), negatives], -1).view(-1, 2)
+        pairs = torch.stack([items[:, :1].expand_as(negatives), negatives], -1).view(-1, 2)
         values = as_multiplied(self.values)
         signs = torch.ones(pairs.shape, dtype=values.dtype, device=pairs.device)
         signs[:, 1] = -1
