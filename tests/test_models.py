@@ -151,7 +151,7 @@ def test_permuting_ids_permutes_scores(name: str, data: TrainingData) -> None:
     expected = model.scorer(times).block(torch.arange(N_USERS))
     moved_times = times[torch.as_tensor(np.argsort(moved.users))]
     scores = other.eval().scorer(moved_times).block(torch.as_tensor(moved.users))[:, torch.as_tensor(moved.items)]
-    torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-4 * float(expected.std()))
 
 
 @pytest.mark.parametrize("negatives", [1, 3])
