@@ -1,4 +1,5 @@
-"""Files are written whole or not at all: to a temporary folder beside the target, then renamed."""
+"""Files are written whole or not at all: to a temporary folder beside the target, then renamed. What takes long to make
+is made once and kept in the cache."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from imgrec_lib.errors import InputError
 
 PART = ".part"
 """Ending of what is being written."""
+
+CHOOSE_A_PLACE = "choose a place where you may write files."
+CHOOSE_A_CACHE = "choose a cache folder where you may write files (IMGREC_CACHE, or `cache` where you gave it)."
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 DENIED = frozenset(
@@ -79,16 +83,20 @@ def make_folder(path: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, remedy: str = CHOOSE_A_PLACE) -> Iterator[None]:
     """Hold the lock of `path`, a file beside it, for work that one process at a time shall do. Its folder is made.
 
     The lock goes with its process, however that ends.
+
+    Args:
+        path: what the work is about.
+        remedy: what the sentence advises when the folder cannot be written to.
 
     Raises:
         InputError: the folder cannot be written to.
     """
     path = Path(path)
-    with _refusals(path, FULL | DENIED):
+    with _refusals(path, FULL | DENIED, remedy):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.parent / f".{path.name}.lock")
         lock.acquire()
@@ -98,8 +106,39 @@ def locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
+def cached(
+    path: Path,
+    make: Callable[[Path], None],
+    is_valid: Callable[[Path], bool] = Path.exists,
+    writer: Callable[[Path], AbstractContextManager[Path]] = replacing_folder,
+) -> Path:
+    """What is kept at `path` in the cache, made first where it is missing or no longer valid.
+
+    Two processes that want the same do the work once. What is there already may lie in a cache that cannot be written.
+
+    Args:
+        path: where it lies or will lie.
+        make: writes it to the path that it is given.
+        is_valid: whether what lies at a path is what is wanted; by default whatever is there.
+        writer: `replacing_folder`, or `replacing` for a single file.
+
+    Returns:
+        `path`.
+
+    Raises:
+        InputError: the cache has no room, or cannot be written to.
+    """
+    if not is_valid(path):
+        with locked(path, CHOOSE_A_CACHE):
+            if not is_valid(path):
+                remove_abandoned(path.parent)
+                with writer(path) as temporary:
+                    make(temporary)
+    return path
+
+
 @contextmanager
-def _refusals(path: Path, kinds: frozenset[int]) -> Iterator[None]:
+def _refusals(path: Path, kinds: frozenset[int], remedy: str = CHOOSE_A_PLACE) -> Iterator[None]:
     """Turn those errors of the operating system into a sentence about `path`."""
     try:
         yield
@@ -108,9 +147,7 @@ def _refusals(path: Path, kinds: frozenset[int]) -> Iterator[None]:
             raise
         if error.errno in FULL:
             raise no_room(path, error.strerror) from error
-        raise InputError(
-            f"{path} cannot be written ({error.strerror}): choose a place where you may write files."
-        ) from error
+        raise InputError(f"{path} cannot be written ({error.strerror}): {remedy}") from error
 
 
 def no_room(path: Path, reason: str | None) -> InputError:

@@ -25,6 +25,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm.auto import tqdm
 
 from imgrec_lib.errors import InputError, one_line, unknown_name
-from imgrec_lib.files import default_cache, fingerprint, locked, replacing_folder, write_json
+from imgrec_lib.files import cached, default_cache, fingerprint, write_json
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 MAX_PIXELS = 100_000_000
@@ -183,19 +184,17 @@ def prepare_images(
         source_key = _source_key(sources)
     key = fingerprint(source_key, [str(i) for i in ids], size, fit, resample)
     folder = Path(folder)
-    if _is_made_from(folder, key):  # without the lock, so that a cache that is complete may be read-only
-        return open_images(folder)
-    with locked(folder):
-        if not _is_made_from(folder, key):
-            needed, free = len(ids) * size * size * 3, shutil.disk_usage(folder.parent).free
-            if needed > free:
-                raise InputError(
-                    f"the image store {folder} needs {needed / 1e9:.1f} GB but only {free / 1e9:.1f} GB are free "
-                    "there: choose another cache folder (IMGREC_CACHE) or a smaller image size."
-                )
-            with replacing_folder(folder) as temporary:
-                _write_store(temporary, sources, [str(i) for i in ids], size, fit, resample, workers, progress, key)
-    return open_images(folder)
+
+    def make(temporary: Path) -> None:
+        needed, free = len(ids) * size * size * 3, shutil.disk_usage(folder.parent).free
+        if needed > free:
+            raise InputError(
+                f"the image store {folder} needs {needed / 1e9:.1f} GB but only {free / 1e9:.1f} GB are free "
+                "there: choose another cache folder (IMGREC_CACHE) or a smaller image size."
+            )
+        _write_store(temporary, sources, [str(i) for i in ids], size, fit, resample, workers, progress, key)
+
+    return open_images(cached(folder, make, partial(_is_made_from, key)))
 
 
 def cached_images(
@@ -506,7 +505,7 @@ def _source_key(sources: Iterable[Source]) -> str:
     return fingerprint([describe(source) for source in sources])
 
 
-def _is_made_from(folder: Path, key: str) -> bool:
+def _is_made_from(key: str, folder: Path) -> bool:
     """Whether a store lies in `folder` and was made from the sources and settings that `key` stands for."""
     try:
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))

@@ -18,7 +18,7 @@ from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.features.backbones import Backbone
 from imgrec_lib.features.extraction import fold_batch_norms
-from imgrec_lib.files import default_cache, fingerprint, locked, remove_abandoned, replacing
+from imgrec_lib.files import cached, default_cache, fingerprint, replacing
 
 KEEP = ("disk", "memory", "recompute")
 
@@ -112,13 +112,8 @@ def trunk_activations(
     key = {name: value for name, value in network.description.items() if name not in ("weights", "pooling")}
     key["precision"] = "float32" if device.type == "cpu" else "bfloat16"
     folder = Path(cache or default_cache()) / "activations"
-    path = folder / f"{network.spec.name}-{fingerprint(images.fingerprint, key, network.spec.trainable)}.npy"
-    if path.exists():
-        remove_abandoned(path.parent)
-    else:
-        with locked(path):
-            if not path.exists():
-                _write(path, blocks, shape, n_bytes)
+    name = f"{network.spec.name}-{fingerprint(images.fingerprint, key, network.spec.trainable)}.npy"
+    path = cached(folder / name, partial(_write, blocks, shape, n_bytes, folder), writer=replacing)
     try:
         values = np.lib.format.open_memmap(path, mode="r")
         intact = values.shape == shape and values.dtype == np.float16
@@ -132,16 +127,16 @@ def trunk_activations(
     return Activations(partial(_from_file, values), n_bytes)
 
 
-def _write(path: Path, blocks: Iterator[Tensor], shape: tuple[int, ...], n_bytes: int) -> None:
-    """Write the activations as a `.npy` file, block by block."""
-    free = shutil.disk_usage(path.parent).free
+def _write(blocks: Iterator[Tensor], shape: tuple[int, ...], n_bytes: int, folder: Path, path: Path) -> None:
+    """Write the activations, which will be kept in `folder`, as a `.npy` file, block by block."""
+    free = shutil.disk_usage(folder).free
     if n_bytes > free:
         raise InputError(
-            f"the activations take {_size(n_bytes)} and {path.parent} has {_size(free)} free: make room, point "
+            f"the activations take {_size(n_bytes)} and {folder} has {_size(free)} free: make room, point "
             "IMGREC_CACHE at another disk, or use keep='recompute' to run the frozen layers for every batch."
         )
     # Written as a stream, not through a memory map, for which a full disk is a fatal signal.
-    with replacing(path) as temporary, open(temporary, "wb") as file:
+    with open(path, "wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
         for block in blocks:
             file.write(block.cpu().numpy().astype("<f2", copy=False).tobytes())

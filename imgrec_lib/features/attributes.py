@@ -9,7 +9,7 @@ feature map averaged over the region is the attribute's own visual feature.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from filelock import FileLock
 from scipy import ndimage
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -29,7 +28,7 @@ from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.features.activations import Activations, trunk_activations
 from imgrec_lib.features.backbones import Backbone
-from imgrec_lib.files import default_cache, fingerprint, replacing_folder
+from imgrec_lib.files import cached, default_cache, fingerprint
 
 ITEMS_A_VALUE = 5
 """A column whose values recur less often than this on average names or describes items one by one: it is an id or free
@@ -264,7 +263,7 @@ def train_heads(maps: FeatureMaps, labels: AttributeLabels, *, held_out: float =
         heads = fit_heads(pooled[kept], codes[kept], labels.sizes, penalty=penalty)
         return {"weight": heads.weight.cpu().numpy(), "bias": heads.bias.cpu().numpy()}
 
-    found = _cached(maps, "heads", train, labels.codes, labels.sizes, held_out, penalty)
+    found = _kept(maps, "heads", train, labels.codes, labels.sizes, held_out, penalty)
     weight, bias = (torch.from_numpy(np.array(found[name])).to(maps.device) for name in ("weight", "bias"))
     return Heads(weight, bias, labels.sizes)
 
@@ -402,7 +401,7 @@ def find_regions(maps: FeatureMaps, heads: Heads, threshold: float = 0.2) -> Reg
         return found
 
     weights = [x.cpu().numpy() for x in (heads.weight, heads.bias)]
-    return Regions(**_cached(maps, "regions", find, *weights, list(heads.sizes), threshold))
+    return Regions(**_kept(maps, "regions", find, *weights, list(heads.sizes), threshold))
 
 
 def attribute_accuracy(labels: AttributeLabels, predicted: np.ndarray, held_out: np.ndarray) -> pd.DataFrame:
@@ -435,17 +434,18 @@ def attribute_accuracy(labels: AttributeLabels, predicted: np.ndarray, held_out:
 # --- The cache
 
 
-def _cached(maps: FeatureMaps, kind: str, compute: Any, *key: Any) -> dict[str, np.ndarray]:
+def _kept(
+    maps: FeatureMaps, kind: str, compute: Callable[[], dict[str, np.ndarray]], *key: Any
+) -> dict[str, np.ndarray]:
     """The arrays that `compute` gives, by name: kept in the cache as a folder of .npy files where activations are."""
     if maps.keep != "disk":
         return compute()
-    folder = Path(maps.cache or default_cache()) / "attributes" / f"{kind}-{fingerprint(maps.key, *key)}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.parent / f".{folder.name}.lock"):
-        if not folder.is_dir():
-            with replacing_folder(folder) as temporary:
-                for name, values in compute().items():
-                    np.save(temporary / f"{name}.npy", values, allow_pickle=False)
+
+    def make(temporary: Path) -> None:
+        for name, values in compute().items():
+            np.save(temporary / f"{name}.npy", values, allow_pickle=False)
+
+    folder = cached(Path(maps.cache or default_cache()) / "attributes" / f"{kind}-{fingerprint(maps.key, *key)}", make)
     try:
         return {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in sorted(folder.glob("*.npy"))}
     except (OSError, ValueError):

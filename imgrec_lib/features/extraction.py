@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.features.backbones import Backbone, build_backbone
-from imgrec_lib.files import default_cache, fingerprint, locked, replacing_folder, write_json
+from imgrec_lib.files import cached, default_cache, fingerprint, write_json
 
 MISSING = ("white", "zero")
 
@@ -97,13 +97,12 @@ def extract_features(
     description = network.description | {"precision": precision, "missing": missing}
     # The weights' content counts, not what their file is called.
     key = fingerprint(images.fingerprint, {k: v for k, v in description.items() if k != "weights"})
-    folder = Path(cache or default_cache()) / "features" / f"{backbone}-{key}"
-    if not folder.is_dir():
-        with locked(folder):
-            if not folder.is_dir():
-                with replacing_folder(folder) as temporary:
-                    _write(temporary / "values.npy", network.to(device), images, missing, batch_size, progress)
-                    write_json(temporary / "description.json", description)
+
+    def make(temporary: Path) -> None:
+        _write(temporary / "values.npy", network.to(device), images, missing, batch_size, progress)
+        write_json(temporary / "description.json", description)
+
+    folder = cached(Path(cache or default_cache()) / "features" / f"{backbone}-{key}", make)
     try:
         values = np.lib.format.open_memmap(folder / "values.npy", mode="r")
         intact = values.shape == (len(images.pixels), network.n_features) and values.dtype == np.float32

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from imgrec_lib.data import list_datasets, load_dataset
-from imgrec_lib.files import default_cache, fingerprint, write_json
+from imgrec_lib.files import cached, default_cache, fingerprint, replacing
 from imgrec_lib.matrix.definition import Data
 from imgrec_lib.source import source_fingerprint
 
@@ -30,11 +30,7 @@ class Facts:
 
 def known_facts(data: Data) -> Facts | None:
     """What is known of a dataset without reading it; None where it was never read or has changed since."""
-    try:
-        kept = json.loads(_path(data).read_text(encoding="utf-8"))
-        return Facts(**kept["facts"]) if kept["stamp"] == _stamp(data) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    return _kept(_stamp(data), _path(data))
 
 
 def read_facts(data: Data) -> Facts:
@@ -44,10 +40,23 @@ def read_facts(data: Data) -> Facts:
         InputError: what `load_dataset` refuses.
     """
     stamp = _stamp(data)  # before reading: what changes meanwhile must not go unnoticed
-    dataset = load_dataset(data.dataset, data.root or None, **data.options, **_silent(data))
-    facts = Facts(dataset.fingerprint, dataset.images is not None)
-    write_json(_path(data), {"stamp": stamp, "facts": asdict(facts)})
-    return facts
+
+    def make(path: Path) -> None:
+        dataset = load_dataset(data.dataset, data.root or None, **data.options, **_silent(data))
+        facts = Facts(dataset.fingerprint, dataset.images is not None)
+        path.write_text(json.dumps({"stamp": stamp, "facts": asdict(facts)}), encoding="utf-8")
+
+    path = cached(_path(data), make, lambda path: _kept(stamp, path) is not None, replacing)
+    return Facts(**json.loads(path.read_text(encoding="utf-8"))["facts"])
+
+
+def _kept(stamp: str, path: Path) -> Facts | None:
+    """The facts in a file of the cache, if they bear that stamp."""
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return Facts(**kept["facts"]) if kept["stamp"] == stamp else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _silent(data: Data) -> dict[str, bool]:
