@@ -155,7 +155,7 @@ def evaluate(
 
     opened = open_run(run)
     dataset, features = load_inputs(opened)
-    metrics = evaluate_model(load_model(opened, dataset, features), dataset, seed=opened.record["seed"]).metrics
+    metrics = evaluate_model(load_model(opened, dataset, features), dataset, seed=opened.record.seed).metrics
     if as_json:
         typer.echo(json.dumps(metrics, indent=2))
     else:

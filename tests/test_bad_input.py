@@ -12,6 +12,7 @@ import shutil
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -496,9 +497,8 @@ def test_what_killed_writers_left_is_removed_and_what_is_being_written_is_not(
 def test_a_record_that_does_not_fit_its_weights(place: Path, finished: Path, small_wardrobe: Dataset) -> None:
     shutil.copytree(finished, place / "run")
     path = place / "run" / "run.json"
-    record = json.loads(path.read_text())
-    record["parameters"]["factors"] = 5
-    path.write_text(json.dumps(record))
+    record = open_run(place / "run").record
+    path.write_text(json.dumps(replace(record, parameters=record.parameters | {"factors": 5}).to_json()))
     sentence = r"model\.safetensors does not fit its run\.json \(.*size mismatch.*\): delete the run and train it again"
     before = listing(place)
     with pytest.raises(InputError, match=sentence):
@@ -519,7 +519,6 @@ def test_a_record_that_does_not_fit_its_weights(place: Path, finished: Path, sma
 def test_what_a_run_says_of_its_data(place: Path, finished: Path, requested: dict[str, Any], sentence: str) -> None:
     shutil.copytree(finished, place / "run")
     path = place / "run" / "run.json"
-    record = json.loads(path.read_text())
     full = {
         "dataset": "wardrobe",
         "root": "",
@@ -528,8 +527,8 @@ def test_what_a_run_says_of_its_data(place: Path, finished: Path, requested: dic
         "weights": "default",
         "feature_options": {},
     }
-    record["requested"] = full | requested if requested not in ({}, {"dataset": "wardrobe"}) else requested
-    path.write_text(json.dumps(record))
+    asked = full | requested if requested not in ({}, {"dataset": "wardrobe"}) else requested
+    path.write_text(json.dumps(replace(open_run(place / "run").record, requested=asked).to_json()))
     refused(place, sentence, lambda: load_inputs(open_run(place / "run")))
 
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from imgrec_lib import list_models
+from imgrec_lib import list_models, open_run
 from imgrec_lib.cli import app, main
 
 COMMANDS = ["models", "datasets", "train", "evaluate", "report", "run", "watch"]
@@ -79,11 +79,11 @@ def test_from_training_to_evaluation(monkeypatch, capsys, tmp_path) -> None:
     )
     assert status == 0, err
     assert (out / "run.json").exists() and (out / "notebook.ipynb").exists() and "exact" in text
-    record = json.loads((out / "run.json").read_text())
-    assert record["parameters"]["factors"] == 4 and record["requested"]["dataset_options"]["n_items"] == 50
+    record = open_run(out).record
+    assert record.parameters["factors"] == 4 and record.requested["dataset_options"]["n_items"] == 50
     status, text, err = call(monkeypatch, capsys, "evaluate", str(out), "--json")
     assert status == 0, err
-    assert json.loads(text) == record["metrics"]
+    assert json.loads(text) == record.metrics
 
 
 def test_a_dry_run_says_what_would_run(monkeypatch, capsys, tmp_path) -> None:

@@ -76,7 +76,7 @@ def test_every_model_trains_and_is_measured_on_the_smallest_data(name: str, case
     run = train_run(
         dataset, name, tmp_path / "run", features=features_of(dataset), parameters=short(name), progress=False
     )
-    json.dumps(run.record, allow_nan=False)
+    json.dumps(run.record.to_json(), allow_nan=False)
     users = int((dataset.test.items >= 0).sum())
     for protocol, values in run.metrics.items():
         assert values["users"] + values["users_without_candidates"] == users, protocol

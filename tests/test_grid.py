@@ -11,7 +11,7 @@ from toy import planted_dataset
 
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.report.grid import grid_table, of_grid, validation_surface
-from imgrec_lib.runs import Run, find_runs
+from imgrec_lib.runs import Run, Validation, find_runs
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def tried(
 ) -> Run:
     return write_run(
         folder / f"{name}-{seed}", shop, "bpr-mf", seed, stage="grid", metrics={}, parameters=values,
-        phases=[{"learning_rate": rate}], validation={"auc": auc, "phase": 1, "epoch": 1},
+        phases=[{"learning_rate": rate}], validation=Validation(auc, 1, 1),
     )  # fmt: skip
 
 

@@ -17,15 +17,17 @@ import pandas as pd
 import psutil
 import pytest
 import yaml
+from records import record
 from rich.console import Console
 
 from imgrec_lib import InputError, find_runs, list_models, open_run, train_run
 from imgrec_lib.evaluation import PROTOCOLS
+from imgrec_lib.files import write_json
 from imgrec_lib.matrix import Data, Matrix, driver, plan, read_matrix, rows, run_matrix, watch_matrix, with_roots
 from imgrec_lib.matrix.facts import Facts, known_facts, read_facts
 from imgrec_lib.matrix.tasks import SILENCE, Plan, Task, winning
 from imgrec_lib.matrix.view import Row, lines, remaining, render
-from imgrec_lib.runs import requested_inputs
+from imgrec_lib.runs import Validation, requested_inputs
 from imgrec_lib.training import read_checkpoint
 
 SMALL = {"n_users": 60, "n_items": 50, "image_size": 32}
@@ -44,12 +46,8 @@ def pretend(task: Task, validation: float = 0.5, test: float = 0.5) -> None:
     """Leave what a finished run leaves, as far as a plan looks at it."""
     task.record("running")
     task.output.write_text("{}")
-    names = ("identity", "model", "profile", "title", "family", "fidelity", "device", "finished")
-    record: dict[str, Any] = dict.fromkeys(names, "") | {"format": 1, "seed": 0, "phases": []}
-    record |= {"parameters": {}, "requested": {}, "cost": {}, "features": None, "oracle": None}
-    record["dataset"] = {"name": "", "fingerprint": "", "users": 1, "items": 1, "training_interactions": 1, "split": {}}
-    record |= {"validation": {"auc": validation, "epoch": 1}, "metrics": {key: {"auc": test} for key in PROTOCOLS}}
-    (task.folder / "run.json").write_text(json.dumps(record))
+    metrics = {protocol: {"auc": test} for protocol in PROTOCOLS}
+    write_json(task.folder / "run.json", record(validation=Validation(validation, 1, 1), metrics=metrics).to_json())
     task.record("done")
 
 
@@ -366,16 +364,16 @@ def test_a_matrix_runs_once_and_a_failing_run_stops_nothing(tmp_path, reports) -
     assert failed.labels["model"] == "warp" and "learning rate" in failed.detail
     assert {row.state for row in table} == {"done", "failed"}
     poprank, bprmf = find_runs(runs)
-    assert (poprank.record["model"], bprmf.record["model"]) == ("poprank", "bpr-mf")
+    assert (poprank.record.model, bprmf.record.model) == ("poprank", "bpr-mf")
     # The search saw no test item, and the trial is of its winner.
     search = find_runs(runs, stage="grid")
     assert len(search) == 2
     for run in search:
-        assert run.metrics == {} and run.record["oracle"] is None and run.record["stage"] == "grid"
+        assert run.metrics == {} and run.record.oracle is None and run.record.stage == "grid"
         assert not (run.folder / "per_user.parquet").exists() and not (run.folder / "model.safetensors").exists()
-    best = max(search, key=lambda run: run.record["validation"]["auc"])
-    assert bprmf.record["requested"]["searched"] == best.record["requested"]["grid"]
-    assert bprmf.record["parameters"]["factors"] == best.record["parameters"]["factors"]
+    best = max(search, key=lambda run: run.record.validation.auc)
+    assert bprmf.record.requested["searched"] == best.record.requested["grid"]
+    assert bprmf.record.parameters["factors"] == best.record.parameters["factors"]
     # Again: nothing is repeated, and what failed is reported and left alone.
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     again = run_matrix(matrix, runs, reports, workers=2, progress=False)
@@ -427,7 +425,7 @@ def test_a_killed_driver_leaves_no_process_and_its_run_goes_on(tmp_path, reports
     run = open_run(folder)
     # It went on: the first epochs are those of the process that was killed, to the microsecond.
     assert run.curve["seconds"].head(len(before)).tolist() == before["seconds"].tolist()
-    dataset, _ = requested_inputs(run.record["requested"], with_features=False)
+    dataset, _ = requested_inputs(run.record.requested, with_features=False)
     undisturbed = train_run(dataset, "bpr-mf", tmp_path / "undisturbed", parameters=settings, progress=False)
     assert undisturbed.metrics == run.metrics and len(run.curve) == 151
     columns = ["epoch", "loss", "validation_auc"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -22,6 +21,7 @@ from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation import ValidationAUC
 from imgrec_lib.models import build_model, list_models
 from imgrec_lib.models.base import Recommender, TrainSettings
+from imgrec_lib.runs import Record, open_run
 from imgrec_lib.training import distributed, fit, read_checkpoint, write_checkpoint
 
 pytestmark = pytest.mark.skipif(
@@ -159,19 +159,19 @@ def test_torchrun_trains_a_run_like_one_process(tmp_path: Path) -> None:
     torchrun += ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
 
-    def record(name: str, *launcher: str) -> dict:
+    def record(name: str, *launcher: str) -> Record:
         done = subprocess.run(
             [*launcher, *command, "--out", str(tmp_path / name)], env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("exact") == 1, "the first process alone prints the metrics"
-        return json.loads((tmp_path / name / "run.json").read_text())
+        return open_run(tmp_path / name).record
 
     two, one = record("two", *torchrun), record("one")
-    assert (two["processes"], one["processes"]) == (2, 1) and two["identity"] == one["identity"]
+    assert (two.processes, one.processes) == (2, 1) and two.identity == one.identity
     curves = [pd.read_csv(tmp_path / name / "curve.csv")["loss"] for name in ("two", "one")]
     np.testing.assert_allclose(*curves, rtol=1e-5)
-    assert two["metrics"]["exact"]["auc"] == pytest.approx(one["metrics"]["exact"]["auc"], abs=1e-3)
+    assert two.metrics["exact"]["auc"] == pytest.approx(one.metrics["exact"]["auc"], abs=1e-3)
 
 
 @pytest.mark.parametrize("device, sentence", [("cuda:1", "'cpu' or 'cuda'"), ("mps", "'cpu' or 'cuda'")])

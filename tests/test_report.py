@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -53,7 +52,7 @@ from imgrec_lib.report import (
 )
 from imgrec_lib.report.curves import _name_points, single_panel, validation_curve
 from imgrec_lib.report.tables import DIFFERENCE, ORACLE, PAPER_TABLES
-from imgrec_lib.runs import Run, find_runs, open_run, train_run
+from imgrec_lib.runs import DatasetRecord, Run, Validation, find_runs, open_run, train_run
 
 EVIL = '<script>alert("x")</script>'
 
@@ -75,13 +74,7 @@ def runs(shop: Dataset, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
 
 
 def of(runs: list[Run], model: str) -> list[Run]:
-    return [run for run in runs if run.record["model"] == model]
-
-
-def raw(run: Run) -> dict[str, Any]:
-    """The record as it stands in the file."""
-    loaded: dict[str, Any] = json.loads((run.folder / "run.json").read_text())
-    return loaded
+    return [run for run in runs if run.record.model == model]
 
 
 def by_hand(values: list[float]) -> tuple[float, float]:
@@ -107,31 +100,31 @@ def test_every_number_of_the_main_table_comes_from_the_records(runs: list[Run]) 
     assert table.index.tolist() == ["PopRank", "BPR-MF", "VBPR", ORACLE]
     assert table["trials", ""].tolist() == [3, 3, 3, 3]
     for label, model in (("PopRank", "poprank"), ("BPR-MF", "bpr-mf"), ("VBPR", "vbpr"), (ORACLE, None)):
-        records = [raw(run) for run in of(runs, model or "vbpr")]
+        records = [run.record for run in of(runs, model or "vbpr")]
         for heading, (protocol, metric) in PLACES.items():
-            values = [(r["metrics"] if model else r["oracle"])[protocol][metric] for r in records]
+            values = [(r.metrics if model else r.oracle)[protocol][metric] for r in records]
             found = table.loc[label, (heading, "mean")], table.loc[label, (heading, "sd")]
             assert found == pytest.approx(by_hand(values), abs=1e-12), (label, heading)
     assert table.loc["VBPR", ("seconds per epoch", "")] == pytest.approx((3.5 + 4.5 + 5.5) / 3)
     assert np.isnan(table.loc["PopRank", ("seconds per epoch", "")])
     # The last decimal that is printed, too.
-    vbpr_mean = by_hand([raw(run)["metrics"]["exact"]["auc"] for run in of(runs, "vbpr")])[0]
+    vbpr_mean = by_hand([run.metrics["exact"]["auc"] for run in of(runs, "vbpr")])[0]
     assert f"{vbpr_mean:.4f}" in next(line for line in format_table(table).splitlines() if line.startswith("| VBPR"))
 
 
 def test_the_other_tables_come_from_the_records(runs: list[Run]) -> None:
-    records = [raw(run) for run in of(runs, "poprank")]
+    records = [run.record for run in of(runs, "poprank")]
     protocols, ranking, cost = protocol_table(runs), ranking_table(runs), cost_table(runs)
     for protocol in ("exact", "dvbpr-100", "imgrec-100", "sampled-500"):
         for heading, metric in ((protocol, "auc"), (f"{protocol}, strict", "auc_strict")):
-            expected = by_hand([r["metrics"][protocol][metric] for r in records])
+            expected = by_hand([r.metrics[protocol][metric] for r in records])
             assert (protocols.loc["PopRank", (heading, "mean")], protocols.loc["PopRank", (heading, "sd")]) == (
                 pytest.approx(expected)
             )
         for name, metric in (("HR@10", "hr@10"), ("NDCG@10", "ndcg@10")):
-            expected = by_hand([r["metrics"][protocol][metric] for r in records])
+            expected = by_hand([r.metrics[protocol][metric] for r in records])
             assert ranking.loc["PopRank", (f"{name}, {protocol}", "mean")] == pytest.approx(expected[0])
-    assert protocols.loc["PopRank", ("tied candidates, share", "")] == records[0]["metrics"]["exact"]["tie_share"] > 0
+    assert protocols.loc["PopRank", ("tied candidates, share", "")] == records[0].metrics["exact"]["tie_share"] > 0
     assert cost.loc["VBPR", ("peak memory, MiB", "")] == 102
     assert cost.loc["VBPR", ("epochs", "")] == 3 and cost.loc["VBPR", ("seconds with validation", "")] == 5
     assert ORACLE not in cost.index
@@ -181,9 +174,8 @@ def test_run_table_has_every_run(runs: list[Run]) -> None:
     table = run_table(runs)
     assert sorted(table.index) == sorted(run.name for run in runs)
     for run in runs:
-        record = raw(run)
-        assert table.loc[run.name, "test AUC"] == record["metrics"]["exact"]["auc"]
-        assert table.loc[run.name, "validation AUC"] == record["validation"]["auc"]
+        assert table.loc[run.name, "test AUC"] == run.metrics["exact"]["auc"]
+        assert table.loc[run.name, "validation AUC"] == run.record.validation.auc
 
 
 def test_a_single_trial_has_no_deviation(shop: Dataset, tmp_path: Path) -> None:
@@ -254,7 +246,7 @@ def test_datasets_are_never_mixed(shop: Dataset, tmp_path: Path) -> None:
     found = find_runs(tmp_path)
     groups = by_dataset(found)
     assert sorted(len(group) for group in groups) == [1, 2]
-    assert all(len({run.record["dataset"]["fingerprint"] for run in group}) == 1 for group in groups)
+    assert all(len({run.record.dataset.fingerprint for run in group}) == 1 for group in groups)
     for function in (auc_table, protocol_table, cold_table, popularity_table, cost_table, paper_tables, caption):
         with pytest.raises(InputError, match="2 datasets"):
             function(found)
@@ -310,27 +302,20 @@ def test_format_escapes_and_refuses() -> None:
 
 
 def test_paper_tables_on_a_dataset_of_the_paper(shop: Dataset, tmp_path: Path) -> None:
-    sizes = {
-        "name": "dvbpr",
-        "fingerprint": "f" * 16,
-        "users": 45_184,
-        "items": 166_270,
-        "training_interactions": 267_635,
-    }
-    record = {"dataset": sizes | {"split": {"kind": "published"}}}
+    amazon = DatasetRecord("dvbpr", "f" * 16, 45_184, 166_270, 267_635, {"kind": "published"})
     found = [
-        write_run(tmp_path / f"{model}-{seed}", shop, model, seed, **record)
+        write_run(tmp_path / f"{model}-{seed}", shop, model, seed, dataset=amazon)
         for model in ("bpr-mf", "imgrec-ft")
         for seed in (0, 1)
     ]
     tables = paper_tables(found)
     assert list(tables) == [table.title for table in PAPER_TABLES]
     second, _, fourth = tables.values()
-    ours = np.mean([raw(run)["metrics"]["imgrec-100"]["auc_strict"] for run in of(found, "bpr-mf")])
+    ours = np.mean([run.metrics["imgrec-100"]["auc_strict"] for run in of(found, "bpr-mf")])
     assert second.loc["BPR-MF", ("paper", "")] == 0.6278
     assert second.loc["BPR-MF", (DIFFERENCE, "difference")] == pytest.approx(ours - 0.6278)
     assert second.loc["BPR-MF", ("AUC", "mean")] == pytest.approx(
-        np.mean([raw(run)["metrics"]["imgrec-100"]["auc"] for run in of(found, "bpr-mf")])
+        np.mean([run.metrics["imgrec-100"]["auc"] for run in of(found, "bpr-mf")])
     )
     assert second.loc["PopRank", ("paper", "")] == 0.5849 and np.isnan(second.loc["PopRank", ("AUC", "mean")])
     assert fourth[("paper", "")].tolist() == [0.7770, 0.8090, 0.8250]
@@ -439,8 +424,8 @@ def test_difference_matrix_tells_what_holds(shop: Dataset, runs: list[Run]) -> N
 
 def test_best_and_baseline_are_compared_in_the_main_table(shop: Dataset, tmp_path: Path) -> None:
     lead = with_lead(write_run(tmp_path / "vbpr", shop, "vbpr"), 8)
-    weak = write_run(tmp_path / "bpr", shop, "bpr-mf", validation={"auc": 0.6, "phase": 1, "epoch": 1})
-    pop = write_run(tmp_path / "pop", shop, "poprank", popularity=True, validation={"auc": 0.5, "phase": 1, "epoch": 1})
+    weak = write_run(tmp_path / "bpr", shop, "bpr-mf", validation=Validation(0.6, 1, 1))
+    pop = write_run(tmp_path / "pop", shop, "poprank", popularity=True, validation=Validation(0.5, 1, 1))
     comparison = compare([lead, weak, pop])
     assert comparison is not None and (comparison.best, comparison.baseline) == ("VBPR", "BPR-MF")
     table = results_table([lead, weak, pop], comparison)
@@ -541,7 +526,7 @@ def test_report_replaces_an_earlier_one(runs: list[Run], tmp_path: Path) -> None
 
 
 def test_report_escapes_names(shop: Dataset, tmp_path: Path) -> None:
-    evil = {"name": EVIL, "fingerprint": "f" * 16, "users": 60, "items": 70, "training_interactions": 9, "split": None}
+    evil = DatasetRecord(EVIL, "f" * 16, 60, 70, 9, None)
     write_run(tmp_path / "runs" / "a<b>&", shop, title=EVIL, device=EVIL, dataset=evil)
     text = write_report(tmp_path / "runs", tmp_path / "out", progress=False).read_text(encoding="utf-8")
     check_page(text)

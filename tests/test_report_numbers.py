@@ -1,8 +1,7 @@
-"""Every number of every table, computed again from run.json and per_user.parquet with numpy and pandas alone."""
+"""Every number of every table, computed again from the records and per_user.parquet with numpy and pandas alone."""
 
 from __future__ import annotations
 
-import json
 import re
 from functools import cache
 from itertools import combinations
@@ -17,6 +16,7 @@ from scipy import stats
 from toy import planted_dataset
 
 from imgrec_lib.report import write_report
+from imgrec_lib.runs import DatasetRecord, Record, Validation, open_run
 
 PRINTED = {  # Elsayed et al. 2022, tables 2 to 4, Amazon Fashion
     "Table 2": {"PopRank": 0.5849, "WARP": 0.6065, "BPR-MF": 0.6278, "FM-ID": 0.7093, "FM-visual": 0.7093,
@@ -38,8 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two datasets, one with the sizes of Amazon Fashion; a control, an oracle, a grid, different numbers of trials."""
     root = tmp_path_factory.mktemp("runs")
     shop = with_cold_items(planted_dataset(n_users=60, n_items=70)[0])
-    amazon = {"name": "fashion", "fingerprint": "f" * 16, "users": 45_184, "items": 166_270,
-              "training_interactions": 267_635, "split": {"kind": "published"}}  # fmt: skip
+    amazon = DatasetRecord("fashion", "f" * 16, 45_184, 166_270, 267_635, {"kind": "published"})
     shuffled: dict[str, Any] = {"features": FEATURES | {"control": "shuffled pictures"}}
     for seed in range(3):
         write_run(root / f"pop-{seed}", shop, "poprank", seed, popularity=True, epochs=0, oracle=True)
@@ -62,16 +61,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             write_run(
                 root / f"{name}-{seed}", shop, "bpr-mf", seed, parameters={"factors": factors}, oracle=True,
                 phases=[{"learning_rate": rate, "epochs": 100}], stage="grid", metrics={},
-                validation={"auc": rate + factors / 100 + seed / 1000, "phase": 1, "epoch": 1},
+                validation=Validation(rate + factors / 100 + seed / 1000, 1, 1),
             )  # fmt: skip
     return root
 
 
 @cache
-def records(folder: Path, name: str) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+def records(folder: Path, name: str) -> list[tuple[Record, pd.DataFrame]]:
     found = [path for path in sorted(folder.iterdir()) if re.fullmatch(rf"{name}-\d", path.name)]
     assert found, name
-    return [(json.loads((f / "run.json").read_text()), pd.read_parquet(f / "per_user.parquet")) for f in found]
+    return [(open_run(f).record, pd.read_parquet(f / "per_user.parquet")) for f in found]
 
 
 def values_of(users: pd.DataFrame, protocol: str, metric: str) -> pd.Series:
@@ -107,8 +106,8 @@ def expected(folder: Path, line: dict[str, Any]) -> float | None:
     if table == "Table 1: data sets":
         if row.endswith(", as the paper prints it"):
             return {"users": 45_184, "items": 166_270, "interactions": 358_003}.get(column, np.nan)
-        record = records(folder, "bpr" if row == "planted" else "amazon-bpr")[0][0]["dataset"]
-        return float(record.get(column.replace(" ", "_"), np.nan))
+        record = records(folder, "bpr" if row == "planted" else "amazon-bpr")[0][0].dataset
+        return float(getattr(record, column.replace(" ", "_"), np.nan))
     if table == "Every pair, in numbers":
         better, worse = row.split(" less ")
         if column == "corrected p":
@@ -117,7 +116,7 @@ def expected(folder: Path, line: dict[str, Any]) -> float | None:
     if table.startswith("Grid search of BPR-MF"):
         order = sorted(GRID, key=lambda setting: -(setting[0] + setting[1] / 100))
         setting = order[int(row) - 1]
-        scores = [record["validation"]["auc"] for record, _ in records(folder, GRID[setting])]
+        scores = [record.validation.auc for record, _ in records(folder, GRID[setting])]
         plain = {"factors": setting[1], "learning rate": setting[0], "trials": 2}
         return plain[column] if column in plain else statistic_of(scores, statistic)
     paper = table[:7] if table.startswith("Table ") else ""
@@ -134,7 +133,7 @@ def expected(folder: Path, line: dict[str, Any]) -> float | None:
     runs = records(folder, ROWS[dataset].get(row, "(pop|bpr|vbpr|control)"))
     if row == ORACLE:
         # Of each seed the oracle's metrics are the same in every run; they have no users of their own.
-        known = {record["seed"]: record["oracle"] for record, _ in runs}
+        known = {record.seed: record.oracle for record, _ in runs}
         if column == "trials":
             return float(len(known))
         if column in ("tied candidates, share", "cold test items"):
@@ -214,17 +213,18 @@ def corrected(folder: Path, dataset: str) -> dict[frozenset[str], float]:
     return found
 
 
-def cost(runs: list[tuple[dict[str, Any], pd.DataFrame]], column: str) -> float | None:
+def cost(runs: list[tuple[Record, pd.DataFrame]], column: str) -> float | None:
     if column == "device":
         return None
     if column == "peak memory, MiB":
-        return max(record["cost"]["peak_memory_bytes"] for record, _ in runs) / 2**20
+        return max(record.cost.peak_memory_bytes for record, _ in runs) / 2**20
     keys = {
         "seconds per epoch": "seconds_per_epoch", "epochs": "epochs", "seconds with validation": "seconds_fit",
         "seconds of evaluation": "seconds_evaluation", "interactions per second": "interactions_per_second",
         "parameters": "parameters",
     }  # fmt: skip
-    known = [record["cost"][keys[column]] for record, _ in runs if record["cost"][keys[column]] is not None]
+    values = [getattr(record.cost, keys[column]) for record, _ in runs]
+    known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else np.nan
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -28,16 +29,16 @@ def run(small_wardrobe, features, tmp_path_factory):
 
 
 def test_a_run_says_what_made_it_and_what_came_out(run, small_wardrobe, features) -> None:
-    record = json.loads((run.folder / "run.json").read_text())
-    assert record == run.record
-    assert record["dataset"]["fingerprint"] == small_wardrobe.fingerprint
-    assert record["parameters"]["factors"] == 4 and record["phases"][0]["epochs"] == 2
-    assert record["features"] == features.description and record["features"]["random"] == "yes"
-    assert set(record["metrics"]) == set(PROTOCOLS) == set(record["oracle"])
-    assert record["oracle"]["exact"]["auc"] > record["metrics"]["exact"]["auc"]
-    assert {"torch", "numpy", "imgrec", "python"} <= record["versions"].keys()
+    record = run.record
+    assert json.loads((run.folder / "run.json").read_text()) == record.to_json()
+    assert record.dataset.fingerprint == small_wardrobe.fingerprint
+    assert record.parameters["factors"] == 4 and record.phases[0]["epochs"] == 2
+    assert record.features == features.description and record.features["random"] == "yes"
+    assert set(record.metrics) == set(PROTOCOLS) == set(record.oracle)
+    assert record.oracle["exact"]["auc"] > record.metrics["exact"]["auc"]
+    assert {"torch", "numpy", "imgrec", "python"} <= record.versions.keys()
     assert list(run.curve["epoch"]) == [0, 1, 2]
-    assert record["validation"]["auc"] == pytest.approx(run.curve["validation_auc"].max())
+    assert record.validation.auc == pytest.approx(run.curve["validation_auc"].max())
     assert sorted(p.name for p in run.folder.iterdir()) == [
         "curve.csv", "model.safetensors", "per_user.parquet", "run.json",
     ]  # fmt: skip
@@ -89,8 +90,8 @@ def test_a_model_without_features_does_not_depend_on_them(small_wardrobe, featur
         small_wardrobe, "bpr-mf", tmp_path / "a", features=features, parameters=FAST, progress=False
     )
     without = train_run(small_wardrobe, "bpr-mf", tmp_path / "b", parameters=FAST, progress=False)
-    assert with_features.record["identity"] == without.record["identity"]
-    assert with_features.metrics == without.metrics and with_features.record["features"] is None
+    assert with_features.record.identity == without.record.identity
+    assert with_features.metrics == without.metrics and with_features.record.features is None
 
 
 def test_other_data_or_features_are_refused(run, small_wardrobe, features, tmp_path) -> None:
@@ -113,6 +114,47 @@ def test_a_damaged_record_gets_a_sentence(tmp_path, text: str) -> None:
 
 
 def test_finding_runs(run, tmp_path) -> None:
-    assert [found.record["identity"] for found in find_runs(run.folder.parent)] == [run.record["identity"]]
+    assert [found.record.identity for found in find_runs(run.folder.parent)] == [run.record.identity]
     with pytest.raises(InputError, match="no finished run"):
         find_runs(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["trial", "grid"])
+def test_runs_of_the_first_format_still_open_and_are_written_as_they_were(tmp_path, name: str) -> None:
+    """The two files are records that version 0.1.0 wrote, before records had types."""
+    content = (Path(__file__).parent / "finished" / f"{name}.json").read_bytes()
+    (tmp_path / "run.json").write_bytes(content)
+    record = open_run(tmp_path).record
+    assert (record.stage, record.tested, bool(record.metrics)) == (name, name == "trial", name == "trial")
+    assert json.dumps(record.to_json()) == json.dumps(json.loads(content))
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("seed", "0"),
+        ("seed", True),
+        ("dataset/users", 1.5),
+        ("validation/auc", None),
+        ("cost/seconds_fit", "long"),
+        ("phases", {}),
+        ("metrics/exact", 0.5),
+        ("metrics/exact/auc", "good"),
+        ("title", None),
+    ],
+)
+def test_a_field_of_another_type_is_named(tmp_path, place: str, value: object) -> None:
+    record = json.loads((Path(__file__).parent / "finished" / "trial.json").read_text())
+    *outer, last = place.split("/")
+    inner = record
+    for key in outer:
+        inner = inner[key]
+    inner[last] = value
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=rf"its field '{place}[^ ]*' is missing or of another type"):
+        open_run(tmp_path)
+    del inner[last]
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    if place != "metrics/exact/auc":
+        with pytest.raises(InputError, match=rf"its field '{place}' is missing or of another type"):
+            open_run(tmp_path)

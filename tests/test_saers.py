@@ -262,7 +262,7 @@ def test_a_checkpoint_brings_the_attribute_network_and_needs_no_labels_to_be_lea
 def test_trains_and_loads_as_any_model(small_wardrobe: Dataset, tmp_path: Path) -> None:
     parameters = {"factors": 8, "attention_units": 4, "size": 32, "components": 16, "epochs": 2, "progress": False}
     run = train_run(small_wardrobe, "saers", tmp_path / "run", parameters=parameters, progress=False)
-    assert run.record["fidelity"] == "reconstruction" and run.record["features"] is None
+    assert run.record.fidelity == "reconstruction" and run.record.features is None
     model = load_model(run, small_wardrobe)
     assert isinstance(model, SAERS)
     table = model.accuracy()

@@ -66,7 +66,7 @@ def test_the_source_fingerprint_follows_code_alone(edited_library) -> None:
 
 def test_a_run_is_not_opened_for_new_by_other_code(small_wardrobe, tmp_path, monkeypatch) -> None:
     run = train_run(small_wardrobe, "poprank", tmp_path, progress=False)
-    assert run.record["source"] == run_fingerprint("poprank") != run_fingerprint("vbpr")
+    assert run.record.source == run_fingerprint("poprank") != run_fingerprint("vbpr")
     assert train_run(small_wardrobe, "poprank", tmp_path, progress=False).record == run.record
     monkeypatch.setattr("imgrec_lib.runs.train.run_fingerprint", lambda model: "edited")
     with pytest.raises(InputError, match="was made by other code of imgrec"):

@@ -270,6 +270,5 @@ def _options(control: Any, options: list[Any], value: str) -> None:
 
 def _title(run: Run) -> str:
     record = run.record
-    control = (record["features"] or {}).get("control", "")
-    details = [control, record["profile"] if record["profile"] != "default" else "", f"seed {record['seed']}"]
-    return f"{record['title']}, {', '.join(detail for detail in details if detail)} [{run.name}]"
+    details = [record.control, record.profile if record.profile != "default" else "", f"seed {record.seed}"]
+    return f"{record.title}, {', '.join(detail for detail in details if detail)} [{run.name}]"

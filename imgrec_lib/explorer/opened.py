@@ -44,8 +44,7 @@ class Opened:
     def title(self) -> str:
         """The run in words: model, and what distinguishes it from others of that model."""
         record = self.run.record
-        control = (record["features"] or {}).get("control", "")
-        return record["title"] + (f" ({control})" if control else "")
+        return record.title + (f" ({record.control})" if record.control else "")
 
     @cached_property
     def popularity(self) -> np.ndarray:
@@ -121,8 +120,8 @@ class Runs:
         """The runs by the dataset they were made on: its name and sizes."""
         groups: dict[str, list[Run]] = {}
         for run in self.by_name.values():
-            data = run.record["dataset"]
-            name = f"{data['name']}, {data['users']:,} users, {data['items']:,} items ({data['fingerprint'][:6]})"
+            data = run.record.dataset
+            name = f"{data.name}, {data.users:,} users, {data.items:,} items ({data.fingerprint[:6]})"
             groups.setdefault(name, []).append(run)
         return groups
 
@@ -138,8 +137,8 @@ class Runs:
         if name not in self._opened:
             run = self.by_name[name]
             dataset, features = self._load(run)
-            uses_features = features is not None and run.record["features"] is not None
-            control = run.record["requested"].get("control", "")
+            uses_features = features is not None and run.record.features is not None
+            control = run.record.requested.get("control", "")
             model = load_model(run, dataset, with_control(features, control) if uses_features and features else None)
             times = dataset.test.times
             with torch.no_grad():
@@ -155,17 +154,17 @@ class Runs:
         """
         record = self.by_name[name].record
         for other, run in self.by_name.items():
-            same = all(run.record[key] == record[key] for key in ("model", "parameters", "seed"))
-            if not same or run.record["dataset"]["fingerprint"] != record["dataset"]["fingerprint"]:
+            same = all(getattr(run.record, name) == getattr(record, name) for name in ("model", "parameters", "seed"))
+            if not same or run.record.dataset.fingerprint != record.dataset.fingerprint:
                 continue
-            mine, theirs = record["phases"], run.record["phases"]
+            mine, theirs = record.phases, run.record.phases
             later, unused = ([phase["epochs"] for phase in phases[1:]] for phases in (mine, theirs))
             if any(later) and mine[0] == theirs[0] and not any(unused):
                 return other
         return ""
 
     def _load(self, run: Run) -> tuple[Dataset, Features | None]:
-        asked = run.record["requested"]
+        asked = run.record.requested
         if "dataset" not in asked:
             raise InputError(
                 f"run {run.name} does not say how its dataset was loaded: train it with 'imgrec train' to look into it."

@@ -319,7 +319,7 @@ def winning(search: list[Task]) -> tuple[Task | None, str]:
     ended = [task for task, state in zip(search, states, strict=True) if state == "done"]
     if not ended:
         return None, f"all {len(search)} runs of its grid failed"
-    return max(ended, key=lambda task: open_run(task.folder).record["validation"]["auc"]), ""
+    return max(ended, key=lambda task: open_run(task.folder).record.validation.auc), ""
 
 
 def _notebook_task(

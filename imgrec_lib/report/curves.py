@@ -77,7 +77,7 @@ def learning_curves(runs: Sequence[Run]) -> Chart:
         InputError: see `tables.trials`.
     """
     rows = trials(runs)
-    best = {row.label: float(np.mean([run.record["validation"]["auc"] for run in row.runs])) for row in rows}
+    best = {row.label: float(np.mean([run.record.validation.auc for run in row.runs])) for row in rows}
     curves = {row.label: [validation_curve(run) for run in row.runs] for row in rows}
     trained = [label for label, each in curves.items() if any(len(curve) > 1 for curve in each)]
     lines = {"best of all": (max(best, key=best.__getitem__), ":")}

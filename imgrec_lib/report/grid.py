@@ -18,7 +18,7 @@ VALIDATION = "validation AUC"
 
 def of_grid(run: Run) -> bool:
     """Whether the run is a configuration that a search tried: it was validated and never tested."""
-    return bool(run.record.get("stage") == "grid")
+    return run.record.stage == "grid"
 
 
 def grid_table(runs: Sequence[Run]) -> pd.DataFrame:
@@ -38,7 +38,7 @@ def grid_table(runs: Sequence[Run]) -> pd.DataFrame:
     found = [settings(row.runs[0]) for row in rows]
     names = list(dict.fromkeys(name for each in found for name in each))
     varied = [name for name in names if len({repr(each.get(name)) for each in found}) > 1]
-    scores = [[float(run.record["validation"]["auc"]) for run in row.runs] for row in rows]
+    scores = [[run.record.validation.auc for run in row.runs] for row in rows]
     order = sorted(range(len(rows)), key=lambda place: -float(np.mean(scores[place])))
     columns: dict[tuple[str, str], list[object]] = {
         (name.replace("_", " "), ""): [found[place].get(name) for place in order] for name in varied

@@ -10,7 +10,7 @@ notebooks/             the executed notebooks as pages, to which the numbers lin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -70,8 +70,8 @@ def write_report(
     sections = [sizes_section(groups, datasets, prefixes)]
     bar = tqdm(total=len(groups), desc="report", unit="dataset", disable=not progress)
     for prefix, group, inputs in zip(prefixes, groups, loaded, strict=True):
-        data = group[0].record["dataset"]["fingerprint"]
-        own = [run for run in searched if run.record["dataset"]["fingerprint"] == data]
+        data = group[0].record.dataset.fingerprint
+        own = [run for run in searched if run.record.dataset.fingerprint == data]
         sections.append(dataset_section(prefix, group, own, inputs, out, pages, pictures=pictures))
         bar.update()
     bar.close()
@@ -106,9 +106,9 @@ def _stages(out: Path) -> dict[str, str]:
 
 def _how_made(runs: Sequence[Run], pictures: bool) -> str:
     """The preamble of the Markdown page: command, versions, devices, when."""
-    versions = {name: sorted({run.record["versions"].get(name, "?") for run in runs}) for name in ("imgrec", "torch")}
-    devices = ", ".join(sorted({run.record["device"] for run in runs}))
-    days = sorted({run.record["finished"][:10] for run in runs})
+    versions = {name: sorted({run.record.versions.get(name, "?") for run in runs}) for name in ("imgrec", "torch")}
+    devices = ", ".join(sorted({run.record.device for run in runs}))
+    days = sorted({run.record.finished[:10] for run in runs})
     finished = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     text = (
         f"Made by `imgrec report` from the records of {len(runs)} runs, finished {finished} with "
@@ -126,14 +126,13 @@ def _render(sections: Sequence[Section], runs: Sequence[Run], stages: dict[str, 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    count: Callable[[str], int] = lambda key: len({run.record[key] for run in runs})  # noqa: E731
     return environment.get_template("report.html.j2").render(
         sections=sections,
         stages=stages,
         gallery_style=Markup(gallery.STYLE),
         runs=len(runs),
-        models=count("model"),
-        seeds=count("seed"),
-        finished=max(run.record["finished"] for run in runs),
+        models=len({run.record.model for run in runs}),
+        seeds=len({run.record.seed for run in runs}),
+        finished=max(run.record.finished for run in runs),
         version=__version__,
     )

@@ -95,27 +95,27 @@ def load_again(runs: Sequence[Run], progress: bool) -> Inputs:
     """Load the data of one dataset's runs again, as their records say, or say why that cannot be done."""
     recommender = max(runs, key=_validation)
     embedder = max(
-        (run for run in runs if run.record["features"] is not None),
-        key=lambda run: (run.record["model"].startswith("imgrec"), _validation(run)),
+        (run for run in runs if run.record.features is not None),
+        key=lambda run: (run.record.model.startswith("imgrec"), _validation(run)),
         default=None,
     )
     try:
         dataset, found = load_inputs(embedder or recommender, progress)
         features = {recommender.name: None, (embedder or recommender).name: found}
-        if embedder is not None and recommender.record["features"] == embedder.record["features"]:
+        if embedder is not None and recommender.record.features == embedder.record.features:
             features[recommender.name] = found
-        elif recommender.record["features"] is not None:
+        elif recommender.record.features is not None:
             dataset, features[recommender.name] = load_inputs(recommender, progress)
     except (InputError, OSError) as error:
         return Inputs(None, recommender, embedder, problem=f"The pictures cannot be shown: {error}")
-    if dataset.fingerprint != recommender.record["dataset"]["fingerprint"]:
+    if dataset.fingerprint != recommender.record.dataset.fingerprint:
         problem = f"The pictures cannot be shown: the data of run {recommender.name} has changed since its training."
         return Inputs(None, recommender, embedder, problem=problem)
     return Inputs(dataset, recommender, embedder, features)
 
 
 def _validation(run: Run) -> float:
-    return float(run.record["validation"]["auc"])
+    return run.record.validation.auc
 
 
 def sizes_section(groups: Sequence[list[Run]], datasets: dict[str, Dataset], prefixes: Sequence[str]) -> Section:
@@ -125,15 +125,13 @@ def sizes_section(groups: Sequence[list[Run]], datasets: dict[str, Dataset], pre
         "Density and the share of cold items tell how hard a data set is: what nobody bought in training can be ranked "
         "by its picture alone."
     )
-    links = {
-        runs[0].record["dataset"]["name"]: f"#{prefix}-runs" for runs, prefix in zip(groups, prefixes, strict=True)
-    }
+    links = {runs[0].record.dataset.name: f"#{prefix}-runs" for runs, prefix in zip(groups, prefixes, strict=True)}
     return Section("data", "Data sets", "", (_table_block("sizes", "Table 1: data sets", look, frame, links),))
 
 
 def section_prefix(number: int, runs: Sequence[Run]) -> str:
     """What the anchors and files of a dataset's section begin with."""
-    return f"{slug(runs[0].record['dataset']['name'])}-{number}"
+    return f"{slug(runs[0].record.dataset.name)}-{number}"
 
 
 def dataset_section(
@@ -298,8 +296,8 @@ def dataset_section(
             _runs_list(prefix, [*rows, *(tables.trials(searched) if searched else [])], out, pages),
         ),
     ]
-    record = runs[0].record["dataset"]
-    title = f"{record['name']} ({record['users']:,} users, {record['items']:,} items)"
+    record = runs[0].record.dataset
+    title = f"{record.name} ({record.users:,} users, {record.items:,} items)"
     missing = tables.not_run(runs)
     lead = tables.caption(runs) + (f" Without a run here: {', '.join(missing)}." if missing else "")
     return Section(prefix, title, lead, tuple(blocks))
@@ -308,11 +306,11 @@ def dataset_section(
 def _grids(prefix: str, runs: Sequence[Run]) -> list[Block]:
     """For each model that was searched, its configurations by validation AUC, and the surface where it can be drawn."""
     blocks = []
-    searched = dict.fromkeys((run.record["model"], run.record["profile"]) for run in runs)
+    searched = dict.fromkeys((run.record.model, run.record.profile) for run in runs)
     for model, profile in searched:
-        own = [run for run in runs if (run.record["model"], run.record["profile"]) == (model, profile)]
+        own = [run for run in runs if (run.record.model, run.record.profile) == (model, profile)]
         frame = grid.grid_table(own)
-        name = own[0].record["title"] + ("" if profile == "default" else f", {profile} profile")
+        name = own[0].record.title + ("" if profile == "default" else f", {profile} profile")
         anchor = f"{prefix}-grid-{slug(f'{model}-{profile}')}"
         title = f"Grid search of {name}"
         drawn = grid.validation_surface(frame)
@@ -343,7 +341,7 @@ def _neighbours(anchor: str, dataset: Dataset, inputs: Inputs) -> Block:
     features = None if run is None else inputs.features[run.name]
     if run is None or features is None:
         return Block(anchor, title, "No run here uses visual features, whose neighbours could be shown.")
-    model, items = run.record["title"], _queries(dataset)
+    model, items = run.record.title, _queries(dataset)
     notice = f" ({tables.RANDOM})" if features.random else ""
     spaces = {f"by visual features{notice}": features.values}
     look = "The best-selling item of each of the largest categories, with its nearest items by picture"
@@ -351,7 +349,7 @@ def _neighbours(anchor: str, dataset: Dataset, inputs: Inputs) -> Block:
     if isinstance(scorer, InnerProduct):
         spaces[f"by {model}{notice}"] = scorer.items.numpy()
         look += (
-            f" and by what {model} (seed {run.record['seed']}) learned. Features find the same shape and colour; "
+            f" and by what {model} (seed {run.record.seed}) learned. Features find the same shape and colour; "
             "a learned embedding should find what the same people buy"
         )
     rows = [gallery.neighbour_gallery(dataset, vectors, items, NEIGHBOURS, space) for space, vectors in spaces.items()]
@@ -364,7 +362,7 @@ def _recommendations(anchor: str, dataset: Dataset, inputs: Inputs) -> Block:
     title = "Recommendations to three users"
     shown = gallery.recommendation_gallery(dataset, scorer, _users(run), NEIGHBOURS + 1, title)
     look = (
-        f"By {run.record['title']}, seed {run.record['seed']}, the run with the best validation AUC, to those users "
+        f"By {run.record.title}, seed {run.record.seed}, the run with the best validation AUC, to those users "
         "whose test item it ranks badly, typically and well (5th, 50th and 95th percentile of AUC). See whether the "
         "recommendations share something visible with the purchases. The number is the model's score."
     )
@@ -384,7 +382,7 @@ def _worst_served(anchor: str, dataset: Dataset, inputs: Inputs, runs: Sequence[
     sold, sold_to_all = worst["item_popularity"].mean(), about["item_popularity"].mean()
     look = (
         f"The {len(users)} users with the lowest AUC by {row.label}, mean over {len(row.runs)} trials; the pictures "
-        f"are of seed {run.record['seed']}. Of the {len(worst):,} users served worst, {worst['cold'].mean():.0%} have "
+        f"are of seed {run.record.seed}. Of the {len(worst):,} users served worst, {worst['cold'].mean():.0%} have "
         f"a cold test item (of all {about['cold'].mean():.0%}); their test items have {sold:.1f} training interactions "
         f"on average (of all {sold_to_all:.1f})."
     )
@@ -461,11 +459,11 @@ def _runs_list(prefix: str, rows: Sequence[tables.Trials], out: Path, pages: Map
                 f"{prefix}-run-{slug(run.name)}",
                 name,
                 row.label,
-                record["seed"],
-                record["validation"]["auc"],
+                record.seed,
+                record.validation.auc,
                 MISSING if tested is None else f"{tested:.4f}",
-                record["device"],
-                record["finished"],
+                record.device,
+                record.finished,
             )
     heads = Markup().join(
         Markup('<th scope="col"{}>{}</th>').format(Markup(' class="text"') if text else Markup(), name)

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,7 +66,7 @@ def by_dataset(runs: Iterable[Run]) -> list[list[Run]]:
     """The runs of each dataset (by its fingerprint), in the order of first appearance."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        groups.setdefault(run.record["dataset"]["fingerprint"], []).append(run)
+        groups.setdefault(run.record.dataset.fingerprint, []).append(run)
     return list(groups.values())
 
 
@@ -81,32 +82,32 @@ def trials(runs: Sequence[Run]) -> list[Trials]:
     """
     if not runs:
         raise InputError("there is no run to put into a table: train one first with 'imgrec train'.")
-    datasets = {run.record["dataset"]["fingerprint"]: run.record["dataset"]["name"] for run in runs}
+    datasets = {run.record.dataset.fingerprint: run.record.dataset.name for run in runs}
     if len(datasets) > 1:
         names = ", ".join(f"{name} ({digits})" for digits, name in datasets.items())
         raise InputError(f"these runs are of {len(datasets)} datasets, {names}: make a table for each (by_dataset).")
     rows: dict[str, dict[int, Run]] = {}
     for run in sorted(runs, key=_order):
-        rows.setdefault(fingerprint(_configuration(run)), {}).setdefault(run.record["seed"], run)
+        rows.setdefault(fingerprint(_configuration(run)), {}).setdefault(run.record.seed, run)
     groups = [tuple(by_seed[seed] for seed in sorted(by_seed)) for by_seed in rows.values()]
     return [Trials(_label(group[0], [other[0] for other in groups]), group) for group in groups]
 
 
 def _order(run: Run) -> tuple[Any, ...]:
     names, record = list(list_models()), run.record
-    place = names.index(record["model"]) if record["model"] in names else len(names)
-    return place, record["model"], record["profile"] != "default", record["profile"], fingerprint(_configuration(run))
+    place = names.index(record.model) if record.model in names else len(names)
+    return place, record.model, record.profile != "default", record.profile, fingerprint(_configuration(run))
 
 
 def _configuration(run: Run) -> dict[str, Any]:
     """All that two trials of the same row share."""
-    return {key: run.record[key] for key in ("model", "profile", "parameters", "phases", "features")}
+    return {name: getattr(run.record, name) for name in ("model", "profile", "parameters", "phases", "features")}
 
 
 def _label(run: Run, others: Sequence[Run]) -> str:
     record = run.record
-    notes = [] if record["profile"] == "default" else [f"{record['profile']} profile"]
-    same = [o for o in others if (o.record["model"], o.record["profile"]) == (record["model"], record["profile"])]
+    notes = [] if record.profile == "default" else [f"{record.profile} profile"]
+    same = [o for o in others if (o.record.model, o.record.profile) == (record.model, record.profile)]
     all_settings = [settings(o) for o in same]
     names = sorted({name for each in all_settings for name in each})
     varied = [n for n in names if len({repr(each.get(n)) for each in all_settings}) > 1]
@@ -118,30 +119,31 @@ def _label(run: Run, others: Sequence[Run]) -> str:
     notes += [f"{name} {settings(run).get(name, 'none')}" for name in telling]
     if has_random_features(run):
         notes.append(RANDOM)
-    notes += [control for control in [(record["features"] or {}).get("control")] if control]
-    mark = f" {RECONSTRUCTION}" if record["fidelity"] == "reconstruction" else ""
-    return record["title"] + mark + (f" ({'; '.join(notes)})" if notes else "")
+    if record.control:
+        notes.append(record.control)
+    mark = f" {RECONSTRUCTION}" if record.fidelity == "reconstruction" else ""
+    return record.title + mark + (f" ({'; '.join(notes)})" if notes else "")
 
 
 def settings(run: Run) -> dict[str, Any]:
     """Hyper-parameters, trainer's settings and features of a run, by readable name."""
-    record, phases = run.record, run.record["phases"]
-    found = dict(record["parameters"])
+    record, phases = run.record, run.record.phases
+    found = dict(record.parameters)
     for number, phase in enumerate(phases, 1):
         prefix = f"phase {number} " if len(phases) > 1 else ""
         found |= {f"{prefix}{name}": value for name, value in phase.items()}
-    return found | {f"features: {name}": value for name, value in (record["features"] or {}).items()}
+    return found | {f"features: {name}": value for name, value in (record.features or {}).items()}
 
 
 def has_random_features(run: Run) -> bool:
     """Whether the run's features come from an untrained network, or its own network started as one."""
-    features, parameters = run.record["features"] or {}, run.record["parameters"]
+    features, parameters = run.record.features or {}, run.record.parameters
     return features.get("random") == "yes" or parameters.get("weights") == "random"
 
 
 def is_control(run: Run) -> bool:
     """Whether the run is there to be compared with: random features, or another item's pictures."""
-    return has_random_features(run) or bool((run.record["features"] or {}).get("control"))
+    return has_random_features(run) or bool(run.record.control)
 
 
 EXACT = (
@@ -209,12 +211,12 @@ def user_auc(runs: Sequence[Run]) -> pd.DataFrame:
 
 def sees_pictures(run: Run) -> bool:
     """Whether the run's model was given pictures, or features of them."""
-    card = list_models().get(run.record["model"])
-    return run.record["features"] is not None or (card is not None and "images" in card.uses)
+    card = list_models().get(run.record.model)
+    return run.record.features is not None or (card is not None and "images" in card.uses)
 
 
 def _validation(row: Trials) -> float:
-    return float(np.mean([run.record["validation"]["auc"] for run in row.runs]))
+    return float(np.mean([run.record.validation.auc for run in row.runs]))
 
 
 RESULTS = tuple(measure for measure in EXACT if measure.metric != "auc_strict")
@@ -279,7 +281,7 @@ def auc_table(runs: Sequence[Run]) -> pd.DataFrame:
         InputError: see `trials`.
     """
     frame = _measured(runs, EXACT)
-    return _with_plain(frame, runs, {"seconds per epoch": _mean_cost("seconds_per_epoch")})
+    return _with_plain(frame, runs, {"seconds per epoch": attrgetter("record.cost.seconds_per_epoch")})
 
 
 def protocol_table(runs: Sequence[Run]) -> pd.DataFrame:
@@ -330,20 +332,18 @@ def history_table(runs: Sequence[Run]) -> pd.DataFrame:
 def cost_table(runs: Sequence[Run]) -> pd.DataFrame:
     """What quality costs: seconds, epochs, interactions a second, parameters, peak memory of the process, device."""
     costs = {
-        "seconds per epoch": "seconds_per_epoch",
-        "epochs": "epochs",
-        "seconds with validation": "seconds_fit",
-        "seconds of evaluation": "seconds_evaluation",
-        "interactions per second": "interactions_per_second",
-        "parameters": "parameters",
+        "seconds per epoch": attrgetter("record.cost.seconds_per_epoch"),
+        "epochs": attrgetter("record.cost.epochs"),
+        "seconds with validation": attrgetter("record.cost.seconds_fit"),
+        "seconds of evaluation": attrgetter("record.cost.seconds_evaluation"),
+        "interactions per second": attrgetter("record.cost.interactions_per_second"),
+        "parameters": attrgetter("record.cost.parameters"),
     }
-    frame = _with_plain(
-        _measured(runs, EXACT[:1], oracle=False), runs, {heading: _mean_cost(key) for heading, key in costs.items()}
-    )
+    frame = _with_plain(_measured(runs, EXACT[:1], oracle=False), runs, costs)
     frame["peak memory, MiB", ""] = [
-        max(run.record["cost"]["peak_memory_bytes"] for run in row.runs) / 2**20 for row in trials(runs)
+        max(run.record.cost.peak_memory_bytes for run in row.runs) / 2**20 for row in trials(runs)
     ]
-    frame["device", ""] = [", ".join(sorted({run.record["device"] for run in row.runs})) for row in trials(runs)]
+    frame["device", ""] = [", ".join(sorted({run.record.device for run in row.runs})) for row in trials(runs)]
     return frame
 
 
@@ -353,11 +353,11 @@ def run_table(runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "model": [label for label, _ in rows],
-            "seed": [run.record["seed"] for _, run in rows],
-            "best epoch": [run.record["validation"]["epoch"] for _, run in rows],
-            "validation AUC": [run.record["validation"]["auc"] for _, run in rows],
+            "seed": [run.record.seed for _, run in rows],
+            "best epoch": [run.record.validation.epoch for _, run in rows],
+            "validation AUC": [run.record.validation.auc for _, run in rows],
             "test AUC": [run.metrics["exact"]["auc"] for _, run in rows],
-            "finished": [run.record["finished"] for _, run in rows],
+            "finished": [run.record.finished for _, run in rows],
         },
         index=pd.Index([run.name for _, run in rows], name="run"),
     )
@@ -377,14 +377,14 @@ def sizes_table(runs: Sequence[Run], datasets: Mapping[str, Dataset]) -> pd.Data
     """
     rows = []
     for group in by_dataset(runs):
-        record = group[0].record["dataset"]
+        record = group[0].record.dataset
         known = {
-            "dataset": record["name"],
-            "users": record["users"],
-            "items": record["items"],
-            "training interactions": record["training_interactions"],
+            "dataset": record.name,
+            "users": record.users,
+            "items": record.items,
+            "training interactions": record.training_interactions,
         }
-        loaded = datasets.get(record["fingerprint"])
+        loaded = datasets.get(record.fingerprint)
         rows.append(known if loaded is None else dataset_table(loaded).to_dict("records")[0])
         printed = paper_dataset(group)
         if printed is not None:
@@ -396,14 +396,14 @@ def caption(runs: Sequence[Run]) -> str:
     """What the numbers of one dataset mean: catalogue, cold items, split, tie rule, trials, the size at which each
     model sees the pictures, notices of `trials`."""
     rows = trials(runs)
-    record, exact = runs[0].record["dataset"], runs[0].metrics["exact"]
-    split = dict(record["split"] or {"kind": "unknown"})
+    record, exact = runs[0].record.dataset, runs[0].metrics["exact"]
+    split = dict(record.split or {"kind": "unknown"})
     kind = str(split.pop("kind", "unknown"))
     details = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in split.items() if value is not None)
     users, cold = exact["users"] or 0, exact["cold_users"] or 0
     sentences = [
-        f"Dataset {record['name']}: {record['users']:,} users, {record['items']:,} items, "
-        f"{record['training_interactions']:,} training interactions; {kind} split{f' ({details})' if details else ''}.",
+        f"Dataset {record.name}: {record.users:,} users, {record.items:,} items, "
+        f"{record.training_interactions:,} training interactions; {kind} split{f' ({details})' if details else ''}.",
         "Candidates are all items of the catalogue, cold items included, but the user's own; "
         f"{cold / users if users else 0:.1%} of the {users:,} held-out items are cold (no training interaction).",
         "AUC is mid-rank (a tie counts one half); strict AUC counts a tie as lost.",
@@ -420,14 +420,14 @@ def caption(runs: Sequence[Run]) -> str:
         sentences.append(f"Pictures: {'; '.join(f'{how} ({names})' for how, names in named.items())}.")
     if any(has_random_features(run) for run in runs):
         sentences.append(f"Rows marked “{RANDOM}” use visual features of an untrained network.")
-    if any(run.record["fidelity"] == "reconstruction" for run in runs):
+    if any(run.record.fidelity == "reconstruction" for run in runs):
         sentences.append(f"{RECONSTRUCTION} A reconstruction: the sources leave a gap.")
     return " ".join(sentences)
 
 
 def _pictures(run: Run) -> str:
     """Through which backbone, if any, and at what size a run's model sees the pictures; empty if it sees none."""
-    found = run.record["features"] or run.record["parameters"]
+    found = run.record.features or run.record.parameters
     if "size" not in found:
         return ""
     backbone, size = found.get("backbone", ""), found["size"]
@@ -457,7 +457,7 @@ def comparison_note(comparison: Comparison) -> str:
 
 def not_run(runs: Sequence[Run]) -> list[str]:
     """Titles of the registry's models that have no run."""
-    present = {run.record["model"] for run in runs}
+    present = {run.record.model for run in runs}
     return [card.title for name, card in list_models().items() if name not in present]
 
 
@@ -525,9 +525,9 @@ PAPER_SIZES: Mapping[str, Mapping[str, int]] = {
 
 def paper_dataset(runs: Sequence[Run]) -> str | None:
     """The paper's name of the runs' dataset, known by its users and items; None where the paper has nothing on it."""
-    record = runs[0].record["dataset"]
+    record = runs[0].record.dataset
     for name, sizes in PAPER_SIZES.items():
-        if (record["users"], record["items"]) == (sizes["users"], sizes["items"]):
+        if (record.users, record.items) == (sizes["users"], sizes["items"]):
             return name
     return None
 
@@ -558,7 +558,7 @@ def paper_tables(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
         published = table.published.get(dataset or "", {})
         parts, values = [], []
         for model in table.models:
-            chosen = [run for run in runs if run.record["model"] == model]
+            chosen = [run for run in runs if run.record.model == model]
             if chosen:
                 parts.append(_measured(chosen, measures, oracle=False))
                 # A control is not the published model: it has nothing to be measured against.
@@ -601,7 +601,7 @@ def _measured(
     functions: dict[str, Callable[[Metrics], float]] = {m.heading: partial(_value, measure=m) for m in measures}
     functions |= derived or {}
     samples: dict[str, list[Metrics]] = {row.label: [run.metrics for run in row.runs] for row in trials(runs)}
-    known = {run.record["seed"]: run.record["oracle"] for run in runs if run.record["oracle"] is not None}
+    known = {run.record.seed: run.record.oracle for run in runs if run.record.oracle is not None}
     if oracle and known:
         samples[ORACLE] = list(known.values())
     columns: dict[tuple[str, str], list[float]] = {("trials", ""): [len(sample) for sample in samples.values()]}
@@ -635,10 +635,6 @@ def _with_plain(
             cells.append(float(np.mean(found)) if found else math.nan)
         frame[heading, ""] = cells
     return frame
-
-
-def _mean_cost(key: str) -> Callable[[Run], float | None]:
-    return lambda run: run.record["cost"][key]
 
 
 def _value(metrics: Metrics, measure: Measure) -> float:

@@ -33,7 +33,7 @@ def find_runs(folder: Path, stage: str | None = "trial") -> list[Run]:
     """
     folder = Path(folder)
     found = [open_run(path.parent) for path in sorted(folder.glob("**/run.json"))]
-    runs = [run for run in found if stage in (None, run.record.get("stage", "trial"))]
+    runs = [run for run in found if stage in (None, run.record.stage)]
     if not runs:
         kind = "run" if stage != "grid" else "run of a grid"
         raise InputError(f"{folder} holds no finished {kind}: train one first with 'imgrec train'.")
@@ -46,12 +46,12 @@ def load_inputs(run: Run, progress: bool = True) -> tuple[Dataset, Features | No
     Raises:
         InputError: the run was not made by the training notebook, or its data is no longer where it was.
     """
-    asked = run.record["requested"]
+    asked = run.record.requested
     if not {"dataset", "root", "dataset_options", "backbone", "weights", "feature_options"} <= asked.keys():
         raise InputError(
             f"run {run.name} does not say how its dataset was loaded: load it yourself and use load_model."
         )
-    return requested_inputs(asked, with_features=run.record["features"] is not None, progress=progress)
+    return requested_inputs(asked, with_features=run.record.features is not None, progress=progress)
 
 
 def requested_inputs(
@@ -91,20 +91,20 @@ def load_model(run: Run, dataset: Dataset, features: Features | None = None, dev
         InputError: the dataset is another one, or the features are missing.
     """
     record = run.record
-    trained_on = record["dataset"]
-    if dataset.fingerprint != trained_on["fingerprint"]:
+    trained_on = record.dataset
+    if dataset.fingerprint != trained_on.fingerprint:
         raise InputError(
-            f"run {run.name} was trained on {trained_on['name']!r} ({trained_on['fingerprint']}), not on "
+            f"run {run.name} was trained on {trained_on.name!r} ({trained_on.fingerprint}), not on "
             f"{dataset.name!r} ({dataset.fingerprint}): load the dataset with the options in its run.json."
         )
-    uses_features = record["features"] is not None
-    if uses_features and (features is None or features.description != record["features"]):
-        raise InputError(f"run {run.name} needs the features it was trained with: {record['features']}.")
+    uses_features = record.features is not None
+    if uses_features and (features is None or features.description != record.features):
+        raise InputError(f"run {run.name} needs the features it was trained with: {record.features}.")
     data = dataset.training_data(features.values if features is not None and uses_features else None)
-    overrides = dict(record["parameters"])
-    model = build_model(record["model"], data, profile=record["profile"], seed=record["seed"], **overrides)
+    overrides = dict(record.parameters)
+    model = build_model(record.model, data, profile=record.profile, seed=record.seed, **overrides)
     path = run.folder / "model.safetensors"
-    checkpoint = read_checkpoint(path, weights_of(dataset, record["model"]), device)
+    checkpoint = read_checkpoint(path, weights_of(dataset, record.model), device)
     try:
         model.load_state_dict(checkpoint.group("model"))
     except RuntimeError as error:
@@ -116,6 +116,6 @@ def load_model(run: Run, dataset: Dataset, features: Features | None = None, dev
 
 def _order(run: Run) -> tuple[Any, ...]:
     names = list(list_models())
-    model = run.record["model"]
+    model = run.record.model
     place = names.index(model) if model in names else len(names)
-    return run.record["dataset"]["name"], place, run.record["profile"], run.record["seed"], run.name
+    return run.record.dataset.name, place, run.record.profile, run.record.seed, run.name

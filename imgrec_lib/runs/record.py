@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import TypeAdapter, ValidationError
 
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.errors import InputError, one_line
@@ -39,18 +40,170 @@ FILES = (
     "notebook.ipynb",
 )
 Metrics = dict[str, dict[str, float | int | None]]
+"""Protocol -> metric -> value."""
 
-FIELDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("identity", "model", "profile", "title", "family", "fidelity", "device", "finished"), (str,)),
-    **dict.fromkeys(("dataset/name", "dataset/fingerprint"), (str,)),
-    **dict.fromkeys(("seed", "dataset/users", "dataset/items", "dataset/training_interactions"), (int,)),
-    **dict.fromkeys(("parameters", "requested", "cost", *(f"metrics/{name}" for name in PROTOCOLS)), (dict,)),
-    **dict.fromkeys(("features", "oracle", "dataset/split"), (dict, type(None))),
-    "phases": (list,),
-    "validation/auc": (float, int),
-    "validation/epoch": (int,),
-}
-"""What every record has, and of which type; a field inside another is written outer/inner."""
+
+@dataclass(frozen=True)
+class DatasetRecord:
+    """What a run keeps of its dataset.
+
+    Attributes:
+        name, fingerprint: see `Dataset`.
+        users, items, training_interactions: how many there are.
+        split: how the interactions were divided, see `Dataset.split`; None where that is unknown.
+    """
+
+    name: str
+    fingerprint: str
+    users: int
+    items: int
+    training_interactions: int
+    split: dict[str, Any] | None
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> DatasetRecord:
+        """The record of a dataset."""
+        return cls(
+            name=dataset.name,
+            fingerprint=dataset.fingerprint,
+            users=dataset.n_users,
+            items=dataset.n_items,
+            training_interactions=len(dataset.train),
+            split=dataset.split,
+        )
+
+
+@dataclass(frozen=True)
+class Validation:
+    """When training was at its best: the highest exact AUC on the validation items, in which phase and epoch (from 1;
+    both are 0 for a model that is not trained)."""
+
+    auc: float
+    phase: int
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run took.
+
+    Attributes:
+        epochs: epochs trained, over all phases.
+        seconds_training: of all epochs, validation excluded; seconds_per_epoch: their mean, None without an epoch.
+        seconds_fit: training with validation and saves; seconds_evaluation: the test.
+        interactions_per_second: positives drawn a second of training.
+        peak_memory_bytes: most that the process held.
+        parameters: numbers that the model learns.
+    """
+
+    epochs: int
+    seconds_training: float
+    seconds_per_epoch: float | None
+    seconds_fit: float
+    seconds_evaluation: float
+    interactions_per_second: float
+    peak_memory_bytes: int
+    parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What came out of a run, and of what: the content of `run.json`.
+
+    Attributes:
+        model, profile, parameters, phases: the model by its name, its hyper-parameters, and the settings of each phase
+            of training as they were used.
+        seed: of the initial weights, the batches and the sampled negatives of the test.
+        dataset: what the model was trained on.
+        features: `Features.description` of the visual features; None for a model that uses none.
+        identity: fingerprint of all of the above.
+        source: fingerprint of the code that made the run; None in records of versions that did not keep it.
+        title, family, fidelity: see `ModelCard`.
+        stage: one of `STAGES`.
+        requested: what the caller asked for, as it was given.
+        metrics: on the test items; empty for a grid's run.
+        oracle: the same of the true preferences; None where they are unknown.
+        validation, cost: see there.
+        device: where the model was trained, in words.
+        processes, threads: how many processes trained it, with how many threads each.
+        versions: of Python and the packages that make numbers, by name.
+        finished: when, in ISO 8601 (UTC).
+        format: `FORMAT`.
+    """
+
+    model: str
+    profile: str
+    parameters: dict[str, Any]
+    phases: list[dict[str, Any]]
+    seed: int
+    dataset: DatasetRecord
+    features: dict[str, Any] | None
+    format: int = FORMAT
+    identity: str
+    source: str | None = None
+    title: str
+    family: str
+    fidelity: str
+    stage: str = "trial"
+    requested: dict[str, Any]
+    metrics: Metrics
+    oracle: Metrics | None
+    validation: Validation
+    cost: Cost
+    device: str
+    processes: int = 1
+    threads: int = 1
+    versions: dict[str, str] = field(default_factory=dict)
+    finished: str
+
+    @property
+    def control(self) -> str | None:
+        """The control that changed the features (`features.controls`), or None."""
+        return (self.features or {}).get("control") or None
+
+    @property
+    def tested(self) -> bool:
+        """Whether the run was evaluated on the test items; a grid's run never is."""
+        return self.stage == "trial"
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `run.json`; `from_json` is its inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: bytes, path: Path) -> Record:
+        """Read the content of a `run.json`. Of each field the type is checked; unknown fields are ignored.
+
+        Args:
+            content: the file's bytes.
+            path: the file, for the sentence about what is wrong with it.
+
+        Raises:
+            InputError: the record is damaged, or of another format.
+        """
+        try:
+            number = json.loads(content)["format"]
+            if number != FORMAT:
+                raise InputError(f"{path} has format {number}, not {FORMAT}: run it again with this version.")
+            record = _RECORD.validate_json(content, strict=True)
+        except ValidationError as error:
+            raise _damaged(path, error.errors()[0]["loc"]) from None
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise InputError(f"{path} is damaged ({error}): delete it and run the training again.") from error
+        for protocol in PROTOCOLS if record.tested else ():
+            if protocol not in record.metrics:
+                raise _damaged(path, ("metrics", protocol))
+        return record
+
+
+_RECORD = TypeAdapter(Record)
+
+
+def _damaged(path: Path, place: Sequence[str | int]) -> InputError:
+    return InputError(
+        f"{path} is damaged (its field {'/'.join(map(str, place))!r} is missing or of another type): delete it and run "
+        "the training again."
+    )
 
 
 @dataclass(frozen=True)
@@ -63,7 +216,7 @@ class Run:
     """
 
     folder: Path
-    record: dict[str, Any]
+    record: Record
 
     @property
     def name(self) -> str:
@@ -72,7 +225,7 @@ class Run:
     @property
     def metrics(self) -> Metrics:
         """Protocol -> metric -> value, on the test items; empty for a grid's run."""
-        return self.record["metrics"]
+        return self.record.metrics
 
     @cached_property
     def curve(self) -> pd.DataFrame:
@@ -111,43 +264,13 @@ def open_run(folder: Path) -> Run:
         raise InputError(
             f"{folder} holds no finished run (no run.json): run the training again, it goes on where it stopped."
         )
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["format"] != FORMAT:
-            raise InputError(f"{path} has format {record['format']}, not {FORMAT}: run it again with this version.")
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{path} is damaged ({error}): delete it and run the training again.") from error
-    tested = record.get("stage", "trial") == "trial"
-    for name, kinds in FIELDS.items():
-        if name.startswith("metrics/") and not tested:
-            continue
-        value = record
-        for key in name.split("/"):
-            value = value.get(key) if isinstance(value, dict) else None
-        if type(value) not in kinds:
-            raise InputError(
-                f"{path} is damaged (its field {name!r} is missing or of another type): delete it and run the "
-                "training again."
-            )
-    return Run(folder, record)
+    return Run(folder, Record.from_json(path.read_bytes(), path))
 
 
 def discard_run(folder: Path) -> None:
     """Delete a run's files, finished or not, so that it can be made anew; other files in the folder stay."""
     for name in FILES:
         (Path(folder) / name).unlink(missing_ok=True)
-
-
-def dataset_record(dataset: Dataset) -> dict[str, Any]:
-    """What a run keeps of its dataset: name, fingerprint, sizes and split."""
-    return {
-        "name": dataset.name,
-        "fingerprint": dataset.fingerprint,
-        "users": dataset.n_users,
-        "items": dataset.n_items,
-        "training_interactions": len(dataset.train),
-        "split": dataset.split,
-    }
 
 
 def weights_of(dataset: Dataset, model: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import platform
 import resource
@@ -24,7 +23,7 @@ from imgrec_lib.features import Features
 from imgrec_lib.files import fingerprint, make_folder, remove_abandoned, replacing, write_json
 from imgrec_lib.models import build_model, model_card, resolve_profile
 from imgrec_lib.models.base import InnerProduct
-from imgrec_lib.runs.record import FORMAT, STAGES, Metrics, Run, dataset_record, open_run, weights_of
+from imgrec_lib.runs.record import STAGES, Cost, DatasetRecord, Metrics, Record, Run, Validation, open_run, weights_of
 from imgrec_lib.source import run_fingerprint
 from imgrec_lib.training import distributed, fit, write_checkpoint
 
@@ -89,11 +88,11 @@ def train_run(
     if (out / "run.json").exists():
         remove_abandoned(out)  # it was perhaps killed just after its last file took its name
         run = open_run(out)
-        if run.record["identity"] != identity:
+        if run.record.identity != identity:
             raise InputError(
-                f"{out} holds another run ({run.record['title']}, seed {run.record['seed']}): choose another folder."
+                f"{out} holds another run ({run.record.title}, seed {run.record.seed}): choose another folder."
             )
-        if run.record.get("source", source) != source:
+        if run.record.source not in (None, source):
             raise InputError(
                 f"the run in {out} was made by other code of imgrec, which has changed since: delete the folder, or "
                 "choose another."
@@ -132,42 +131,46 @@ def train_run(
         write_checkpoint(out / "model.safetensors", weights, {}, weights_of(dataset, model))
     evaluated = time.perf_counter()
     seconds = result.curve["seconds"]
-    record = what | {
-        "format": FORMAT,
-        "identity": identity,
-        "source": source,
-        "title": card.title,
-        "family": card.family,
-        "fidelity": card.fidelity,
-        "dataset": dataset_record(dataset),
-        "features": None if features is None or not uses_features else dict(features.description),
-        "stage": stage,
-        "requested": dict(requested or {}),
-        "metrics": metrics,
-        "oracle": oracle_metrics(dataset, seed) if stage == "trial" else None,
-        "validation": {"auc": result.best_auc, "phase": result.best_phase, "epoch": result.best_epoch},
-        "cost": {
-            "epochs": int((result.curve["epoch"] > 0).sum()),
-            "seconds_training": float(seconds.sum()),
-            "seconds_per_epoch": _finite(float(seconds[result.curve["epoch"] > 0].mean())),
-            "seconds_fit": trained - began,
-            "seconds_evaluation": evaluated - trained,
-            "interactions_per_second": result.interactions_per_second,
-            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    record = Record(
+        model=model,
+        profile=profile,
+        parameters=dict(resolved.parameters),
+        phases=[asdict(phase) for phase in resolved.phases],
+        seed=seed,
+        dataset=DatasetRecord.of(dataset),
+        features=None if features is None or not uses_features else dict(features.description),
+        identity=identity,
+        source=source,
+        title=card.title,
+        family=card.family,
+        fidelity=card.fidelity,
+        stage=stage,
+        requested=dict(requested or {}),
+        metrics=metrics,
+        oracle=oracle_metrics(dataset, seed) if stage == "trial" else None,
+        validation=Validation(result.best_auc, result.best_phase, result.best_epoch),
+        cost=Cost(
+            epochs=int((result.curve["epoch"] > 0).sum()),
+            seconds_training=float(seconds.sum()),
+            seconds_per_epoch=_finite(float(seconds[result.curve["epoch"] > 0].mean())),
+            seconds_fit=trained - began,
+            seconds_evaluation=evaluated - trained,
+            interactions_per_second=result.interactions_per_second,
+            peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             * (1 if sys.platform == "darwin" else 1024),
-            "parameters": sum(p.numel() for p in recommender.parameters()),
-        },
-        "device": _device_name(device),
-        "processes": distributed.world_size(),
-        "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version()}
+            parameters=sum(p.numel() for p in recommender.parameters()),
+        ),
+        device=_device_name(device),
+        processes=distributed.world_size(),
+        threads=torch.get_num_threads(),
+        versions={"python": platform.python_version()}
         | {name: version(name) for name in ("imgrec", "torch", "torchvision", "numpy", "pandas", "pillow")},
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
     (out / "progress.json").unlink(missing_ok=True)  # before the record, with which the run is complete
-    write_json(out / "run.json", record)
+    write_json(out / "run.json", record.to_json())
     distributed.barrier()
-    return Run(out, json.loads(json.dumps(record)))
+    return open_run(out)
 
 
 class _ProgressFile:
