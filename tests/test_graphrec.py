@@ -12,7 +12,8 @@ from toy import N_CATEGORIES, N_ITEMS, N_USERS, exact_auc, planted_dataset, toy_
 from imgrec_lib.data.dataset import Interactions, TrainingData
 from imgrec_lib.data.sampler import Batch, Sampler
 from imgrec_lib.models import build_model
-from imgrec_lib.models.graphrec import GraphRec, crelu
+from imgrec_lib.models.graphrec import GraphRec
+from imgrec_lib.models.parts.layers import crelu
 
 EVERY_USER, EVERY_ITEM = torch.arange(N_USERS), torch.arange(N_ITEMS)
 

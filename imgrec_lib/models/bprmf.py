@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch
-from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, dot, look_up
+from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, dot, look_up
 from imgrec_lib.models.parts.losses import bpr, half_squared_norm
+from imgrec_lib.models.parts.settings import LARGE_BATCHES, UCSD
 
 
 class BPRMF(Recommender):
@@ -77,30 +80,12 @@ CARD = ModelCard(
     profiles={
         "default": Profile(
             {"factors": 64, "l2": 0.1, "l2_negative": 0.1, "l2_bias": 0.01},
-            (
-                TrainSettings(
-                    learning_rate=1e-2,
-                    batch_size=8192,
-                    negatives=4,
-                    positives_by="interaction",
-                    epochs=300,
-                    patience=10,
-                ),
-            ),
+            (replace(LARGE_BATCHES, learning_rate=1e-2),),
             "tuned by validation AUC on a week of H&M purchases",
         ),
         "paper": Profile(
             {"factors": 20, "l2": 10.0, "l2_negative": 1.0, "initial_scale": 1.0, "uniform": True},
-            (
-                TrainSettings(
-                    optimiser="sgd",
-                    learning_rate=0.64,
-                    batch_size=128,
-                    epochs=500,
-                    evaluate_every=5,
-                    patience=10,
-                ),
-            ),
+            (replace(UCSD, evaluate_every=5, patience=10),),
             "the UCSD code: SGD, rate 0.005 a triple (128 triples a step, so 0.64 on their mean), lambda 10",
         ),
     },

@@ -267,6 +267,8 @@ class PairScorer:
         return torch.stack(rows)
 
 
+SETTINGS = TrainSettings(learning_rate=1e-3, batch_size=256, epochs=30, evaluate_every=5)
+
 CARD = ModelCard(
     name="concars",
     title="CoNCARS",
@@ -278,11 +280,11 @@ CARD = ModelCard(
     profiles={
         "default": Profile(
             {"factors": 16, "channels": 16},
-            (TrainSettings(learning_rate=1e-3, batch_size=256, epochs=30, evaluate_every=5),),
+            (SETTINGS,),
         ),
         "paper": Profile(
             {"factors": 64, "channels": 32},
-            (TrainSettings(learning_rate=1e-3, batch_size=256, epochs=30, evaluate_every=5),),
+            (SETTINGS,),
             "the paper's settings are not known to us: ConvNCF's 64 factors and six layers of 32 channels",
         ),
     },

@@ -1,14 +1,17 @@
-"""What the two factorisation machines share: with one user field, any FM is an inner product plus an item offset."""
+"""FM: the factorisation machine over user id and item id, trained pairwise."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch
-from imgrec_lib.models.base import InnerProduct, Recommender, dot, look_up
+from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, dot, look_up
 from imgrec_lib.models.parts.losses import bpr, half_squared_norm
+from imgrec_lib.models.parts.settings import LARGE_BATCHES
 
 
 class FactorisationMachine(Recommender):
@@ -16,7 +19,11 @@ class FactorisationMachine(Recommender):
 
     All that a user adds alone (w_0, w_u) cancels in the pairwise loss and in every ranking, and is left out. What
     remains is s(u, i) = <v_u, z_i> + o_i: z_i sums the vectors of the item's fields, and o_i holds their linear
-    weights and their interactions with one another. A variant says what the item's fields are.
+    weights and their interactions with one another. A subclass says what further fields an item has (`fm-visual`).
+
+    With the ids alone, z_i = v_i and o_i = w_i: the same model as BPR-MF with an item bias. Table 2 of Elsayed et al.
+    2022 lists "FM" among the models without pictures and far above BPR-MF, which this model class cannot explain: see
+    `fm-visual` for the other reading.
 
     Loss: mean of -ln sigma(s(u,i) - s(u,j)) (Rendle et al. 2009), plus l2 * mean(1/2 |v_u|^2 + 1/2 |v_i|^2 +
     1/2 |v_j|^2) + l2_linear * mean(1/2 w_i^2 + 1/2 w_j^2) on the gathered rows.
@@ -28,7 +35,15 @@ class FactorisationMachine(Recommender):
         initial_scale: vectors start normal with this standard deviation; linear weights at 0.
     """
 
-    def __init__(self, data: TrainingData, *, factors: int, l2: float, l2_linear: float, initial_scale: float) -> None:
+    def __init__(
+        self,
+        data: TrainingData,
+        *,
+        factors: int = 64,
+        l2: float = 0.0,
+        l2_linear: float = 0.0,
+        initial_scale: float = 0.01,
+    ) -> None:
         super().__init__()
         self.l2, self.l2_linear = l2, l2_linear
         self.users = nn.Parameter(torch.empty(data.n_users, factors).normal_(std=initial_scale))
@@ -40,7 +55,7 @@ class FactorisationMachine(Recommender):
         return vectors, weights
 
     def shared_penalty(self) -> Tensor | None:
-        """The penalty on weights that no single item owns, if the variant has any."""
+        """The penalty on weights that no single item owns, if the subclass has any."""
         return None
 
     def row_tables(self) -> tuple[nn.Parameter, ...]:
@@ -66,3 +81,26 @@ class FactorisationMachine(Recommender):
         sides = (self.item_side(part, self.items[part], self.item_weight[part]) for part in parts)
         vectors, offsets = zip(*sides, strict=True)
         return InnerProduct.with_item_offset(self.users.detach(), torch.cat(vectors), torch.cat(offsets))
+
+
+CARD = ModelCard(
+    name="fm-id",
+    title="FM-ID",
+    family="collaborative",
+    needs=frozenset(),
+    source="Rendle 2010, Factorization Machines; pairwise loss of Rendle et al. 2009",
+    fidelity="faithful",
+    build=FactorisationMachine,
+    profiles={
+        "default": Profile(
+            {"factors": 64, "l2": 0.1, "l2_linear": 0.01},
+            (replace(LARGE_BATCHES, learning_rate=1e-2),),
+            "BPR-MF's settings, for it is the same model; tuned on a week of H&M purchases",
+        ),
+        "paper": Profile(
+            {"factors": 10, "initial_scale": 0.1},
+            (TrainSettings(learning_rate=1e-3),),
+            "a reconstruction: the published 0.7093 and 0.6654 come without settings or list of fields",
+        ),
+    },
+)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.models.base import ModelCard, Profile, TrainSettings, look_up
 from imgrec_lib.models.fm import FactorisationMachine
+from imgrec_lib.models.parts.settings import LARGE_BATCHES
 from imgrec_lib.models.parts.visual import CatalogueFeatures
 
 
@@ -105,16 +108,7 @@ CARD = ModelCard(
     profiles={
         "default": Profile(
             {"factors": 64, "l2": 0.03, "l2_linear": 1e-3, "l2_visual": 0.01},
-            (
-                TrainSettings(
-                    learning_rate=3e-3,
-                    batch_size=8192,
-                    negatives=4,
-                    positives_by="interaction",
-                    epochs=300,
-                    patience=10,
-                ),
-            ),
+            (replace(LARGE_BATCHES, learning_rate=3e-3),),
             "tuned by validation AUC on a week of H&M purchases",
         ),
         "paper": Profile(

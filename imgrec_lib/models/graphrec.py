@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from imgrec_lib.data.dataset import Interactions, TrainingData
 from imgrec_lib.data.sampler import Batch
 from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, distinct, dot, look_up
+from imgrec_lib.models.parts.layers import crelu
 from imgrec_lib.models.parts.losses import binary_cross_entropy, half_squared_norm
 from imgrec_lib.models.parts.visual import shared_features
 
@@ -181,11 +182,6 @@ class GraphLayer(nn.Module):
         """What each edge (index, column) adds to h: its adjacency entry and its part of the degree, (B, K)."""
         factor = self.row_factor[index] * self.column_factor[columns]
         return factor.unsqueeze(1) * look_up(self.adjacency, columns) + self.degree_weight / self.largest
-
-
-def crelu(h: Tensor) -> Tensor:
-    """Concatenated ReLU, [relu(h), relu(-h)] along the last dimension, which it doubles."""
-    return torch.cat([h.relu(), (-h).relu()], -1)
 
 
 CARD = ModelCard(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from imgrec_lib.data.dataset import TrainingData
-from imgrec_lib.models.base import ModelCard, Profile, TrainSettings, look_up
-from imgrec_lib.models.parts.imgrec import ImgRec
+from imgrec_lib.models.base import ModelCard, Profile, look_up
+from imgrec_lib.models.parts.imgrec import CODE, CODE_MEN, PAPER, SOURCE, ImgRec
+from imgrec_lib.models.parts.settings import LARGE_BATCHES
 from imgrec_lib.models.parts.visual import as_multiplied, shared_features
 
 
@@ -39,8 +42,6 @@ class ImgRecDir(ImgRec):
         return features
 
 
-SOURCE = "Elsayed, Brinkmeyer, Schmidt-Thieme 2022, End-to-End Image-Based Fashion Recommendation"
-
 CARD = ModelCard(
     name="imgrec-dir",
     title="ImgRec-Dir",
@@ -52,31 +53,22 @@ CARD = ModelCard(
     profiles={
         "default": Profile(
             {"factors": 32, "l2": 1e-7, "l2_users": 1e-5},
-            (
-                TrainSettings(
-                    learning_rate=1e-2,
-                    batch_size=4096,
-                    negatives=4,
-                    positives_by="interaction",
-                    epochs=300,
-                    patience=10,
-                ),
-            ),
+            (replace(LARGE_BATCHES, learning_rate=1e-2, batch_size=4096),),
             "tuned by validation AUC on a week of H&M purchases",
         ),
         "paper": Profile(
             {"factors": 20, "l2": 0.1},
-            (TrainSettings(learning_rate=1e-4, epochs=150),),
+            (PAPER,),
             "the paper's text: K 20, L2 0.1, learning rate 1e-4, until convergence",
         ),
         "code": Profile(
             {"factors": 30},
-            (TrainSettings(learning_rate=1e-4, epochs=150, evaluate_every=5, patience=0),),
+            (CODE,),
             "the scripts for Amazon Fashion: K 30, no effective L2",
         ),
         "code-men": Profile(
             {"factors": 20, "crelu": True},
-            (TrainSettings(learning_rate=5e-4, batch_size=512, epochs=120, evaluate_every=5, patience=0),),
+            (CODE_MEN,),
             "the scripts for Amazon Men: K 20 with CReLU",
         ),
     },

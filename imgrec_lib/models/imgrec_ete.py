@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -14,10 +15,10 @@ from imgrec_lib.data.sampler import Batch, ItemBatch, Sampler
 from imgrec_lib.errors import unknown_name
 from imgrec_lib.features import Activations, Backbone, build_backbone, trunk_activations
 from imgrec_lib.models.base import ModelCard, Profile, TrainSettings, distinct, look_up
-from imgrec_lib.models.imgrec_dir import SOURCE
-from imgrec_lib.models.imgrec_ft import feature_layer
-from imgrec_lib.models.parts.imgrec import ImgRec
+from imgrec_lib.models.parts.imgrec import CODE, PAPER, SOURCE, ImgRec
+from imgrec_lib.models.parts.layers import feature_layer
 from imgrec_lib.models.parts.losses import item_batch_cross_entropy
+from imgrec_lib.models.parts.settings import LARGE_BATCHES
 
 BATCHES = ("items", "interactions")
 
@@ -228,17 +229,8 @@ CARD = ModelCard(
         "default": Profile(
             {"factors": 64, "l2_users": 1e-6, "batch_statistics": False},
             (
-                TrainSettings(
-                    learning_rate=1e-2,
-                    batch_size=16384,
-                    negatives=4,
-                    positives_by="interaction",
-                    epochs=300,
-                    patience=10,
-                ),
-                TrainSettings(
-                    learning_rate=1e-4, batch_size=64, negatives=4, positives_by="interaction", epochs=30, patience=3
-                ),
+                replace(LARGE_BATCHES, learning_rate=1e-2, batch_size=16384),
+                replace(LARGE_BATCHES, learning_rate=1e-4, batch_size=64, epochs=30, patience=3),
             ),
             "phase 2 draws 64 items a step; batch norms keep their statistics; the backbone is EfficientNet-Lite0",
         ),
@@ -252,8 +244,8 @@ CARD = ModelCard(
                 "batches": "interactions",
             },
             (
-                TrainSettings(learning_rate=1e-4, epochs=150),
-                TrainSettings(learning_rate=5e-5, batch_size=256, epochs=130),
+                PAPER,
+                replace(PAPER, learning_rate=5e-5, batch_size=256, epochs=130),
             ),
             "the paper's text: K 20, 150 units, L2 1e-6 then 5e-5, two phases, each until convergence; maximum pooling "
             "as in the published graph; the paper's network is backbone='resnet50'",
@@ -261,8 +253,8 @@ CARD = ModelCard(
         "code": Profile(
             {"factors": 30, "pooling": "max", "size": 244, "batches": "interactions"},
             (
-                TrainSettings(learning_rate=1e-4, epochs=150, evaluate_every=5, patience=0),
-                TrainSettings(learning_rate=5e-5, batch_size=256, epochs=130, evaluate_every=15, patience=0),
+                CODE,
+                replace(CODE, learning_rate=5e-5, batch_size=256, epochs=130, evaluate_every=15),
             ),
             "the scripts for Amazon Fashion: K 30, 150 units, no effective L2, 244 px, maximum pooling; the chaining "
             "of the phases is the paper's; their network is backbone='resnet50'",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from imgrec_lib.data.dataset import TrainingData
-from imgrec_lib.models.base import ModelCard, Profile, TrainSettings, look_up
-from imgrec_lib.models.imgrec_dir import SOURCE
-from imgrec_lib.models.parts.imgrec import ImgRec
+from imgrec_lib.models.base import ModelCard, Profile, look_up
+from imgrec_lib.models.parts.imgrec import CODE, CODE_MEN, PAPER, SOURCE, ImgRec
+from imgrec_lib.models.parts.layers import feature_layer
+from imgrec_lib.models.parts.settings import LARGE_BATCHES
 from imgrec_lib.models.parts.visual import as_multiplied, shared_features
 
 
@@ -48,14 +51,6 @@ class ImgRecFT(ImgRec):
         return [self.layer.weight]
 
 
-def feature_layer(n_features: int, units: int) -> nn.Linear:
-    """W_phi and b_phi as Keras initialises a dense layer: Glorot uniform and zeros."""
-    layer = nn.Linear(n_features, units)
-    nn.init.xavier_uniform_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
 CARD = ModelCard(
     name="imgrec-ft",
     title="ImgRec-FT",
@@ -67,31 +62,22 @@ CARD = ModelCard(
     profiles={
         "default": Profile(
             {"factors": 64, "l2_users": 1e-6},
-            (
-                TrainSettings(
-                    learning_rate=1e-2,
-                    batch_size=16384,
-                    negatives=4,
-                    positives_by="interaction",
-                    epochs=300,
-                    patience=10,
-                ),
-            ),
+            (replace(LARGE_BATCHES, learning_rate=1e-2, batch_size=16384),),
             "tuned by validation AUC on a week of H&M purchases",
         ),
         "paper": Profile(
             {"factors": 20, "l2": 0.1, "l2_layer": 0.1},
-            (TrainSettings(learning_rate=1e-4, epochs=150),),
+            (PAPER,),
             "the paper's text: K 20, 150 units, L2 0.1, learning rate 1e-4, until convergence",
         ),
         "code": Profile(
             {"factors": 30},
-            (TrainSettings(learning_rate=1e-4, epochs=150, evaluate_every=5, patience=0),),
+            (CODE,),
             "the scripts for Amazon Fashion: K 30, 150 units, no effective L2",
         ),
         "code-men": Profile(
             {"factors": 20, "crelu": True},
-            (TrainSettings(learning_rate=5e-4, batch_size=512, epochs=120, evaluate_every=5, patience=0),),
+            (CODE_MEN,),
             "the scripts for Amazon Men: K 20 with CReLU, 150 units",
         ),
     },

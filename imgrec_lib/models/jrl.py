@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -99,6 +101,16 @@ class JRL(Recommender):
         return InnerProduct(users, items)
 
 
+REPOSITORIES = TrainSettings(
+    optimiser="sgd",
+    batch_size=64,
+    patience=0,
+    negatives=5,
+    positives_by="interaction",
+    gradient_clip=5.0,
+    schedule="linear",
+)
+
 CARD = ModelCard(
     name="jrl",
     title="JRL (visual)",
@@ -124,36 +136,12 @@ CARD = ModelCard(
         ),
         "paper": Profile(
             {"factors": 300, "image_weight": 1e-4},
-            (
-                TrainSettings(
-                    optimiser="sgd",
-                    learning_rate=0.5,
-                    batch_size=64,
-                    epochs=20,
-                    patience=0,
-                    negatives=5,
-                    positives_by="interaction",
-                    gradient_clip=5.0,
-                    schedule="linear",
-                ),
-            ),
+            (replace(REPOSITORIES, learning_rate=0.5, epochs=20),),
             "defaults of QingyaoAi/Joint-Representation-Learning-for-Top-N-Recommendation, made for 4096-d features",
         ),
         "code": Profile(
             {"factors": 100, "image_weight": 1.0},
-            (
-                TrainSettings(
-                    optimiser="sgd",
-                    learning_rate=0.05,
-                    batch_size=64,
-                    epochs=5,
-                    patience=0,
-                    negatives=5,
-                    positives_by="interaction",
-                    gradient_clip=5.0,
-                    schedule="linear",
-                ),
-            ),
+            (replace(REPOSITORIES, learning_rate=0.05, epochs=5),),
             "defaults of evison/JRL, made for 4096-d features",
         ),
     },

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -17,123 +16,10 @@ from imgrec_lib.features.attributes import Heads, Regions, find_regions, held_ou
 from imgrec_lib.features.extraction import fold_batch_norms
 from imgrec_lib.files import fingerprint
 from imgrec_lib.models.base import ModelCard, Profile, Recommender, TrainSettings, distinct, dot, look_up
+from imgrec_lib.models.parts.attention import AttentiveScorer
 from imgrec_lib.models.parts.losses import bpr, half_squared_norm
-
-
-class Projection(nn.Module):
-    """Rows brought to mean 0 and, on average, length 1, if wanted on their first principal components only.
-
-    Fixed once and then kept with the weights: principal components of nearly equal variance may come out otherwise on
-    another machine.
-
-    Args:
-        width: length of a row.
-        components: components to keep; 0 keeps the rows as they are.
-    """
-
-    mean: Tensor
-    scale: Tensor
-    basis: Tensor | None
-
-    def __init__(self, width: int, components: int = 0) -> None:
-        super().__init__()
-        self.width = min(components, width) or width
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("scale", torch.ones(()))
-        self.register_buffer("basis", torch.zeros(width, self.width) if self.width < width else None)
-
-    def fit(self, rows: Tensor) -> None:
-        """Take mean, components and scale from the rows of a catalogue, (n, width)."""
-        parts = rows.split(65536)
-        self.mean = torch.stack([part.to(self.mean.dtype).sum(0) for part in parts]).sum(0) / len(rows)
-        if self.basis is not None:
-            covariance = torch.zeros(len(self.mean), len(self.mean), dtype=torch.float64, device=rows.device)
-            for part in parts:
-                centred = part.to(self.mean.dtype) - self.mean
-                covariance += centred.T @ centred
-            self.basis = torch.linalg.eigh(covariance)[1].flip(1)[:, : self.width].to(self.mean.dtype)
-        self.scale = torch.ones_like(self.scale)
-        length = sum(float(self(part).square().sum()) for part in parts) / len(rows)
-        self.scale = self.scale * length**0.5 or torch.ones_like(self.scale)
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """(..., width of a row) -> (..., `self.width`)."""
-        centred = rows.to(self.mean.dtype) - self.mean
-        return (centred if self.basis is None else centred @ self.basis) / self.scale
-
-
-USERS_AT_ONCE = 16
-"""Users whose scores are computed together: enough to read the items' vectors seldom, few enough to hold attentions."""
-
-
-@dataclass(frozen=True, eq=False)
-class AttentiveScorer:
-    """s(u, i) = <p_u, v_i> + b_i + sum_a alpha_uia <p_u, e_ia>, alpha_ui = softmax over a of h' tanh(q_u + k_ia).
-
-    tanh(x) = 1 - 2 / (1 + exp(2x)), the 1 adds the same to every attribute's logit, and exp(2q + 2k) is a product: so
-    users' and items' exponentials are taken once, and a pair costs no further one inside the sum over h.
-
-    Attributes:
-        users: (n_users, d), p.
-        items: (n_items, d), v: the items' global part.
-        offset: (n_items,), b.
-        regions: (n_items, n_attributes, d), e.
-        queries: (n_users, units), q.
-        keys: (n_items, n_attributes, units), k.
-        weight: (units,), h.
-    """
-
-    users: Tensor
-    items: Tensor
-    offset: Tensor
-    regions: Tensor
-    queries: Tensor
-    keys: Tensor
-    weight: Tensor
-
-    def block(self, users: Tensor) -> Tensor:
-        return torch.cat([self._block(part) for part in users.split(USERS_AT_ONCE)])
-
-    def _block(self, users: Tensor) -> Tensor:
-        p = self.users[users]
-        liking = (p @ self.regions.flatten(0, 1).T).view(len(users), *self.regions.shape[:2])
-        return p @ self.items.T + self.offset + liking.mul_(self.attention(users)).sum(2)
-
-    def pairs(self, users: Tensor, items: Tensor) -> Tensor:
-        p = self.users[users]
-        liking = torch.einsum("bd,bcad->bca", p, self.regions[items])
-        whole = torch.einsum("bd,bcd->bc", p, self.items[items]) + self.offset[items]
-        return whole + (self.attention(users, items) * liking).sum(2)
-
-    def attention(self, users: Tensor, items: Tensor | None = None) -> Tensor:
-        """alpha, which sums to 1 over the attributes.
-
-        Args:
-            users: (B,) int64.
-            items: (B, C) int64; None for the whole catalogue.
-
-        Returns:
-            (B, C or n_items, n_attributes).
-        """
-        queries = self._exponential(self.queries[users])[:, None, None]
-        keys = self._keys.unsqueeze(0) if items is None else self._keys[items]
-        one, logits = queries.new_ones(()), []
-        # On a CPU so few at a time that they stay in its caches.
-        at_once = max(1, (2**20 if keys.is_cpu else 2**27) // max(1, keys[0].numel()))
-        for part in torch.arange(len(users), device=queries.device).split(at_once):
-            own = keys if items is None else keys[part]
-            logits.append(torch.addcmul(one, queries[part], own).reciprocal_() @ (-2 * self.weight))
-        return torch.cat(logits).softmax(-1)
-
-    @cached_property
-    def _keys(self) -> Tensor:
-        return self._exponential(self.keys)
-
-    @staticmethod
-    def _exponential(x: Tensor) -> Tensor:
-        # tanh is +-1 in float32 beyond 10. Within +-40 no single exponential is infinite; where a product is, or is
-        # zero, the result is the right limit.
-        return (2 * x.clamp(-40, 40)).exp()
+from imgrec_lib.models.parts.projection import Projection
+from imgrec_lib.models.parts.settings import LARGE_BATCHES
 
 
 class SAERS(Recommender):
@@ -376,17 +262,7 @@ CARD = ModelCard(
     profiles={
         "default": Profile(
             {"components": 256, "l2": 0.03, "l2_items": 0.03, "l2_bias": 1e-2, "initial_scale": 0.1},
-            (
-                TrainSettings(
-                    learning_rate=1e-2,
-                    batch_size=8192,
-                    negatives=4,
-                    positives_by="interaction",
-                    epochs=60,
-                    patience=2,
-                    evaluate_every=5,
-                ),
-            ),
+            (replace(LARGE_BATCHES, learning_rate=1e-2, epochs=60, patience=2, evaluate_every=5),),
             "the best of three strengths of l2 and l2_items (0.01, 0.03, 0.1) after ten epochs, by the validation AUC "
             "of a fifth of the users of a week of H&M purchases: a short search",
         ),

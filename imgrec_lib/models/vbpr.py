@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,7 @@ from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch
 from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, dot, look_up
 from imgrec_lib.models.parts.losses import bpr, half_squared_norm
+from imgrec_lib.models.parts.settings import LARGE_BATCHES, UCSD
 from imgrec_lib.models.parts.visual import CatalogueFeatures
 
 
@@ -131,16 +134,7 @@ CARD = ModelCard(
                 "l2_bias": 0.01,
                 "l2_visual": 0.01,
             },
-            (
-                TrainSettings(
-                    learning_rate=3e-3,
-                    batch_size=8192,
-                    negatives=4,
-                    positives_by="interaction",
-                    epochs=300,
-                    patience=10,
-                ),
-            ),
+            (replace(LARGE_BATCHES, learning_rate=3e-3),),
             "tuned by validation AUC on a week of H&M purchases: a strong penalty on E and b' matters most",
         ),
         "paper": Profile(
@@ -152,16 +146,7 @@ CARD = ModelCard(
                 "initial_scale": 1.0,
                 "uniform": True,
             },
-            (
-                TrainSettings(
-                    optimiser="sgd",
-                    learning_rate=0.64,
-                    batch_size=128,
-                    epochs=500,
-                    evaluate_every=20,
-                    patience=1,
-                ),
-            ),
+            (replace(UCSD, evaluate_every=20, patience=1),),
             "the UCSD code: K = K2 = 10, SGD, rate 0.005 a triple (128 triples a step, so 0.64 on their mean), lambda "
             "10, no penalty on E, validation every 20 iterations with a patience of 20 iterations",
         ),

@@ -14,8 +14,20 @@ from torch import Tensor, nn
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch
 from imgrec_lib.errors import InputError
-from imgrec_lib.models.base import InnerProduct, Recommender, distinct, dot, look_up
+from imgrec_lib.models.base import InnerProduct, Recommender, TrainSettings, distinct, dot, look_up
+from imgrec_lib.models.parts.layers import crelu
 from imgrec_lib.models.parts.losses import binary_cross_entropy
+
+SOURCE = "Elsayed, Brinkmeyer, Schmidt-Thieme 2022, End-to-End Image-Based Fashion Recommendation"
+
+PAPER = TrainSettings(learning_rate=1e-4, epochs=150)
+"""The paper's text: learning rate 1e-4, until convergence."""
+
+CODE = TrainSettings(learning_rate=1e-4, epochs=150, evaluate_every=5, patience=0)
+"""The scripts for Amazon Fashion."""
+
+CODE_MEN = TrainSettings(learning_rate=5e-4, batch_size=512, epochs=120, evaluate_every=5, patience=0)
+"""The scripts for Amazon Men."""
 
 
 class ImgRec(Recommender):
@@ -144,7 +156,7 @@ class ImgRec(Recommender):
         return {name: torch.einsum("bk,bck->bc", user, part) for name, part in parts.items()}
 
     def _activation(self, z: Tensor) -> Tensor:
-        return torch.cat([z.relu(), (-z).relu()], -1) if self.crelu else z
+        return crelu(z) if self.crelu else z
 
 
 def _glorot(rows: int, columns: int) -> tuple[float, float]:
