@@ -130,6 +130,23 @@ def test_heads_are_the_minimum_of_the_masked_cross_entropy() -> None:
     assert heads.rows(torch.tensor([[1, 2]])).tolist() == [[1, 4]]
 
 
+def test_one_head_is_scikit_learn_s_logistic_regression() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    features = rng.normal(size=(60, 5)) + labels[:, None] * np.array([1, 0, -1, 0.5, 0])
+    features[:, 4] = 3  # a constant feature
+    heads = fit_heads(torch.from_numpy(features), torch.from_numpy(labels)[:, None], [3], penalty=0.02)
+    mean, deviation = features.mean(0), np.where(features.std(0) > 0, features.std(0), 1)
+    x = np.column_stack([(features - mean) / deviation, np.ones(60)])  # the penalty holds for the offset, too
+    peer = LogisticRegression(C=1 / (0.02 * 60), tol=1e-10, max_iter=5000, fit_intercept=False).fit(x, labels)
+    np.testing.assert_allclose(heads.weight.numpy() * deviation, peer.coef_[:, :5], atol=2e-3)
+    new = rng.normal(size=(50, 5))
+    expected = peer.predict(np.column_stack([(new - mean) / deviation, np.ones(50)]))
+    assert (heads.predict(torch.from_numpy(new)).squeeze(1).numpy() == expected).mean() > 0.97
+
+
 def test_accuracy_beside_the_commonest_value_counted_by_hand() -> None:
     codes = np.array([[0, 1], [0, -1], [1, 0], [1, 0], [0, 1], [1, -1]])
     held = np.array([False, False, False, True, True, True])

@@ -23,7 +23,6 @@ from imgrec_lib.generation import (
     PreferenceSettings,
     class_pictures,
     design,
-    fit_classifier,
     frechet_distance,
     generation_quality,
     load_gan,
@@ -374,21 +373,6 @@ def test_frechet_distance_refuses_too_few() -> None:
         frechet_distance(np.zeros((1, 3)), np.zeros((4, 3)))
     with pytest.raises(InputError, match="at least two vectors of one length"):
         frechet_distance(np.zeros((4, 2)), np.zeros((4, 3)))
-
-
-def test_the_classifier_is_scikit_learn_s() -> None:
-    from sklearn.linear_model import LogisticRegression
-
-    rng = np.random.default_rng(0)
-    labels = np.arange(60) % 3
-    features = rng.normal(size=(60, 5)) + labels[:, None] * np.array([1, 0, -1, 0.5, 0])
-    features[:, 4] = 3  # a constant feature
-    found = fit_classifier(features, labels, 3, l2=0.02)
-    x = (features - found.mean) / found.std
-    peer = LogisticRegression(C=1 / (0.02 * 60), tol=1e-10, max_iter=5000).fit(x, labels)
-    np.testing.assert_allclose(found.weights.T - found.weights.T.mean(0), peer.coef_ - peer.coef_.mean(0), atol=2e-3)
-    new = rng.normal(size=(50, 5))
-    assert (found(new) == peer.predict((new - found.mean) / found.std)).mean() > 0.97
 
 
 def test_quality_of_perfect_and_of_swapped_pictures(small_wardrobe: Dataset, monkeypatch) -> None:

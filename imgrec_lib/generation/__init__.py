@@ -14,8 +14,6 @@ from imgrec_lib.generation.gan import (
 from imgrec_lib.generation.options import with_options
 from imgrec_lib.generation.preference import Design, PictureScorer, PreferenceSettings, design, users_of_class
 from imgrec_lib.generation.quality import (
-    Classifier,
-    fit_classifier,
     frechet_distance,
     generation_quality,
     picture_features,
@@ -23,7 +21,6 @@ from imgrec_lib.generation.quality import (
 
 __all__ = [
     "GAN",
-    "Classifier",
     "Design",
     "GANSettings",
     "GANTraining",
@@ -32,7 +29,6 @@ __all__ = [
     "PreferenceSettings",
     "class_pictures",
     "design",
-    "fit_classifier",
     "frechet_distance",
     "generation_quality",
     "load_gan",

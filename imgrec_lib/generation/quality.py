@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
 
 from imgrec_lib.errors import InputError
 from imgrec_lib.features import Backbone
+from imgrec_lib.features.attributes import fit_heads
 from imgrec_lib.generation.gan import GAN, Pictures
 
 AT_ONCE = {"cpu": 16, "cuda": 256}
@@ -67,52 +65,6 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     return distance.item()
 
 
-@dataclass(frozen=True, eq=False)
-class Classifier:
-    """A linear classifier of standardised features.
-
-    Attributes:
-        mean, std: (d,) of the features it was fitted to.
-        weights: (d, classes); offsets: (classes,).
-    """
-
-    mean: np.ndarray
-    std: np.ndarray
-    weights: np.ndarray
-    offsets: np.ndarray
-
-    def __call__(self, features: np.ndarray) -> np.ndarray:
-        """The most likely class of each: (n, d) -> (n,) int64."""
-        return ((features - self.mean) / self.std @ self.weights + self.offsets).argmax(1)
-
-
-def fit_classifier(features: np.ndarray, labels: np.ndarray, n_classes: int, *, l2: float = 1e-2) -> Classifier:
-    """Multinomial logistic regression of classes on features, by L-BFGS to convergence.
-
-    Args:
-        features: (n, d).
-        labels: (n,) int64 in [0, n_classes).
-        n_classes: how many.
-        l2: weight of 1/2 |weights|^2 beside the mean cross-entropy; the offsets have none.
-    """
-    mean, std = features.mean(0), features.std(0)
-    std = np.where(std > 0, std, 1.0)
-    x = torch.from_numpy((features - mean) / std)
-    y = torch.from_numpy(labels)
-    weights = torch.zeros(x.shape[1], n_classes, dtype=x.dtype, requires_grad=True)
-    offsets = torch.zeros(n_classes, dtype=x.dtype, requires_grad=True)
-    optimiser = torch.optim.LBFGS([weights, offsets], max_iter=200, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        loss = nn.functional.cross_entropy(x @ weights + offsets, y) + l2 * 0.5 * weights.square().sum()
-        loss.backward()
-        return loss
-
-    optimiser.step(closure)
-    return Classifier(mean, std, weights.detach().numpy(), offsets.detach().numpy())
-
-
 def generation_quality(
     gan: GAN,
     training: Pictures,
@@ -126,8 +78,8 @@ def generation_quality(
 
     As many pictures as are held out, of the same classes, are generated, and as many are drawn of those trained on.
     The distance of the latter is what a perfect generator would get; grey noise stands at the other end. The
-    classifier is fitted to the training pictures' features; its accuracy on the held-out ones says how far its
-    agreement can be trusted.
+    classifier (`fit_heads`) is fitted to the training pictures' features; its accuracy on the held-out ones says how
+    far its agreement can be trusted.
 
     Args:
         gan: a trained GAN.
@@ -148,11 +100,12 @@ def generation_quality(
     fitted = picture_features(training.pixels, backbone, device)
     generated = picture_features(gan.sample(codes, labels), backbone, device)
     noise = picture_features(rng.integers(0, 256, held_out.pixels.shape, dtype=np.uint8), backbone, device)
-    classifier = fit_classifier(fitted, training.labels, len(training.names))
+    labelled = torch.from_numpy(training.labels).unsqueeze(1)
+    heads = fit_heads(torch.from_numpy(fitted), labelled, [len(training.names)])
     some = rng.permutation(len(fitted))[: len(real)]
 
     def agreement(features: np.ndarray) -> float:
-        return float((classifier(features) == held_out.labels).mean())
+        return float((heads.predict(torch.from_numpy(features)).squeeze(1) == labels).float().mean())
 
     rows = {
         "generated": (frechet_distance(generated, real), agreement(generated)),
