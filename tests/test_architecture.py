@@ -20,6 +20,7 @@ ORDER = [
     ["source"],
     ["generation"],
     ["runs"],
+    ["results"],
     ["report"],
     ["explorer"],
     ["notebooks"],

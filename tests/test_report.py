@@ -51,7 +51,8 @@ from imgrec_lib.report import (
     write_report,
 )
 from imgrec_lib.report.curves import _name_points, single_panel, validation_curve
-from imgrec_lib.report.tables import DIFFERENCE, ORACLE, PAPER_TABLES
+from imgrec_lib.results.paper import DIFFERENCE, PAPER_TABLES
+from imgrec_lib.results.trials import ORACLE
 from imgrec_lib.runs import DatasetRecord, Run, Validation, find_runs, open_run, train_run
 
 EVIL = '<script>alert("x")</script>'

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from imgrec_lib.report.significance import ALPHA, holm, paired_differences
+from imgrec_lib.results.significance import ALPHA, holm, paired_differences
 
 
 def table(*columns: np.ndarray) -> pd.DataFrame:

@@ -54,14 +54,14 @@ def test_the_source_fingerprint_follows_code_alone(edited_library) -> None:
         ("models/vbpr.py", "import torch", "import torch  # a comment"),
         ("models/vbpr.py", '"""', '"""A docstring. '),
         ("models/deepstyle.py", FUTURE, ANSWER),  # another model
-        ("report/tables.py", FUTURE, ANSWER),  # makes no number of a run
+        ("results/tables.py", FUTURE, ANSWER),  # makes no number of a run
         ("runs/load.py", FUTURE, ANSWER),  # opens what runs left
         ("runs/record.py", FUTURE, ANSWER),
         ("runs/__init__.py", '"find_runs",', '"find_runs", "ANSWER",'),
     ]:
         assert edited_library(path, old, new, modules) == original, path
     report = source_fingerprint(["imgrec_lib.report"], without=RECORDS)
-    assert edited_library("report/tables.py", FUTURE, ANSWER, ["imgrec_lib.report"]) != report
+    assert edited_library("results/tables.py", FUTURE, ANSWER, ["imgrec_lib.report"]) != report
 
 
 def test_a_run_is_not_opened_for_new_by_other_code(small_wardrobe, tmp_path, monkeypatch) -> None:

@@ -41,25 +41,21 @@ from imgrec_lib.report.grid import grid_table, validation_surface
 from imgrec_lib.report.movement import item_movement, movement_by_popularity, movement_gallery
 from imgrec_lib.report.notebook_pages import notebook_page
 from imgrec_lib.report.page import write_report
-from imgrec_lib.report.tables import (
+from imgrec_lib.results.comparison import compare, comparison_note, difference_table
+from imgrec_lib.results.paper import paper_tables, sizes_table
+from imgrec_lib.results.tables import (
     auc_table,
-    by_dataset,
     caption,
     cold_table,
-    compare,
-    comparison_note,
     cost_table,
-    difference_table,
     history_table,
-    paper_tables,
     popularity_table,
     protocol_table,
     ranking_table,
     results_table,
     run_table,
-    sizes_table,
-    trials,
 )
+from imgrec_lib.results.trials import by_dataset, trials
 
 __all__ = [
     "Cell",

@@ -20,17 +20,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from imgrec_lib.report.tables import (
-    ORACLE,
-    Comparison,
-    auc_table,
-    cost_table,
-    history_table,
-    measured,
-    popularity_table,
-    protocol_table,
-    trials,
-)
+from imgrec_lib.results.comparison import Comparison
+from imgrec_lib.results.tables import auc_table, cost_table, history_table, measured, popularity_table, protocol_table
+from imgrec_lib.results.trials import ORACLE, trials
 from imgrec_lib.runs import Run
 
 INK = "#1b1f24"

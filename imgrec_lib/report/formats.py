@@ -11,7 +11,9 @@ import pandas as pd
 from IPython.display import HTML
 
 from imgrec_lib.errors import unknown_name
-from imgrec_lib.report.tables import HOLDS, ORACLE, PAPER
+from imgrec_lib.results.comparison import HOLDS
+from imgrec_lib.results.paper import PAPER
+from imgrec_lib.results.trials import ORACLE
 
 MISSING = "—"
 MINUS = "\N{MINUS SIGN}"

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from imgrec_lib.report.curves import ACCENT, INK, MARKERS, Chart, finish, literal, single_panel
-from imgrec_lib.report.tables import settings, trials
+from imgrec_lib.results.trials import settings, trials
 from imgrec_lib.runs import Run
 
 VALIDATION = "validation AUC"

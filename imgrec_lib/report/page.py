@@ -20,10 +20,11 @@ from tqdm.auto import tqdm
 
 from imgrec_lib import __version__
 from imgrec_lib.files import replacing_folder, write_text
-from imgrec_lib.report import gallery, grid, tables
+from imgrec_lib.report import gallery, grid
 from imgrec_lib.report.notebook_pages import is_executed, write_notebook_pages
 from imgrec_lib.report.sections import Section, dataset_section, load_again, section_prefix, sizes_section
 from imgrec_lib.report.texts import insert_results, markdown_tables, write_tables
+from imgrec_lib.results.trials import by_dataset
 from imgrec_lib.runs import Run, find_runs
 
 
@@ -60,7 +61,7 @@ def write_report(
         InputError: the folder holds no finished run; or `insert` is no file with those lines.
     """
     out = Path(out)
-    groups = tables.by_dataset([run for run in find_runs(runs_folder) if only is None or run.name in only])
+    groups = by_dataset([run for run in find_runs(runs_folder) if only is None or run.name in only])
     runs = [run for group in groups for run in group]
     searched = [run for run in find_runs(runs_folder, stage=None) if grid.of_grid(run)]
     loaded = [load_again(group, progress) for group in groups]

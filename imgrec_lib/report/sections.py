@@ -21,10 +21,24 @@ from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation import user_metrics
 from imgrec_lib.features import Features
 from imgrec_lib.models.base import InnerProduct, Scorer
-from imgrec_lib.report import curves, gallery, grid, tables
+from imgrec_lib.report import curves, gallery, grid
 from imgrec_lib.report.curves import Chart
 from imgrec_lib.report.formats import MISSING, format_table
 from imgrec_lib.report.gallery import Gallery
+from imgrec_lib.results.comparison import HOLDS, compare, comparison_note, difference_table, user_auc
+from imgrec_lib.results.paper import PAPER, PAPER_TABLES, paper_dataset, paper_tables, sizes_table
+from imgrec_lib.results.tables import (
+    caption,
+    cold_table,
+    cost_table,
+    history_table,
+    not_run,
+    popularity_table,
+    protocol_table,
+    ranking_table,
+    results_table,
+)
+from imgrec_lib.results.trials import RANDOM, Trials, trials
 from imgrec_lib.runs import Run, load_inputs, load_model
 
 NEIGHBOURS = 7
@@ -120,7 +134,7 @@ def _validation(run: Run) -> float:
 
 def sizes_section(groups: Sequence[list[Run]], datasets: dict[str, Dataset], prefixes: Sequence[str]) -> Section:
     """Table 1, each dataset's numbers linked to its runs."""
-    frame = tables.sizes_table([run for runs in groups for run in runs], datasets)
+    frame = sizes_table([run for runs in groups for run in runs], datasets)
     look = (
         "Density and the share of cold items tell how hard a data set is: what nobody bought in training can be ranked "
         "by its picture alone."
@@ -155,7 +169,7 @@ def dataset_section(
         pages: addresses of the rendered notebooks, by the run's name.
         pictures: whether galleries are wanted.
     """
-    rows = tables.trials(runs)
+    rows = trials(runs)
     links = {row.label: f"#{prefix}-run-{slug(row.runs[0].name)}" for row in rows}
 
     def table(
@@ -173,20 +187,20 @@ def dataset_section(
     def figure(name: str, title: str, look: str, drawn: Chart, note: str = "") -> Block:
         return Block(f"{prefix}-{name}", title, look, svg(drawn, f"{prefix}-{name}", title), note=note)
 
-    comparison = tables.compare(runs)
+    comparison = compare(runs)
     blocks = [
         table(
             "auc",
             "Results",
             "Compare within a column. A visual model earns its place by beating PopRank in AUC and by its cold AUC, "
             "where a model without pictures can only guess.",
-            tables.results_table(runs, comparison),
-            "" if comparison is None else f"{tables.HOLDS} {tables.comparison_note(comparison)}",
+            results_table(runs, comparison),
+            "" if comparison is None else f"{HOLDS} {comparison_note(comparison)}",
             main=True,
         )
     ]
     if comparison is not None:
-        pairs = tables.difference_table(comparison)
+        pairs = difference_table(comparison)
         links |= {str(pair): f"#{prefix}-runs" for pair in pairs.index}
         blocks += [
             figure(
@@ -205,15 +219,15 @@ def dataset_section(
                 folded=True,
             ),
         ]
-    for title, frame in tables.paper_tables(runs).items():
-        note = next(paper.note for paper in tables.PAPER_TABLES if paper.title == title)
+    for title, frame in paper_tables(runs).items():
+        note = next(paper.note for paper in PAPER_TABLES if paper.title == title)
         look = (
-            f"Beside the paper's values for {tables.paper_dataset(runs)}: the difference is ours minus theirs."
-            if (tables.PAPER, "") in frame.columns
+            f"Beside the paper's values for {paper_dataset(runs)}: the difference is ours minus theirs."
+            if (PAPER, "") in frame.columns
             else "The models of the paper's table on this data set, for which the paper has no values."
         )
         blocks.append(
-            table(slug(title.split(":")[0]), title, look, frame, note if (tables.PAPER, "") in frame.columns else "")
+            table(slug(title.split(":")[0]), title, look, frame, note if (PAPER, "") in frame.columns else "")
         )
     blocks += [
         figure(
@@ -227,13 +241,13 @@ def dataset_section(
             "protocols-table",
             "AUC by protocol and tie rule",
             "Ties are what cold items get from a model that only counts: there the two rules part.",
-            tables.protocol_table(runs),
+            protocol_table(runs),
         ),
         table(
             "ranking-table",
             "Hits among the first ten",
             "HR@10 over a hundred candidates says little of HR@10 over the catalogue: do not compare across protocols.",
-            tables.ranking_table(runs),
+            ranking_table(runs),
         ),
         figure(
             "learning",
@@ -254,7 +268,7 @@ def dataset_section(
             "popularity-table",
             "AUC by popularity, in numbers",
             "Each heading says how many users have their test item in the band: few users, wide error.",
-            tables.popularity_table(runs),
+            popularity_table(runs),
         ),
         figure(
             "history",
@@ -267,13 +281,13 @@ def dataset_section(
             "history-table",
             "AUC by history, in numbers",
             "Each heading says how many users the band has.",
-            tables.history_table(runs),
+            history_table(runs),
         ),
         table(
             "cold",
             "Cold items",
             "An AUC of 0.5 is a guess, one below it means that cold items are pushed to the end of every list.",
-            tables.cold_table(runs),
+            cold_table(runs),
         ),
         *_grids(prefix, searched),
         figure(
@@ -286,20 +300,20 @@ def dataset_section(
             "cost-table",
             "Cost, in numbers",
             "Seconds depend on the machine: compare models of the same device only.",
-            tables.cost_table(runs),
+            cost_table(runs),
         ),
         *(_galleries(prefix, inputs, runs) if pictures else []),
         Block(
             f"{prefix}-runs",
             "Runs",
             "Every number above is computed from these runs; the link opens the executed notebook.",
-            _runs_list(prefix, [*rows, *(tables.trials(searched) if searched else [])], out, pages),
+            _runs_list(prefix, [*rows, *(trials(searched) if searched else [])], out, pages),
         ),
     ]
     record = runs[0].record.dataset
     title = f"{record.name} ({record.users:,} users, {record.items:,} items)"
-    missing = tables.not_run(runs)
-    lead = tables.caption(runs) + (f" Without a run here: {', '.join(missing)}." if missing else "")
+    missing = not_run(runs)
+    lead = caption(runs) + (f" Without a run here: {', '.join(missing)}." if missing else "")
     return Section(prefix, title, lead, tuple(blocks))
 
 
@@ -317,7 +331,7 @@ def _grids(prefix: str, runs: Sequence[Run]) -> list[Block]:
         if drawn is not None:
             look = "Chosen by validation AUC alone. A best value at the edge of the grid asks for a wider one."
             blocks.append(Block(anchor, f"{title}: validation AUC", look, svg(drawn, anchor, title)))
-        rows = tables.trials(own)
+        rows = trials(own)
         by_auc = sorted(rows, key=lambda row: -float(np.mean([_validation(run) for run in row.runs])))
         links = {str(place): f"#{prefix}-run-{slug(row.runs[0].name)}" for place, row in enumerate(by_auc, 1)}
         look = f"{len(frame)} configurations, best first. None of them was tested."
@@ -342,7 +356,7 @@ def _neighbours(anchor: str, dataset: Dataset, inputs: Inputs) -> Block:
     if run is None or features is None:
         return Block(anchor, title, "No run here uses visual features, whose neighbours could be shown.")
     model, items = run.record.title, _queries(dataset)
-    notice = f" ({tables.RANDOM})" if features.random else ""
+    notice = f" ({RANDOM})" if features.random else ""
     spaces = {f"by visual features{notice}": features.values}
     look = "The best-selling item of each of the largest categories, with its nearest items by picture"
     scorer = _scorer(run, dataset, features)
@@ -372,8 +386,8 @@ def _recommendations(anchor: str, dataset: Dataset, inputs: Inputs) -> Block:
 def _worst_served(anchor: str, dataset: Dataset, inputs: Inputs, runs: Sequence[Run]) -> Block:
     """The users whom the configuration of the best validation AUC serves worst, as pictures."""
     run = inputs.recommender
-    (row,) = [row for row in tables.trials(runs) if run in row.runs]
-    ranked = tables.user_auc(row.runs).iloc[:, 0].dropna().sort_values(kind="stable")
+    (row,) = [row for row in trials(runs) if run in row.runs]
+    ranked = user_auc(row.runs).iloc[:, 0].dropna().sort_values(kind="stable")
     about = run.per_user.set_index("user").loc[ranked.index]
     worst = about.iloc[: max(WORST, len(about) // 100)]
     scorer = _scorer(run, dataset, inputs.features[run.name])
@@ -438,7 +452,7 @@ def _scrolling(title: str, body: Markup) -> Markup:
     return Markup('<div class="scroll" role="region" tabindex="0" aria-label="{}">{}</div>').format(title, body)
 
 
-def _runs_list(prefix: str, rows: Sequence[tables.Trials], out: Path, pages: Mapping[str, str]) -> Markup:
+def _runs_list(prefix: str, rows: Sequence[Trials], out: Path, pages: Mapping[str, str]) -> Markup:
     """Every run with its seed, AUC and the links to its notebook; each row of the tables leads here."""
     cells = Markup()
     for row in rows:

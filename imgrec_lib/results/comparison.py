@@ -1,0 +1,105 @@
+"""The rows of one dataset compared user by user, and which differences hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from imgrec_lib.evaluation import user_metrics
+from imgrec_lib.results.significance import ALPHA, Differences, paired_differences
+from imgrec_lib.results.trials import Trials, sees_pictures, trials
+from imgrec_lib.runs import Run
+
+HOLDS = "*"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The rows of one dataset compared user by user.
+
+    Attributes:
+        differences: of the exact mid-rank AUC, between all rows.
+        best: the row with the highest AUC.
+        baseline: of the rows that see no picture, the one with the best validation AUC; None where all do, or none.
+    """
+
+    differences: Differences
+    best: str
+    baseline: str | None
+
+
+def compare(runs: Sequence[Run]) -> Comparison | None:
+    """Compare all rows pairwise, see `significance`; None for a single row.
+
+    Args:
+        runs: runs of one dataset.
+
+    Raises:
+        InputError: see `trials`.
+    """
+    rows = trials(runs)
+    if len(rows) < 2:
+        return None
+    differences = paired_differences(user_auc(runs))
+    blind = [row for row in rows if not any(sees_pictures(run) for run in row.runs)]
+    baseline = max(blind, key=_validation, default=None) if len(blind) < len(rows) else None
+    # The row that is nowhere behind; of equals the first.
+    best = differences.labels[int(np.argmax(differences.mean.min(1)))]
+    return Comparison(differences, best, baseline.label if baseline else None)
+
+
+def user_auc(runs: Sequence[Run]) -> pd.DataFrame:
+    """Exact mid-rank AUC of each user (rows, by user index) by each configuration (columns), the mean of its trials."""
+
+    def of(run: Run) -> pd.Series:
+        return user_metrics(run.per_user)["auc"].set_axis(run.per_user["user"])
+
+    return pd.concat(
+        {
+            row.label: pd.concat([of(run) for run in row.runs], axis=1).mean(axis=1, skipna=False)
+            for row in trials(runs)
+        },
+        axis=1,
+    )
+
+
+def _validation(row: Trials) -> float:
+    return float(np.mean([run.record.validation.auc for run in row.runs]))
+
+
+def difference_table(comparison: Comparison) -> pd.DataFrame:
+    """Every pair of rows, the better one first: mean difference of AUC, 95 % interval, p-value corrected by Holm."""
+    d = comparison.differences
+    order = np.argsort(-d.mean.mean(1), kind="stable")
+    pairs = [(a, b) for place, a in enumerate(order) for b in order[place + 1 :]]
+    columns = {
+        ("AUC difference", "difference"): [d.mean[pair] for pair in pairs],
+        ("AUC difference", "low"): [d.low[pair] for pair in pairs],
+        ("AUC difference", "high"): [d.high[pair] for pair in pairs],
+        ("AUC difference", "holds"): [bool(d.holds[pair]) for pair in pairs],
+        ("corrected p", ""): [float(d.p[pair]) for pair in pairs],
+    }
+    index = pd.Index([f"{d.labels[a]} less {d.labels[b]}" for a, b in pairs], name="pair")
+    return pd.DataFrame(columns, index)
+
+
+def comparison_note(comparison: Comparison) -> str:
+    """What the mark of a difference that holds means, which test it comes from and why."""
+    differences = comparison.differences
+    pairs = len(differences.labels) * (len(differences.labels) - 1) // 2
+    against = (
+        f" {comparison.baseline} is the baseline: of the models that see no pictures, the one with the best validation "
+        "AUC."
+        if comparison.baseline
+        else ""
+    )
+    return (
+        f"The difference holds: p at most {ALPHA:g} by a paired bootstrap, {differences.resamples:,} resamples of the "
+        f"{differences.users:,} users, after Holm's correction for all {pairs:,} pairs of rows. Each user's AUC is "
+        "averaged over the trials first: seeds are repeated measurements, users are the sample. The bootstrap asks "
+        "about the mean, which the table shows; Wilcoxon's signed-rank test would ask about the median of differences "
+        f"that are neither symmetric nor free of ties.{against}"
+    )

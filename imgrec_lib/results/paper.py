@@ -1,0 +1,172 @@
+"""Tables 1 to 4 of the ImgRec paper from our runs, beside what the paper prints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from imgrec_lib.data.dataset import Dataset
+from imgrec_lib.data.split import dataset_table
+from imgrec_lib.models import list_models
+from imgrec_lib.results.tables import Measure, measured_table
+from imgrec_lib.results.trials import ORACLE, by_dataset, is_control, trials
+from imgrec_lib.runs import Run
+
+PAPER = "paper"
+"""Heading of the values that the paper printed: the only ones that do not come from our runs."""
+DIFFERENCE = "ours less the paper's"
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table of results of the ImgRec paper (Elsayed, Brinkmeyer and Schmidt-Thieme 2022, arXiv 2205.02923).
+
+    Attributes:
+        title: its number and subject.
+        protocol: the evaluation protocol that it reports.
+        models: names of its models, in its order.
+        published: by dataset and model, the AUC that was printed.
+        note: what a reader of the published numbers must know.
+    """
+
+    title: str
+    protocol: str
+    models: tuple[str, ...]
+    published: Mapping[str, Mapping[str, float]]
+    note: str = ""
+
+
+# Only values read in the paper itself; where another source was used the note says so, and what is unknown is left out.
+PAPER_TABLES = (
+    PaperTable(
+        "Table 2: AUC with 100 negatives",
+        "imgrec-100",
+        ("poprank", "warp", "bpr-mf", "fm-id", "fm-visual", "visrank", "vbpr", "dvbpr", "imgrec-ete"),
+        {
+            "Amazon Fashion": {
+                "poprank": 0.5849, "warp": 0.6065, "bpr-mf": 0.6278, "fm-id": 0.7093, "fm-visual": 0.7093,
+                "visrank": 0.6839, "vbpr": 0.7479, "dvbpr": 0.7964, "imgrec-ete": 0.8250,
+            },
+            "Amazon Men": {
+                "poprank": 0.6060, "warp": 0.6081, "bpr-mf": 0.6450, "fm-id": 0.6654, "fm-visual": 0.6654,
+                "imgrec-ete": 0.7899,
+            },
+        },
+        "The paper does not say whether its FM used pictures: its value stands beside both of ours.",
+    ),
+    PaperTable(
+        "Table 3: AUC with 500 negatives",
+        "sampled-500",
+        ("deepstyle", "jrl", "saers", "imgrec-ete"),
+        {"Amazon Fashion": {"saers": 0.816, "imgrec-ete": 0.825}},
+        "The value of SAERS is taken from a public leaderboard of its paper (arXiv 1905.12862).",
+    ),
+    PaperTable(
+        "Table 4: three ways to add images, AUC with 100 negatives",
+        "imgrec-100",
+        ("imgrec-dir", "imgrec-ft", "imgrec-ete"),
+        {
+            "Amazon Fashion": {"imgrec-dir": 0.7770, "imgrec-ft": 0.8090, "imgrec-ete": 0.8250},
+            "Amazon Men": {"imgrec-dir": 0.7363, "imgrec-ft": 0.7735, "imgrec-ete": 0.7899},
+        },
+    ),
+)  # fmt: skip
+PAPER_SIZES: Mapping[str, Mapping[str, int]] = {
+    "Amazon Fashion": {"users": 45_184, "items": 166_270, "interactions": 358_003},
+    "Amazon Men": {"users": 34_244, "items": 110_636},
+}
+"""What the paper's Table 1 prints of the files published with DVBPR; what could not be read there is left out."""
+
+
+def sizes_table(runs: Sequence[Run], datasets: Mapping[str, Dataset]) -> pd.DataFrame:
+    """Table 1: the size of each dataset, and below those of the paper what it prints of them.
+
+    Args:
+        runs: any runs.
+        datasets: the datasets that could be loaded, by fingerprint; of the others only what the records hold is shown.
+    """
+    rows = []
+    for group in by_dataset(runs):
+        record = group[0].record.dataset
+        known = {
+            "dataset": record.name,
+            "users": record.users,
+            "items": record.items,
+            "training interactions": record.training_interactions,
+        }
+        loaded = datasets.get(record.fingerprint)
+        rows.append(known if loaded is None else dataset_table(loaded).to_dict("records")[0])
+        printed = paper_dataset(group)
+        if printed is not None:
+            rows.append({"dataset": f"{printed}, as the paper prints it", **PAPER_SIZES[printed]})
+    return pd.DataFrame(rows).set_index("dataset")
+
+
+def paper_dataset(runs: Sequence[Run]) -> str | None:
+    """The paper's name of the runs' dataset, known by its users and items; None where the paper has nothing on it."""
+    record = runs[0].record.dataset
+    for name, sizes in PAPER_SIZES.items():
+        if (record.users, record.items) == (sizes["users"], sizes["items"]):
+            return name
+    return None
+
+
+def paper_tables(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
+    """Tables 2, 3 and 4 of the ImgRec paper from our runs.
+
+    The paper's AUC counts a tie as lost, and so does the difference to it; the mid-rank AUC stands beside. On a dataset
+    of the paper there are columns `PAPER` and `DIFFERENCE`, and rows of published models that have no run.
+
+    Args:
+        runs: runs of one dataset.
+
+    Returns:
+        By title; a table without any row is left out.
+
+    Raises:
+        InputError: see `trials`.
+    """
+    dataset = paper_dataset(runs)
+    trials(runs)  # refuses runs of several datasets
+    tables = {}
+    for table in PAPER_TABLES:
+        measures = (
+            Measure("strict AUC", table.protocol, "auc_strict"),
+            Measure("AUC", table.protocol, "auc"),
+        )
+        published = table.published.get(dataset or "", {})
+        parts, values = [], []
+        for model in table.models:
+            chosen = [run for run in runs if run.record.model == model]
+            if chosen:
+                parts.append(measured_table(chosen, measures, oracle=False))
+                # A control is not the published model: it has nothing to be measured against.
+                values += [
+                    math.nan if is_control(row.runs[0]) else published.get(model, math.nan) for row in trials(chosen)
+                ]
+            elif model in published:
+                card = list_models().get(model)
+                parts.append(_blank(card.title if card else _TITLES.get(model, model), measures))
+                values.append(published[model])
+        if not parts:
+            continue
+        frame = pd.concat(parts).rename_axis("model")
+        if published:
+            frame[PAPER, ""] = values
+            frame[DIFFERENCE, "difference"] = frame["strict AUC", "mean"] - frame[PAPER, ""]
+        known = measured_table(runs, measures).filter(items=[ORACLE], axis=0)
+        tables[table.title] = pd.concat([frame, known]).rename_axis("model") if len(known) else frame
+    return tables
+
+
+_TITLES = {"dvbpr": "DVBPR", "saers": "SAERS", "jrl": "JRL", "imgrec-ete": "ImgRec-EtE"}
+"""Titles of published models that the registry does not have."""
+
+
+def _blank(label: str, measures: Sequence[Measure]) -> pd.DataFrame:
+    columns = [("trials", "")] + [(m.heading, statistic) for m in measures for statistic in ("mean", "sd")]
+    row = [0] + [math.nan] * (len(columns) - 1)
+    return pd.DataFrame([row], pd.Index([label], name="model"), pd.MultiIndex.from_tuples(columns))
