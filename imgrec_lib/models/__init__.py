@@ -22,6 +22,8 @@ from imgrec_lib.models import (
     imgrec_dir,
     imgrec_ete,
     imgrec_ft,
+    item_knn,
+    item_knn_visual,
     jrl,
     pop_visrank,
     poprank,
@@ -34,12 +36,14 @@ from imgrec_lib.models.base import ModelCard, Profile, Recommender, TrainSetting
 
 CARDS: tuple[ModelCard, ...] = (
     poprank.CARD,
+    item_knn.CARD,
     warp.CARD,
     bprmf.CARD,
     fm.CARD,
     fm_visual.CARD,
     visrank.CARD,
     pop_visrank.CARD,
+    item_knn_visual.CARD,
     vbpr.CARD,
     deepstyle.CARD,
     jrl.CARD,

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imgrec_lib.data.dataset import Interactions
 from imgrec_lib.data.sampler import Sampler
 
 
@@ -180,7 +181,24 @@ class PurchaseParts(Protocol):
 
         Returns:
             (C, training items of the user) float32, the columns in the order of `Interactions.of`: what the model
-            takes the mean or the largest of.
+            takes the mean, the sum or the largest of.
+        """
+        ...
+
+
+@runtime_checkable
+class Baskets(Protocol):
+    """A model that scores for users it has never seen, from what they bought alone, without training."""
+
+    def score_baskets(self, baskets: Interactions) -> Tensor:
+        """Score the whole catalogue for each basket.
+
+        Args:
+            baskets: what each new user bought, over this model's catalogue; a basket may be empty.
+
+        Returns:
+            (n_baskets, n_items) float32. A basket that holds just the training items of a known user gets the scores
+            of that user.
         """
         ...
 
