@@ -49,7 +49,7 @@ from imgrec_lib.report import format_table
 class Naive(ImgRecEtE):
     """The paper's loop: every picture of every interaction through the whole network, as often as it occurs."""
 
-    def cross_entropy(self, batch: Batch) -> Tensor:  # type: ignore[override]
+    def ranking(self, batch: Batch) -> Tensor:  # type: ignore[override]
         items = torch.cat([batch.positives, batch.negatives.flatten()])
         assert self.images is not None
         pixels = torch.from_numpy(np.array(self.images.pixels[items.cpu().numpy()])).to(items.device)

@@ -195,7 +195,7 @@ def test_penalties_are_those_of_the_phase() -> None:
         (0, 0.3 * tables + 0.2 * layer),
     ):
         model.start_phase(phase)
-        torch.testing.assert_close(model.loss(batch) - model.cross_entropy(batch), expected)
+        torch.testing.assert_close(model.loss(batch) - model.ranking(batch), expected)
 
 
 def test_contributions_sum_to_the_score_in_both_phases() -> None:
@@ -315,7 +315,7 @@ def test_item_batches_have_the_papers_expected_loss_and_gradient(
         # The same embeddings, computed once for all sets.
         embedded = model.embed_items(items)
         monkeypatch.setattr(model, "embed_items", lambda items: embedded[items])
-    losses = [model.cross_entropy(batch) for batch in batches]
+    losses = [model.ranking(batch) for batch in batches]
     estimate = torch.stack(losses).mean()
     torch.testing.assert_close(estimate, loss, rtol=1e-6, atol=0)
     for found, wanted in zip(torch.autograd.grad(estimate, parameters), gradient, strict=True):
@@ -454,7 +454,7 @@ def test_learns_planted_tastes_and_the_tail_helps(batches: str, batch_statistics
         """The expected loss on the training data itself, which training has to lower."""
         batch = Sampler(data, 0).item_batch(data.n_items)
         with torch.no_grad():
-            means.append(float(model.cross_entropy(batch)))
+            means.append(float(model.ranking(batch)))
         return 0.5 - means[-1] / 10
 
     curve = fit(model, data, whole_loss, progress=False).curve

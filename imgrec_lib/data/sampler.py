@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from imgrec_lib.data.dataset import TrainingData
-from imgrec_lib.errors import InputError
+from imgrec_lib.errors import InputError, unknown_name
 
 
 class Batch(NamedTuple):
@@ -37,6 +37,47 @@ class Batch(NamedTuple):
         Both in one look-up: a table then gets one gradient instead of two that have to be added up.
         """
         return torch.cat([self.positives.unsqueeze(1), self.negatives], 1)
+
+    def split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 1 + n, ...) rows of `items` -> those of the positives, (B, ...), and of the negatives, (B, n, ...)."""
+        return rows[:, 0], rows[:, 1:]
+
+    def join(self, positives: Tensor, negatives: Tensor) -> Tensor:
+        """The inverse of `split`."""
+        return torch.cat([positives.unsqueeze(1), negatives], 1)
+
+
+class CandidateBatch(NamedTuple):
+    """Positives that are to be told from candidates, which all of them share (`Sampler.candidates`).
+
+    Attributes:
+        users: (B,) int64.
+        positives: (B,) int64, a training item of each user.
+        candidates: (1, C) int64, all different.
+        log_weights: (1, C) float32: the logarithm of how many items of the catalogue each candidate stands for.
+        owned: (B, L) int64: places in `candidates` of the training items of each user; -1 stands for none.
+        times: (B,) int64 Unix seconds of the positive interactions, or None.
+    """
+
+    users: Tensor
+    positives: Tensor
+    candidates: Tensor
+    log_weights: Tensor
+    owned: Tensor
+    times: Tensor | None
+
+    @property
+    def items(self) -> Tensor:
+        """(B + C,) int64: the positives, then the candidates."""
+        return torch.cat([self.positives, self.candidates[0]])
+
+    def split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """(B + C, ...) rows of `items` -> those of the positives, (B, ...), and of the candidates, (1, C, ...)."""
+        return rows[: len(self.users)], rows[len(self.users) :].unsqueeze(0)
+
+    def join(self, positives: Tensor, candidates: Tensor) -> Tensor:
+        """The inverse of `split`."""
+        return torch.cat([positives, candidates[0]])
 
 
 class ItemBatch(NamedTuple):
@@ -98,6 +139,7 @@ class Sampler:
             )
         self._drawable_interactions = drawable[owner].nonzero().squeeze(1)
         self._is_drawable = drawable
+        self._item_chances: dict[str, Tensor] = {}
 
     @property
     def n_interactions(self) -> int:
@@ -165,6 +207,60 @@ class Sampler:
         """Draw (user, positive, negatives): positives as in `positives`, negatives as in `negatives`."""
         users, items, times = self.positives(size, by)
         return Batch(users, items, self.negatives(users, n_negatives), times)
+
+    def candidates(self, size: int, drawing: str, n: int = 1, by: str = "user") -> CandidateBatch:
+        """Draw positives as `positives` does, and candidates that stand for the whole catalogue.
+
+        A candidate that is drawn c times in n draws, in each with the chance q, stands for c / (n q) items of the
+        catalogue. The sum over the candidates of weight * g(item) has then the expectation of the sum over the
+        catalogue of g(item), for any g (over the items with q > 0).
+
+        Args:
+            size: B, how many positives.
+            drawing: "all" takes the whole catalogue, each item with the weight 1. "uniform" draws items uniformly. In
+                "batch" the positives are each other's candidates: q is the chance that a positive is the item, which
+                follows its popularity, and n is B - 1, for a user's own positive is no candidate. Cold items are
+                never drawn.
+            n: draws, where these are "uniform".
+            by: see `positives`.
+
+        Raises:
+            InputError: there is no such drawing, or `n` is not positive.
+        """
+        users, positives, times = self.positives(size, by)
+        weights = torch.ones(self.n_items, device=self.device)
+        if drawing == "all":
+            drawn = torch.arange(self.n_items, device=self.device)
+        elif drawing == "uniform":
+            if n < 1:
+                raise InputError(f"a sampled softmax needs at least one candidate, not {n}.")
+            drawn, counts = self.randint(self.n_items, (n,)).unique(return_counts=True)
+            weights = counts * (self.n_items / n)
+        elif drawing == "batch":
+            drawn, counts = positives.unique(return_counts=True)
+            weights = counts / (max(1, size - 1) * self._chance_of_items(by)[drawn])
+        else:
+            raise unknown_name("drawing of candidates", drawing, ("all", "uniform", "batch"))
+        place = torch.full((self.n_items,), -1, device=self.device)
+        place[drawn] = torch.arange(len(drawn), device=self.device)
+        return CandidateBatch(
+            users, positives, drawn.unsqueeze(0), weights.float().log().unsqueeze(0), self._owned(users, place), times
+        )
+
+    def _owned(self, users: Tensor, place: Tensor) -> Tensor:
+        """`place` of all training items of (B,) users: (B, longest history) int64, filled up with -1."""
+        lengths = self._lengths[users].unsqueeze(1)
+        within = torch.arange(int(lengths.max()), device=self.device)
+        index = (self._indptr[users].unsqueeze(1) + within).clamp(max=self.n_interactions - 1)
+        return torch.where(within < lengths, place[self._items[index]], -1)
+
+    def _chance_of_items(self, by: str) -> Tensor:
+        """The chance that `positives` draws each item: (n_items,) float32."""
+        if by not in self._item_chances:
+            each = self._chance(self._owner, by) / self._lengths[self._owner]
+            chances = torch.zeros(self.n_items, device=self.device)
+            self._item_chances[by] = chances.index_add_(0, self._items, each)
+        return self._item_chances[by]
 
     def item_batch(self, n_items: int, n_negatives: int = 1, by: str = "user", n_users: int = 0) -> ItemBatch:
         """Draw items instead of interactions: each is embedded once, and all that is known of it is used.

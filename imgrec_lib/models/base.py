@@ -311,16 +311,17 @@ class Recommender(nn.Module):
         """The part of a batch that one of several processes computes (data parallel training), and its weight.
 
         The sum over the ranks of weight * loss(part) must be the loss of the batch. By default the examples are
-        dealt out in parts of equal size, or nearly so. Override for a batch whose tensors do not all begin with the
-        example.
+        dealt out in parts of equal size, or nearly so; a tensor that does not have a row for each belongs to all of
+        them. Override for a batch of another form.
 
         Args:
             batch: the batch, a named tuple of tensors or None, the same in every process.
             rank: number of the process, from 0.
             world_size: number of processes; at most the number of examples.
         """
-        part = type(batch)(*(None if t is None else t.tensor_split(world_size)[rank] for t in batch))
-        return part, len(part[0]) / len(batch[0])
+        size = len(batch[0])
+        part = type(batch)(*(t if t is None or len(t) != size else t.tensor_split(world_size)[rank] for t in batch))
+        return part, len(part[0]) / size
 
     def loss(self, batch: Any) -> Tensor:
         """The scalar that training minimises: the mean over the batch's examples, penalties included.

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
-from imgrec_lib.data.sampler import Batch
-from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, dot, look_up
-from imgrec_lib.models.parts.losses import bpr, half_squared_norm
+from imgrec_lib.data.sampler import Batch, CandidateBatch, Sampler
+from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, look_up
+from imgrec_lib.models.parts.losses import half_squared_norm
+from imgrec_lib.models.parts.objective import Objective
 from imgrec_lib.models.parts.settings import LARGE_BATCHES, UCSD
 
 
@@ -22,6 +23,7 @@ class BPRMF(Recommender):
 
     Args:
         data: the training data.
+        loss: what is minimised, see `Objective`; other losses than "bpr" take the place of its term.
         factors: latent size K.
         l2, l2_negative, l2_bias: penalty weights.
         initial_scale: p and q start normal with this standard deviation; b starts at 0.
@@ -32,6 +34,7 @@ class BPRMF(Recommender):
         self,
         data: TrainingData,
         *,
+        loss: str = "bpr",
         factors: int = 64,
         l2: float = 0.0,
         l2_negative: float = 0.0,
@@ -40,6 +43,7 @@ class BPRMF(Recommender):
         uniform: bool = False,
     ) -> None:
         super().__init__()
+        self.objective = Objective(loss)
         self.l2, self.l2_negative, self.l2_bias = l2, l2_negative, l2_bias
         self.users = nn.Parameter(torch.empty(data.n_users, factors))
         self.items = nn.Parameter(torch.empty(data.n_items, factors))
@@ -50,20 +54,24 @@ class BPRMF(Recommender):
             else:
                 nn.init.normal_(table, std=initial_scale)
 
-    def loss(self, batch: Batch) -> Tensor:
+    def sample(self, sampler: Sampler, settings: TrainSettings) -> Batch | CandidateBatch:
+        return self.objective.sample(sampler, settings)
+
+    def loss(self, batch: Batch | CandidateBatch) -> Tensor:
         user = look_up(self.users, batch.users)
         items, biases = look_up(self.items, batch.items), look_up(self.item_bias, batch.items)
-        scores = dot(user, items) + biases
-        loss = bpr(scores[:, 0], scores[:, 1:])
+        loss = self.objective(batch, user, items, biases)
         if self.l2 or self.l2_negative:
-            loss = loss + self.l2 * half_squared_norm(user, items[:, 0])
-            loss = loss + self.l2_negative * half_squared_norm(items[:, 1:])
+            positives, negatives = batch.split(items)
+            loss = loss + self.l2 * half_squared_norm(user, positives)
+            loss = loss + self.l2_negative * half_squared_norm(negatives)
         if self.l2_bias:
-            loss = loss + self.l2_bias * half_squared_norm(biases[:, :1], biases[:, 1:].unsqueeze(-1))
+            positives, negatives = batch.split(biases.unsqueeze(-1))
+            loss = loss + self.l2_bias * half_squared_norm(positives, negatives)
         return loss
 
     def row_tables(self) -> tuple[nn.Parameter, ...]:
-        return self.users, self.items, self.item_bias
+        return self.objective.row_tables(users=[self.users], items=[self.items, self.item_bias])
 
     def scorer(self, times: Tensor | None = None) -> InnerProduct:
         return InnerProduct.with_item_offset(self.users.detach(), self.items.detach(), self.item_bias.detach())

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
-from imgrec_lib.data.sampler import Batch
+from imgrec_lib.data.sampler import Batch, CandidateBatch, Sampler
 from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, dot, look_up
 from imgrec_lib.models.parts.losses import bpr, half_squared_norm
+from imgrec_lib.models.parts.objective import Objective
 from imgrec_lib.models.parts.settings import LARGE_BATCHES
 from imgrec_lib.models.parts.visual import CatalogueFeatures
 
@@ -25,6 +26,7 @@ class DeepStyle(Recommender):
 
     Args:
         data: the training data; `features` and `categories` are needed.
+        loss: what is minimised, see `Objective`; other losses than "bpr" take the place of its term.
         factors: size d of all vectors.
         l2, l2_category, l2_visual: penalty weights.
         initial_scale: all tables start normal with this standard deviation.
@@ -37,6 +39,7 @@ class DeepStyle(Recommender):
         self,
         data: TrainingData,
         *,
+        loss: str = "bpr",
         factors: int = 64,
         l2: float = 0.0,
         l2_category: float = 0.0,
@@ -45,6 +48,7 @@ class DeepStyle(Recommender):
         feature_scale: float = 0.0,
     ) -> None:
         super().__init__()
+        self.objective = Objective(loss)
         self.l2, self.l2_category, self.l2_visual = l2, l2_category, l2_visual
         self.features = CatalogueFeatures(data, feature_scale)
         self.register_buffer("category", torch.as_tensor(data.categories), persistent=False)
@@ -54,18 +58,27 @@ class DeepStyle(Recommender):
         self.projection = nn.Parameter(torch.empty(self.features.width, factors).normal_(std=initial_scale))
 
     def row_tables(self) -> tuple[nn.Parameter, ...]:
-        return self.users, self.items
+        return self.objective.row_tables(users=[self.users], items=[self.items])
 
-    def loss(self, batch: Batch) -> Tensor:
+    def sample(self, sampler: Sampler, settings: TrainSettings) -> Batch | CandidateBatch:
+        return self.objective.sample(sampler, settings)
+
+    def loss(self, batch: Batch | CandidateBatch) -> Tensor:
         user = look_up(self.users, batch.users)
         candidates = batch.items
         items, categories = look_up(self.items, candidates), look_up(self.categories, self.category[candidates])
-        visual = self.features.difference(batch.items, self.projection)
-        scores = dot(user, items - categories)
+        if self.objective.loss == "bpr":
+            visual = self.features.difference(batch.items, self.projection)
+            scores = dot(user, items - categories)
+            ranking = bpr(scores[:, 0], scores[:, 1:] - dot(user, visual))
+        else:
+            ranking = self.objective(
+                batch, user, items - categories + self.features.projected(candidates, self.projection)
+            )
         loss = (
-            bpr(scores[:, 0], scores[:, 1:] - dot(user, visual))
-            + self.l2 * half_squared_norm(user, items[:, 0], items[:, 1:])
-            + self.l2_category * half_squared_norm(categories[:, 0], categories[:, 1:])
+            ranking
+            + self.l2 * half_squared_norm(user, *batch.split(items))
+            + self.l2_category * half_squared_norm(*batch.split(categories))
         )
         if self.l2_visual:
             loss = loss + self.l2_visual * 0.5 * self.projection.square().sum()

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
-from imgrec_lib.data.sampler import Batch
-from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, dot, look_up
-from imgrec_lib.models.parts.losses import bpr, half_squared_norm
+from imgrec_lib.data.sampler import Batch, CandidateBatch, Sampler
+from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, look_up
+from imgrec_lib.models.parts.losses import half_squared_norm
+from imgrec_lib.models.parts.objective import Objective
 from imgrec_lib.models.parts.settings import LARGE_BATCHES
 
 
@@ -30,6 +31,7 @@ class FactorisationMachine(Recommender):
 
     Args:
         data: the training data.
+        loss: what is minimised, see `Objective`; other losses than "bpr" take the place of its term.
         factors: latent size K.
         l2, l2_linear: penalty weights of vectors and linear weights.
         initial_scale: vectors start normal with this standard deviation; linear weights at 0.
@@ -39,12 +41,14 @@ class FactorisationMachine(Recommender):
         self,
         data: TrainingData,
         *,
+        loss: str = "bpr",
         factors: int = 64,
         l2: float = 0.0,
         l2_linear: float = 0.0,
         initial_scale: float = 0.01,
     ) -> None:
         super().__init__()
+        self.objective = Objective(loss)
         self.l2, self.l2_linear = l2, l2_linear
         self.users = nn.Parameter(torch.empty(data.n_users, factors).normal_(std=initial_scale))
         self.items = nn.Parameter(torch.empty(data.n_items, factors).normal_(std=initial_scale))
@@ -59,19 +63,21 @@ class FactorisationMachine(Recommender):
         return None
 
     def row_tables(self) -> tuple[nn.Parameter, ...]:
-        return self.users, self.items
+        return self.objective.row_tables(users=[self.users], items=[self.items])
 
-    def loss(self, batch: Batch) -> Tensor:
+    def sample(self, sampler: Sampler, settings: TrainSettings) -> Batch | CandidateBatch:
+        return self.objective.sample(sampler, settings)
+
+    def loss(self, batch: Batch | CandidateBatch) -> Tensor:
         user = look_up(self.users, batch.users)
         candidates = batch.items
         vectors, weights = look_up(self.items, candidates), look_up(self.item_weight, candidates)
         sides, offsets = self.item_side(candidates, vectors, weights)
-        scores = dot(user, sides) + offsets
-        loss = bpr(scores[:, 0], scores[:, 1:])
+        loss = self.objective(batch, user, sides, offsets)
         if self.l2:
-            loss = loss + self.l2 * half_squared_norm(user, vectors[:, 0], vectors[:, 1:])
+            loss = loss + self.l2 * half_squared_norm(user, *batch.split(vectors))
         if self.l2_linear:
-            loss = loss + self.l2_linear * half_squared_norm(weights[:, :1], weights[:, 1:].unsqueeze(-1))
+            loss = loss + self.l2_linear * half_squared_norm(*batch.split(weights.unsqueeze(-1)))
         shared = self.shared_penalty()
         return loss if shared is None else loss + shared
 

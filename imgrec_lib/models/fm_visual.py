@@ -24,7 +24,7 @@ class FMVisual(FactorisationMachine):
     FM over ids. The loss adds l2_visual * 1/2 (|V|^2 + |w_f|^2), over the whole of both, to `FactorisationMachine`'s.
 
     Args:
-        data, factors, l2, l2_linear, initial_scale: see `FactorisationMachine`; V starts like the other vectors.
+        data, loss, factors, l2, l2_linear, initial_scale: see `FactorisationMachine`; V starts like the other vectors.
         l2_visual: penalty weight of V and w_f.
         feature_scale: the features' divisor; 0 for the catalogue's maximum.
     """
@@ -33,6 +33,7 @@ class FMVisual(FactorisationMachine):
         self,
         data: TrainingData,
         *,
+        loss: str = "bpr",
         factors: int = 64,
         l2: float = 0.0,
         l2_linear: float = 0.0,
@@ -40,7 +41,7 @@ class FMVisual(FactorisationMachine):
         initial_scale: float = 0.01,
         feature_scale: float = 0.0,
     ) -> None:
-        super().__init__(data, factors=factors, l2=l2, l2_linear=l2_linear, initial_scale=initial_scale)
+        super().__init__(data, loss=loss, factors=factors, l2=l2, l2_linear=l2_linear, initial_scale=initial_scale)
         self.l2_visual = l2_visual
         self.features = CatalogueFeatures(data, feature_scale)
         self.feature_vectors = nn.Parameter(torch.empty(self.features.width, factors).normal_(std=initial_scale))

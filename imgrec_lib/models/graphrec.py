@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import Interactions, TrainingData
-from imgrec_lib.data.sampler import Batch
-from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, distinct, dot, look_up
+from imgrec_lib.data.sampler import Batch, CandidateBatch, Sampler
+from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, distinct, look_up
 from imgrec_lib.models.parts.layers import crelu
-from imgrec_lib.models.parts.losses import binary_cross_entropy, half_squared_norm
+from imgrec_lib.models.parts.losses import half_squared_norm
+from imgrec_lib.models.parts.objective import Objective
 from imgrec_lib.models.parts.visual import shared_features
 
 
@@ -36,6 +37,7 @@ class GraphRec(Recommender):
 
     Args:
         data: the training data.
+        loss: what is minimised, see `Objective`; other losses than "bce" take the place of its term.
         factors: width K of each side's layer; the embeddings are 2K wide.
         l2_users, l2_items: UW and IW.
         use_features, use_categories: take the items' features or categories as attributes, where the data has them.
@@ -51,6 +53,7 @@ class GraphRec(Recommender):
         self,
         data: TrainingData,
         *,
+        loss: str = "bce",
         factors: int = 64,
         l2_users: float = 0.0,
         l2_items: float = 0.0,
@@ -61,6 +64,7 @@ class GraphRec(Recommender):
         initial_scale: float = 0.01,
     ) -> None:
         super().__init__()
+        self.objective = Objective(loss)
         self.l2_users, self.l2_items, self.mask_own_edge = l2_users, l2_items, mask_own_edge
         by_user = data.interactions
         by_item = Interactions.from_pairs(by_user.items, by_user.users, data.n_items, data.n_users)
@@ -83,7 +87,7 @@ class GraphRec(Recommender):
                 nn.init.normal_(parameter, std=initial_scale)
 
     def row_tables(self) -> tuple[nn.Parameter, ...]:
-        return self.users.identity, self.items.identity
+        return self.objective.row_tables(users=[self.users.identity], items=[self.items.identity])
 
     def user_layer(self, users: Tensor) -> Tensor:
         """h_u of (B,) users: (B, K)."""
@@ -98,19 +102,21 @@ class GraphRec(Recommender):
             h = h + look_up(self.category_table, self.categories[items])
         return h
 
-    def loss(self, batch: Batch) -> Tensor:
-        items = batch.items
+    def sample(self, sampler: Sampler, settings: TrainSettings) -> Batch | CandidateBatch:
+        return self.objective.sample(sampler, settings)
+
+    def loss(self, batch: Batch | CandidateBatch) -> Tensor:
         # Popular items repeat in a batch and have the longest rows: each is summed up once.
-        different, place = distinct(items)
+        different, place = distinct(batch.items)
         h_user, h_items = self.user_layer(batch.users), look_up(self.item_layer(different), place)
         if self.mask_own_edge:
             h_user = h_user - self.users.edge(batch.users, batch.positives)
             own = self.items.edge(batch.positives, batch.users)
-            h_items = torch.cat([(h_items[:, 0] - own).unsqueeze(1), h_items[:, 1:]], 1)
+            positives, others = batch.split(h_items)
+            h_items = batch.join(positives - own, others)
         user, item = crelu(h_user), crelu(h_items)
-        logits = dot(user, item)
         return (
-            binary_cross_entropy(logits[:, 0], logits[:, 1:])
+            self.objective(batch, user, item)
             + self.l2_users * half_squared_norm(user)
             + self.l2_items * half_squared_norm(item)
         )

@@ -17,7 +17,7 @@ class ImgRecDir(ImgRec):
     """ImgRec with phi_i = f_i, the fixed pooled feature of the item's picture (Elsayed et al. 2022, variant Dir).
 
     Args:
-        data, factors, l2, l2_users, crelu: see `ImgRec`.
+        data, loss, factors, l2, l2_users, crelu: see `ImgRec`.
     """
 
     features: Tensor
@@ -26,13 +26,23 @@ class ImgRecDir(ImgRec):
         self,
         data: TrainingData,
         *,
+        loss: str = "bce",
         factors: int = 64,
         l2: float = 0.0,
         l2_users: float = 0.0,
         crelu: bool = False,
     ) -> None:
         features = shared_features(data)
-        super().__init__(data, features.shape[1], factors=factors, l2=l2, l2_users=l2_users, l2_layer=0.0, crelu=crelu)
+        super().__init__(
+            data,
+            features.shape[1],
+            loss=loss,
+            factors=factors,
+            l2=l2,
+            l2_users=l2_users,
+            l2_layer=0.0,
+            crelu=crelu,
+        )
         self.register_buffer("features", features, persistent=False)
 
     def visual(self, items: Tensor) -> Tensor:

@@ -193,9 +193,9 @@ class ImgRecEtE(ImgRec):
         )
         return part, 1 / world_size
 
-    def cross_entropy(self, batch: Batch | ItemBatch) -> Tensor:
+    def ranking(self, batch: Batch | ItemBatch) -> Tensor:
         if isinstance(batch, Batch):
-            return super().cross_entropy(batch)
+            return super().ranking(batch)
         items = self.embed_items(batch.items)
         positive = (self.embed_users(batch.users) * items[batch.places]).sum(1)
         return item_batch_cross_entropy(positive, self.embed_users(batch.others) @ items.T, batch)

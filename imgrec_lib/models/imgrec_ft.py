@@ -19,7 +19,7 @@ class ImgRecFT(ImgRec):
     """ImgRec with phi_i = ReLU(W_phi f_i + b_phi), a trained layer of 150 units (Elsayed et al. 2022, variant FT).
 
     Args:
-        data, factors, l2, l2_users, l2_layer, crelu: see `ImgRec`.
+        data, loss, factors, l2, l2_users, l2_layer, crelu: see `ImgRec`.
         units: width of the layer.
     """
 
@@ -29,6 +29,7 @@ class ImgRecFT(ImgRec):
         self,
         data: TrainingData,
         *,
+        loss: str = "bce",
         factors: int = 64,
         units: int = 150,
         l2: float = 0.0,
@@ -37,7 +38,9 @@ class ImgRecFT(ImgRec):
         crelu: bool = False,
     ) -> None:
         features = shared_features(data)
-        super().__init__(data, units, factors=factors, l2=l2, l2_users=l2_users, l2_layer=l2_layer, crelu=crelu)
+        super().__init__(
+            data, units, loss=loss, factors=factors, l2=l2, l2_users=l2_users, l2_layer=l2_layer, crelu=crelu
+        )
         self.register_buffer("features", features, persistent=False)
         self.layer = feature_layer(features.shape[1], units)
 

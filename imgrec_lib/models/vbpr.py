@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
-from imgrec_lib.data.sampler import Batch
+from imgrec_lib.data.sampler import Batch, CandidateBatch, Sampler
 from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, dot, look_up
 from imgrec_lib.models.parts.losses import bpr, half_squared_norm
+from imgrec_lib.models.parts.objective import Objective
 from imgrec_lib.models.parts.settings import LARGE_BATCHES, UCSD
 from imgrec_lib.models.parts.visual import CatalogueFeatures
 
@@ -25,6 +26,7 @@ class VBPR(Recommender):
 
     Args:
         data: the training data; `features` are needed.
+        loss: what is minimised, see `Objective`; other losses than "bpr" take the place of its term.
         factors: K, the size of p and q.
         visual_factors: K2, the size of t.
         l2, l2_negative, l2_bias, l2_visual: penalty weights.
@@ -40,6 +42,7 @@ class VBPR(Recommender):
         self,
         data: TrainingData,
         *,
+        loss: str = "bpr",
         factors: int = 64,
         visual_factors: int = 64,
         l2: float = 0.0,
@@ -51,6 +54,7 @@ class VBPR(Recommender):
         feature_scale: float = 0.0,
     ) -> None:
         super().__init__()
+        self.objective = Objective(loss)
         self.l2, self.l2_negative, self.l2_bias, self.l2_visual = l2, l2_negative, l2_bias, l2_visual
         self.features = CatalogueFeatures(data, feature_scale)
         self.users = nn.Parameter(torch.empty(data.n_users, factors))
@@ -66,20 +70,29 @@ class VBPR(Recommender):
                 nn.init.normal_(table, std=initial_scale)
 
     def row_tables(self) -> tuple[nn.Parameter, ...]:
-        return self.users, self.items, self.visual_users
+        return self.objective.row_tables(users=[self.users, self.visual_users], items=[self.items])
 
-    def loss(self, batch: Batch) -> Tensor:
+    def sample(self, sampler: Sampler, settings: TrainSettings) -> Batch | CandidateBatch:
+        return self.objective.sample(sampler, settings)
+
+    def loss(self, batch: Batch | CandidateBatch) -> Tensor:
         user, taste = look_up(self.users, batch.users), look_up(self.visual_users, batch.users)
         items, biases = look_up(self.items, batch.items), look_up(self.item_bias, batch.items)
-        difference = self.features.difference(batch.items, self.visual_weight())
-        visual = dot(taste, difference[..., :-1]) + difference[..., -1]
-        scores = dot(user, items) + biases
-        loss = bpr(scores[:, 0], scores[:, 1:] - visual)
+        if self.objective.loss == "bpr":
+            difference = self.features.difference(batch.items, self.visual_weight())
+            visual = dot(taste, difference[..., :-1]) + difference[..., -1]
+            scores = dot(user, items) + biases
+            loss = bpr(scores[:, 0], scores[:, 1:] - visual)
+        else:
+            visual = self.features.projected(batch.items, self.visual_weight())
+            vectors = torch.cat([items, visual[..., :-1]], -1)
+            loss = self.objective(batch, torch.cat([user, taste], 1), vectors, biases + visual[..., -1])
         if self.l2 or self.l2_negative:
-            loss = loss + self.l2 * half_squared_norm(user, items[:, 0], taste)
-            loss = loss + self.l2_negative * half_squared_norm(items[:, 1:])
+            positives, negatives = batch.split(items)
+            loss = loss + self.l2 * half_squared_norm(user, positives, taste)
+            loss = loss + self.l2_negative * half_squared_norm(negatives)
         if self.l2_bias:
-            loss = loss + self.l2_bias * half_squared_norm(biases[:, :1], biases[:, 1:].unsqueeze(-1))
+            loss = loss + self.l2_bias * half_squared_norm(*batch.split(biases.unsqueeze(-1)))
         if self.l2_visual:
             loss = loss + self.l2_visual * 0.5 * (self.projection.square().sum() + self.visual_bias.square().sum())
         return loss

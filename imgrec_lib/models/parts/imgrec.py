@@ -7,16 +7,17 @@ input, is.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
-from imgrec_lib.data.sampler import Batch
+from imgrec_lib.data.sampler import Batch, CandidateBatch, Sampler
 from imgrec_lib.errors import InputError
-from imgrec_lib.models.base import InnerProduct, Recommender, TrainSettings, distinct, dot, look_up
+from imgrec_lib.models.base import InnerProduct, Recommender, TrainSettings, distinct, look_up
 from imgrec_lib.models.parts.layers import crelu
-from imgrec_lib.models.parts.losses import binary_cross_entropy
+from imgrec_lib.models.parts.objective import Objective
 
 SOURCE = "Elsayed, Brinkmeyer, Schmidt-Thieme 2022, End-to-End Image-Based Fashion Recommendation"
 
@@ -42,6 +43,7 @@ class ImgRec(Recommender):
     Args:
         data: the training data, with features.
         n_visual: width of phi.
+        loss: what is minimised, see `Objective`; other losses than "bce" take the place of its term.
         factors: K.
         l2, l2_users, l2_layer: penalty weights; 0 as in the scripts, whose declared penalties never reach the loss.
         crelu: concatenated ReLU on both embeddings.
@@ -54,6 +56,7 @@ class ImgRec(Recommender):
         data: TrainingData,
         n_visual: int,
         *,
+        loss: str = "bce",
         factors: int,
         l2: float,
         l2_users: float,
@@ -61,6 +64,7 @@ class ImgRec(Recommender):
         crelu: bool,
     ) -> None:
         super().__init__()
+        self.objective = Objective(loss)
         self.l2, self.l2_users, self.l2_layer, self.crelu = l2, l2_users, l2_layer, crelu
         self.user_table = nn.Parameter(torch.empty(data.n_users, factors))
         self.user_bias = nn.Parameter(torch.zeros(factors))
@@ -86,7 +90,7 @@ class ImgRec(Recommender):
 
     def row_tables(self) -> tuple[nn.Parameter, ...]:
         users = () if self.l2 or self.l2_users else (self.user_table,)  # a penalty on a whole kernel reads all rows
-        return users + (() if self.l2 else (self.item_table,))
+        return self.objective.row_tables(users, () if self.l2 else (self.item_table,))
 
     def embed_users(self, users: Tensor) -> Tensor:
         """z_u: int64 (...) -> (..., K), or (..., 2K) with crelu."""
@@ -99,16 +103,16 @@ class ImgRec(Recommender):
         z = look_up(self.item_table, different) + self.visual(different) @ self.image_weight + self.item_bias
         return look_up(self._activation(z), place)
 
-    def cross_entropy(self, batch: Batch) -> Tensor:
-        """The loss without penalties."""
-        user = self.embed_users(batch.users)
-        # Positives and negatives go through the item side together: one pass, one gather of the features.
-        items = self.embed_items(batch.items)
-        logits = dot(user, items)
-        return binary_cross_entropy(logits[:, 0], logits[:, 1:])
+    def sample(self, sampler: Sampler, settings: TrainSettings) -> Any:
+        return self.objective.sample(sampler, settings)
 
-    def loss(self, batch: Batch) -> Tensor:
-        loss = self.cross_entropy(batch)
+    def ranking(self, batch: Any) -> Tensor:
+        """The loss without penalties."""
+        # Positives and negatives go through the item side together: one pass, one gather of the features.
+        return self.objective(batch, self.embed_users(batch.users), self.embed_items(batch.items))
+
+    def loss(self, batch: Batch | CandidateBatch) -> Tensor:
+        loss = self.ranking(batch)
         if self.l2:
             kernels = (self.user_table, self.item_table, self.image_weight)
             loss = loss + self.l2 * sum(w.square().sum() for w in kernels)

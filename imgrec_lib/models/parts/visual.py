@@ -113,6 +113,11 @@ class CatalogueFeatures(nn.Module):
         rows = F.embedding_bag(pairs, values, mode="sum", per_sample_weights=signs)
         return self.project(rows, weight).view(*negatives.shape, -1)
 
+    def projected(self, items: Tensor, weight: Tensor) -> Tensor:
+        """f @ weight of items, each item projected once: int64 (...), (n_features, k) weight -> (..., k)."""
+        rows, place = self.distinct(items)
+        return look_up(self.project(rows, weight), place)
+
     def project(self, rows: Tensor, weight: Tensor) -> Tensor:
         """f @ weight, the division included: (..., n_features) rows, (n_features, k) weight -> (..., k)."""
         # With the weight's columns consecutive in memory its gradient, (G^T f)^T, takes half the time of f^T G.
