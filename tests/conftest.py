@@ -9,6 +9,8 @@ import pytest
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.data.wardrobe import load_wardrobe
 
+pytest.register_assert_rewrite("conformance")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_models import CARDS, TRAINED, parameters_of, small
+from conformance import CARDS, TRAINED, parameters_of, small
 from toy import START, toy_data
 
 from imgrec_lib import InputError, ValidationAUC, evaluate, recommend, train_run

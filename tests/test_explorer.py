@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conformance import CARDS, randomised, small
 from PIL import Image
-from test_models import CARDS, randomised, small
 from toy import N_ITEMS, N_USERS, toy_data
 
 from imgrec_lib.data.dataset import Columns

@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conformance import CARDS, TRAINED, parameters_of, small
 from PIL import Image
-from test_models import CARDS, TRAINED, parameters_of, small
 from torch import Tensor
 from toy import planted_dataset
 

@@ -9,9 +9,9 @@ import numba
 import numpy as np
 import pytest
 import torch
+from conformance import CARDS, TRAINED, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_models import CARDS, TRAINED, small
 from torch import Tensor, nn
 from toy import toy_data
 
