@@ -92,51 +92,38 @@ def train(
 
     Several processes or GPUs: torchrun --nproc-per-node 2 --no-python imgrec train --no-notebook --device cuda ...
     """
-    from imgrec_lib.models import model_card, resolve_profile
     from imgrec_lib.notebooks import run_notebook
-    from imgrec_lib.runs import open_run, requested_inputs, train_run
+    from imgrec_lib.request import Request
+    from imgrec_lib.runs import open_run, train_run
     from imgrec_lib.training import distributed
 
-    parameters = _assignments(parameter)
-    resolve_profile(model, profile, **parameters)  # a misspelt name fails now, not after loading the data
-    values = {
-        "dataset": dataset,
-        "root": root,
-        "dataset_options": _assignments(option),
-        "backbone": backbone,
-        "weights": weights,
-        "feature_options": {},
-        "control": control,
-        "model": model,
-        "profile": profile,
-        "seed": seed,
-        "parameters": parameters,
-        "device": device,
-        "out": str(out.resolve()),
-    }
+    request = Request(
+        model=model,
+        profile=profile,
+        parameters=_assignments(parameter),
+        seed=seed,
+        device=device,
+        dataset=dataset,
+        root=root or None,
+        dataset_options=_assignments(option),
+        backbone=backbone,
+        weights=weights,
+        control=control or None,
+    )
+    request.check()
     if notebook:
         if distributed.launched():
             raise InputError("a notebook is one process: under torchrun, add --no-notebook.")
+        values = request.to_parameters() | {"out": str(out.resolve())}
+        del values["grid"]  # which is a search's
         run_notebook("03_train", values, out / "notebook.ipynb")
         _print_metrics(open_run(out).metrics)
         typer.echo(f"open {out / 'notebook.ipynb'}")
         return
     with distributed.process_group(device) as own_device:
-        first = distributed.rank() == 0
-        with_features = "features" in model_card(model).uses
-        data, features = requested_inputs(values, with_features=with_features, device=own_device, progress=first)
-        run = train_run(
-            data,
-            model,
-            out,
-            features=features,
-            profile=profile,
-            seed=seed,
-            parameters=parameters,
-            device=own_device,
-            requested=values,
-            progress=first,
-        )
+        first, own = distributed.rank() == 0, replace(request, device=own_device)
+        data, features = own.load(progress=first)
+        run = train_run(data, own, out, features=features, progress=first)
         if first:
             _print_metrics(run.metrics)
 

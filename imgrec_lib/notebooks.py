@@ -18,8 +18,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from imgrec_lib.errors import InputError, shown, unknown_name
+from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.files import fingerprint, make_folder, write_text
+from imgrec_lib.options import Option, check_options
 
 TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
 
@@ -74,24 +75,13 @@ def notebook_parameters(name: str) -> dict[str, Parameter]:
     }
 
 
-def check_values(kind: str, types: Mapping[str, str], values: Mapping[str, Any]) -> None:
-    """Refuse unknown names and values of the wrong type.
-
-    Args:
-        kind: whose parameters they are, for the sentence ("notebook 03_train").
-        types: admissible names and their type names.
-        values: what was given.
+def notebook_options(name: str) -> dict[str, Option]:
+    """The parameters of a notebook as `check_options` takes them.
 
     Raises:
-        InputError: naming the parameter and the remedy.
+        InputError: no notebook has that name.
     """
-    for key, value in values.items():
-        if key not in types:
-            raise unknown_name(f"parameter of {kind}", key, types)
-        wanted = TYPES[types[key]]
-        whole_as_float = wanted is float and type(value) is int
-        if type(value) is not wanted and not whole_as_float:
-            raise InputError(f"parameter {key!r} of {kind} must be {types[key]}, not {shown(value)}.")
+    return {key: Option(TYPES[entry.type], entry.default) for key, entry in notebook_parameters(name).items()}
 
 
 def check_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,7 +98,8 @@ def check_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: an undeclared name (with a suggestion), or a value of another type than declared.
     """
-    declared = {name: str(getattr(kind, "__name__", kind)) for name, kind in _annotations(namespace).items()}
+    annotations = _annotations(namespace).items()
+    declared = {name: Option(TYPES.get(kind, kind) if isinstance(kind, str) else kind) for name, kind in annotations}
     plain = (str, int, float, bool, list, dict, type(None))
     # IPython's own history (In, Out, _, _dh, ...) is no parameter.
     values = {
@@ -116,7 +107,7 @@ def check_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in namespace.items()
         if not name.startswith("_") and name not in ("In", "Out") and isinstance(value, plain)
     }
-    check_values("this notebook", declared, values)
+    check_options("this notebook", declared, values)
     return {name: values[name] for name in declared}
 
 
@@ -168,8 +159,7 @@ def run_notebook(
     from nbclient.exceptions import DeadKernelError
     from traitlets.config import Config
 
-    types = {key: parameter.type for key, parameter in notebook_parameters(name).items()}
-    check_values(f"notebook {name}", types, parameters)
+    check_options(f"notebook {name}", notebook_options(name), parameters)
     failed = output.with_suffix(".failed.ipynb")
     running = output.with_suffix(".running.ipynb")
     make_folder(output.parent)

@@ -31,7 +31,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -48,6 +48,7 @@ from imgrec_lib.data import images
 from imgrec_lib.features import activations, extraction
 from imgrec_lib.matrix import Data, Matrix, run_matrix
 from imgrec_lib.report import write_report
+from imgrec_lib.request import Request
 from imgrec_lib.training import read_checkpoint
 
 MARK = "IMGREC_FAULT"
@@ -180,16 +181,14 @@ def _finished_runs(inputs: Path, place: Path, begin: Callable[[], None]) -> None
     options = {"image_size": 64, "cache": str(inputs / "cache")}
     dataset = load_dataset("table", inputs, progress=False, **options)
     features = extract_features(dataset.images, size=64, cache=inputs / "cache", progress=False)
-    requested = {
-        "dataset": "table", "root": str(inputs), "dataset_options": options, "backbone": "efficientnet-lite0",
-        "weights": "default", "feature_options": {"size": 64, "cache": str(inputs / "cache")},
-    }  # fmt: skip
+    asked = Request(
+        "poprank", dataset="table", root=str(inputs), dataset_options=options,
+        feature_options={"size": 64, "cache": str(inputs / "cache")},
+    )  # fmt: skip
     for model in ("poprank", "imgrec-ft"):
         parameters = {} if model == "poprank" else {"epochs": 2, "factors": 4}
-        train_run(
-            dataset, model, inputs / "runs" / model, features=features, parameters=parameters, requested=requested,
-            progress=False,
-        )  # fmt: skip
+        request = replace(asked, model=model, parameters=parameters)
+        train_run(dataset, request, inputs / "runs" / model, features=features, progress=False)
 
 
 # Processes

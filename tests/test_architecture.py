@@ -11,13 +11,14 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
     ["errors"],
+    ["options"],
     ["files"],
     ["compiled"],
     ["data"],
     ["features"],
     ["models"],
     ["evaluation", "training"],
-    ["source"],
+    ["source", "request"],
     ["generation"],
     ["runs"],
     ["results"],

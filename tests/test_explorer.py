@@ -51,17 +51,15 @@ from imgrec_lib.explorer import views as views_module
 from imgrec_lib.models.base import AttributeAttention, Extensible, PictureEmbedding, PurchaseParts, ScoreParts
 from imgrec_lib.notebooks import notebook_parameters, notebook_path
 from imgrec_lib.report import Gallery
-from imgrec_lib.runs import requested_inputs, train_run
+from imgrec_lib.request import Request
+from imgrec_lib.runs import train_run
 
-REQUESTED = {
-    "dataset": "wardrobe",
-    "root": "",
-    "dataset_options": {"n_users": 60, "n_items": 80, "image_size": 32},
-    "backbone": "efficientnet-lite0",
-    "weights": "default",
-    "feature_options": {"size": 64},
-    "control": "",
-}
+REQUEST = Request(
+    "poprank",
+    dataset="wardrobe",
+    dataset_options={"n_users": 60, "n_items": 80, "image_size": 32},
+    feature_options={"size": 64},
+)
 ETE = {"size": 64, "keep": "memory", "phase1_epochs": 1, "phase2_epochs": 1, "factors": 4}
 RUNS = {
     "ft": ("imgrec-ft", {"epochs": 2, "factors": 8}),
@@ -76,17 +74,10 @@ RUNS = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
-    dataset, features = requested_inputs(REQUESTED, with_features=True, progress=False)
+    dataset, features = REQUEST.load(with_features=True, progress=False)
     for name, (model, parameters) in RUNS.items():
-        train_run(
-            dataset,
-            model,
-            folder / name,
-            features=features if "features" in CARDS[model].uses else None,
-            parameters=parameters,
-            requested=REQUESTED,
-            progress=False,
-        )
+        request = replace(REQUEST, model=model, parameters=parameters)
+        train_run(dataset, request, folder / name, features=features, progress=False)
     return folder
 
 
@@ -369,9 +360,9 @@ def test_neighbours_in_every_space(runs: Runs) -> None:
 
 
 def test_two_runs_on_different_data_are_not_compared(runs: Runs, tmp_path: Path) -> None:
-    requested = REQUESTED | {"dataset_options": {"n_users": 40, "n_items": 40, "image_size": 32}}
-    dataset, _ = requested_inputs(requested, with_features=False)
-    train_run(dataset, "poprank", tmp_path / "b" / "other-data", requested=requested, progress=False)
+    request = replace(REQUEST, dataset_options={"n_users": 40, "n_items": 40, "image_size": 32})
+    dataset, _ = request.load(progress=False)
+    train_run(dataset, request, tmp_path / "b" / "other-data", progress=False)
     shutil.copytree(runs.folder / "ft", tmp_path / "b" / "ft")
     both = Runs(tmp_path / "b")
     assert len(both.datasets) == 2
@@ -648,9 +639,9 @@ def test_the_page_carries_a_static_face(page: Explorer) -> None:
 
 
 def test_a_change_of_dataset_leads_to_its_runs(runs: Runs, tmp_path: Path) -> None:
-    requested = REQUESTED | {"dataset_options": {"n_users": 40, "n_items": 40, "image_size": 32}}
-    dataset, _ = requested_inputs(requested, with_features=False)
-    train_run(dataset, "poprank", tmp_path / "other-data", requested=requested, progress=False)
+    request = replace(REQUEST, dataset_options={"n_users": 40, "n_items": 40, "image_size": 32})
+    dataset, _ = request.load(progress=False)
+    train_run(dataset, request, tmp_path / "other-data", progress=False)
     shutil.copytree(runs.folder / "ft", tmp_path / "ft")
     page = Explorer(Runs(tmp_path), State(run="ft", user=""), notebook_path(NOTEBOOK), tmp_path)
     first, second = page.controls["dataset"].options

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from browser import chromium, jupyterlab, run_all_cells
 from PIL import Image
 
 from imgrec_lib.explorer import NOTEBOOK, VIEWS, Runs, State, report, state_of
-from imgrec_lib.explorer.example import REQUESTED
 from imgrec_lib.notebooks import notebook_path
 from imgrec_lib.report import Gallery
-from imgrec_lib.runs import requested_inputs, train_run
+from imgrec_lib.request import Request
+from imgrec_lib.runs import train_run
 
 OPTIONS = {"n_users": 60, "n_items": 80, "image_size": 32}
 
@@ -30,13 +31,11 @@ OPTIONS = {"n_users": 60, "n_items": 80, "image_size": 32}
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two runs and notebook 09 set to show them."""
     folder = tmp_path_factory.mktemp("lab")
-    requested = REQUESTED | {"dataset_options": OPTIONS, "feature_options": {"size": 64}}
-    dataset, features = requested_inputs(requested, with_features=True, progress=False)
+    asked = Request("visrank", dataset="wardrobe", dataset_options=OPTIONS, feature_options={"size": 64})
+    dataset, features = asked.load(progress=False)
     for name, model, parameters in (("ft", "imgrec-ft", {"epochs": 2, "factors": 8}), ("visrank", "visrank", {})):
-        train_run(
-            dataset, model, folder / "runs" / name, features=features, parameters=parameters, requested=requested,
-            progress=False,
-        )  # fmt: skip
+        request = replace(asked, model=model, parameters=parameters)
+        train_run(dataset, request, folder / "runs" / name, features=features, progress=False)
     papermill.execute_notebook(
         str(notebook_path(NOTEBOOK)),
         str(folder / "explore.ipynb"),

@@ -543,5 +543,5 @@ def test_options_from_a_dictionary() -> None:
     assert settings == GANSettings(epochs=3, learning_rate=1.0, betas=(0.1, 0.9))
     with pytest.raises(InputError, match="unknown option of PreferenceSettings 'step': did you mean 'steps'"):
         with_options(PreferenceSettings(), {"step": 3})
-    with pytest.raises(InputError, match="option 'epochs' of GANSettings must be int, like 30, not '3'"):
+    with pytest.raises(InputError, match="option 'epochs' of GANSettings must be int, not '3'"):
         with_options(GANSettings(), {"epochs": "3"})

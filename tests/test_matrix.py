@@ -27,7 +27,7 @@ from imgrec_lib.matrix import Data, Matrix, driver, plan, read_matrix, rows, run
 from imgrec_lib.matrix.facts import Facts, known_facts, read_facts
 from imgrec_lib.matrix.tasks import SILENCE, Plan, Task, winning
 from imgrec_lib.matrix.view import Row, lines, remaining, render
-from imgrec_lib.runs import Validation, requested_inputs
+from imgrec_lib.runs import Validation
 from imgrec_lib.training import read_checkpoint
 
 SMALL = {"n_users": 60, "n_items": 50, "image_size": 32}
@@ -372,7 +372,7 @@ def test_a_matrix_runs_once_and_a_failing_run_stops_nothing(tmp_path, reports) -
         assert run.metrics == {} and run.record.oracle is None and run.record.stage == "grid"
         assert not (run.folder / "per_user.parquet").exists() and not (run.folder / "model.safetensors").exists()
     best = max(search, key=lambda run: run.record.validation.auc)
-    assert bprmf.record.requested["searched"] == best.record.requested["grid"]
+    assert bprmf.request.searched == best.request.grid
     assert bprmf.record.parameters["factors"] == best.record.parameters["factors"]
     # Again: nothing is repeated, and what failed is reported and left alone.
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
@@ -425,7 +425,7 @@ def test_a_killed_driver_leaves_no_process_and_its_run_goes_on(tmp_path, reports
     run = open_run(folder)
     # It went on: the first epochs are those of the process that was killed, to the microsecond.
     assert run.curve["seconds"].head(len(before)).tolist() == before["seconds"].tolist()
-    dataset, _ = requested_inputs(run.record.requested, with_features=False)
+    dataset, _ = run.request.load(progress=False)
     undisturbed = train_run(dataset, "bpr-mf", tmp_path / "undisturbed", parameters=settings, progress=False)
     assert undisturbed.metrics == run.metrics and len(run.curve) == 151
     columns = ["epoch", "loss", "validation_auc"]

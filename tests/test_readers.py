@@ -44,7 +44,7 @@ def test_registry_lists_the_four_readers() -> None:
     assert list(cards) == ["wardrobe", "hm", "dvbpr", "table"]
     assert all(card.name == name and card.title for name, card in cards.items())
     assert cards["wardrobe"].root == "" and all(cards[name].root for name in ("hm", "dvbpr", "table"))
-    assert cards["hm"].options["min_interactions"] == 5
+    assert cards["hm"].options["min_interactions"].default == 5
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ from imgrec_lib.report import (
     write_report,
 )
 from imgrec_lib.report.curves import _name_points, single_panel, validation_curve
+from imgrec_lib.request import Request
 from imgrec_lib.results.paper import DIFFERENCE, PAPER_TABLES
 from imgrec_lib.results.trials import ORACLE
 from imgrec_lib.runs import DatasetRecord, Run, Validation, find_runs, open_run, train_run
@@ -573,19 +574,17 @@ def test_report_with_pictures(tmp_path: Path) -> None:
     dataset = load_dataset("table", tmp_path / "shop", **options)
     assert dataset.images is not None
     features = extract_features(dataset.images, weights="random", size=32, progress=False)
-    requested = {
-        "dataset": "table",
-        "root": str(tmp_path / "shop"),
-        "dataset_options": options,
-        "backbone": "efficientnet-lite0",
-        "weights": "random",
-        "feature_options": {"size": 32},
-    }
     for factors in (4, 5):
-        train_run(
-            dataset, "imgrec-ft", tmp_path / "runs" / str(factors), features=features,
-            parameters={"epochs": 2, "factors": factors}, requested=requested, progress=False,
-        )  # fmt: skip
+        request = Request(
+            "imgrec-ft",
+            parameters={"epochs": 2, "factors": factors},
+            dataset="table",
+            root=str(tmp_path / "shop"),
+            dataset_options=options,
+            weights="random",
+            feature_options={"size": 32},
+        )
+        train_run(dataset, request, tmp_path / "runs" / str(factors), features=features, progress=False)
     out = tmp_path / "out"
     text = write_report(tmp_path / "runs", out, progress=False).read_text(encoding="utf-8")
     page = check_page(text)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from imgrec_lib.data.dataset import Dataset
-from imgrec_lib.errors import InputError, shown, unknown_name
+from imgrec_lib.errors import InputError, unknown_name
+from imgrec_lib.options import Option, check_options, options_of
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class DatasetCard:
         title: what it reads, in a line.
         root: what `root` must be; empty for a reader that needs none.
         module, function: where the reader is; imported when used.
+        reads_without_root: options any of which names the data in place of `root`.
     """
 
     name: str
@@ -29,6 +30,7 @@ class DatasetCard:
     root: str
     module: str
     function: str
+    reads_without_root: frozenset[str] = frozenset()
 
     @property
     def load(self) -> Callable[..., Dataset]:
@@ -37,10 +39,9 @@ class DatasetCard:
         return loader
 
     @property
-    def options(self) -> dict[str, Any]:
-        """Names of the reader's options and their defaults."""
-        parameters = inspect.signature(self.load).parameters.values()
-        return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    def options(self) -> dict[str, Option]:
+        """The reader's options by name."""
+        return options_of(self.load)
 
 
 CARDS = (
@@ -71,6 +72,7 @@ CARDS = (
         "the folder with interactions.csv, items.csv and images/",
         "imgrec_lib.data.table",
         "load_table",
+        frozenset({"interactions", "train"}),
     ),
 )
 
@@ -92,23 +94,24 @@ def load_dataset(name: str, /, root: str | Path | None = None, **options: Any) -
         InputError: unknown dataset or option (with a suggestion), a root that is missing or not needed, or
             what the reader itself refuses.
     """
+    check_dataset_options(name, root, options)
+    card = list_datasets()[name]
+    return card.load(root, **options) if card.root else card.load(**options)
+
+
+def check_dataset_options(name: str, root: str | Path | None, options: Mapping[str, Any]) -> None:
+    """Refuse, without reading anything, arguments that `load_dataset` does not take.
+
+    Raises:
+        InputError: unknown dataset or option (with a suggestion), a value of another type or out of its bounds, or a
+            root that is missing or not needed.
+    """
     datasets = list_datasets()
     if name not in datasets:
         raise unknown_name("dataset", name, datasets)
     card = datasets[name]
-    known = card.options
-    types = get_type_hints(card.load)
-    for option, value in options.items():
-        if option not in known:
-            raise unknown_name(f"option of dataset {name}", option, known)
-        fits = isinstance(value, (types[option], int) if types[option] is float else types[option])
-        if not fits or (isinstance(value, bool) and types[option] is not bool):
-            wanted = getattr(types[option], "__name__", str(types[option]))
-            raise InputError(f"option {option!r} of dataset {name} must be {wanted}, not {shown(value)}.")
-    if not card.root:
-        if root is not None:
-            raise InputError(f"dataset {name!r} needs no root: leave it out.")
-        return card.load(**options)
-    if root is None and not (name == "table" and {"interactions", "train"} & options.keys()):
+    check_options(f"dataset {name}", card.options, options, "option")
+    if not card.root and root is not None:
+        raise InputError(f"dataset {name!r} needs no root: leave it out.")
+    if card.root and root is None and not card.reads_without_root.intersection(options):
         raise InputError(f"dataset {name!r} needs a root: {card.root}.")
-    return card.load(root, **options)

@@ -56,7 +56,7 @@ def read_picture(opened: Opened, source: Path | bytes) -> np.ndarray:
     """
     if opened.dataset.images is None:
         raise InputError(f"dataset {opened.dataset.name!r} has no pictures: a picture can be compared with nothing.")
-    options = opened.run.record.requested.get("dataset_options", {})
+    options = opened.run.request.dataset_options
     fit, resample = options.get("image_fit", "squash"), options.get("image_resample", "bicubic")
     try:
         return decode(source, opened.dataset.images.size, fit, resample)
@@ -124,10 +124,9 @@ def _places_of_last(scorer: Scorer, opened: Opened, user_block: int) -> tuple[np
 
 
 def _backbone(opened: Opened) -> Backbone:
-    asked = opened.run.record.requested
-    options = {key: value for key, value in asked.get("feature_options", {}).items() if key in BACKBONE_OPTIONS}
-    weights = asked.get("weights", "default")
-    return _built(asked.get("backbone", "efficientnet-lite0"), weights, tuple(sorted(options.items())))
+    request = opened.run.request
+    options = {key: value for key, value in request.feature_options.items() if key in BACKBONE_OPTIONS}
+    return _built(request.backbone, request.weights, tuple(sorted(options.items())))
 
 
 @lru_cache(2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.features import Features
 from imgrec_lib.features.controls import with_control
 from imgrec_lib.models.base import InnerProduct, Recommender, Scorer
-from imgrec_lib.runs import Run, find_runs, load_model, requested_inputs
+from imgrec_lib.runs import Run, find_runs, load_model
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,8 +138,8 @@ class Runs:
             run = self.by_name[name]
             dataset, features = self._load(run)
             uses_features = features is not None and run.record.features is not None
-            control = run.record.requested.get("control", "")
-            model = load_model(run, dataset, with_control(features, control) if uses_features and features else None)
+            used = with_control(features, run.request.control) if uses_features and features else None
+            model = load_model(run, dataset, used)
             times = dataset.test.times
             with torch.no_grad():
                 scorer = model.scorer(None if times is None else torch.as_tensor(times))
@@ -164,19 +164,20 @@ class Runs:
         return ""
 
     def _load(self, run: Run) -> tuple[Dataset, Features | None]:
-        asked = run.record.requested
-        if "dataset" not in asked:
+        if run.request.dataset is None:
             raise InputError(
                 f"run {run.name} does not say how its dataset was loaded: train it with 'imgrec train' to look into it."
             )
-        names = ("dataset", "root", "dataset_options", "backbone", "weights", "feature_options")
-        inputs = {name: asked[name] for name in names if name in asked} | {"control": ""}
-        # End-to-end runs say nothing of fixed features; for neighbours by picture the defaults serve.
-        inputs = {"backbone": "efficientnet-lite0", "weights": "default", "feature_options": {}} | inputs
-        key = json.dumps(inputs, sort_keys=True)
+        # The features are loaded also for a run without any, and without the run's control: for neighbours by picture.
+        request = replace(run.request, control=None)
+        key = json.dumps({name: value for name, value in request.to_json().items() if name in INPUTS}, sort_keys=True)
         if key not in self._inputs:
-            self._inputs[key] = requested_inputs(inputs, with_features=True)
+            self._inputs[key] = request.load(with_features=True)
         return self._inputs[key]
+
+
+INPUTS = ("dataset", "root", "dataset_options", "backbone", "weights", "feature_options")
+"""What of a request says which dataset and which features are loaded."""
 
 
 def find_user(dataset: Dataset, text: str) -> int:

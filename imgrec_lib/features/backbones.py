@@ -417,6 +417,17 @@ def list_backbones() -> dict[str, BackboneSpec]:
     return dict(BACKBONES)
 
 
+def backbone_spec(name: str) -> BackboneSpec:
+    """One backbone.
+
+    Raises:
+        InputError: no backbone has that name.
+    """
+    if name not in BACKBONES:
+        raise unknown_name("backbone", name, BACKBONES)
+    return BACKBONES[name]
+
+
 def build_backbone(
     name: str = "efficientnet-lite0",
     *,
@@ -453,9 +464,7 @@ def build_backbone(
         InputError: an unknown name or option, weights that cannot be downloaded or read, whose SHA-256 differs from
             the one in their file's name, or that belong to another network.
     """
-    if name not in BACKBONES:
-        raise unknown_name("backbone", name, BACKBONES)
-    spec = BACKBONES[name]
+    spec = backbone_spec(name)
     for option, value, known in (
         ("pooling", pooling, POOLING),
         ("preprocessing", preprocessing, PREPROCESSING),

@@ -10,17 +10,27 @@ from imgrec_lib.errors import unknown_name
 from imgrec_lib.features.extraction import Features
 from imgrec_lib.files import fingerprint
 
-CONTROLS = ("", "shuffled pictures")
+CONTROLS = ("shuffled pictures",)
 
 
-def with_control(features: Features, control: str, seed: int = 0) -> Features:
+def check_control(control: str | None) -> None:
+    """Refuse a control that there is not.
+
+    Raises:
+        InputError: unknown control.
+    """
+    if control is not None and control not in CONTROLS:
+        raise unknown_name("control", control, CONTROLS)
+
+
+def with_control(features: Features, control: str | None, seed: int = 0) -> Features:
     """The features under a control experiment.
 
     (Features of an untrained network, the other usual control, are those of `weights="random"`.)
 
     Args:
         features: the features of a catalogue.
-        control: "" for none; "shuffled pictures": each item gets the picture of another one.
+        control: None for none; "shuffled pictures": each item gets the picture of another one.
         seed: seeds the shuffling.
 
     Returns:
@@ -29,9 +39,8 @@ def with_control(features: Features, control: str, seed: int = 0) -> Features:
     Raises:
         InputError: unknown control.
     """
-    if control not in CONTROLS:
-        raise unknown_name("control", control, CONTROLS)
-    if not control:
+    check_control(control)
+    if control is None:
         return features
     n_items = len(features.values)
     order = np.random.default_rng(seed).permutation(n_items)

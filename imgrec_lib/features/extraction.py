@@ -16,6 +16,7 @@ from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.features.backbones import Backbone, build_backbone
 from imgrec_lib.files import cached, default_cache, fingerprint, write_json
+from imgrec_lib.options import Option, options_of
 
 MISSING = ("white", "zero")
 
@@ -55,7 +56,7 @@ def extract_features(
     missing: str = "white",
     batch_size: int | None = None,
     device: str | torch.device = "cpu",
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     progress: bool = True,
 ) -> Features:
     """Compute the pooled features of every item's picture, or open them if they were computed before.
@@ -111,6 +112,12 @@ def extract_features(
     if not intact:
         raise InputError(f"the features in {folder} are damaged: delete the folder and extract them again.")
     return Features(values, description, key)
+
+
+def feature_options() -> dict[str, Option]:
+    """The options of `extract_features` that say what the features are, and where they are kept."""
+    elsewhere = {"backbone", "weights", "device", "progress"}
+    return {name: option for name, option in options_of(extract_features).items() if name not in elsewhere}
 
 
 def _write(path: Path, network: Backbone, images: ImageStore, missing: str, batch_size: int, progress: bool) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
-from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.generation.gan import GANSettings
 from imgrec_lib.generation.preference import PreferenceSettings
+from imgrec_lib.options import check_options, options_of
 
 Settings = TypeVar("Settings", GANSettings, PreferenceSettings)
 
@@ -23,20 +23,4 @@ def with_options(settings: Settings, options: Mapping[str, Any]) -> Settings:
     Raises:
         InputError: an unknown name (with a suggestion), or a value of another type.
     """
-    known = asdict(settings)
-    values: dict[str, Any] = {}
-    for name, value in options.items():
-        if name not in known:
-            raise unknown_name(f"option of {type(settings).__name__}", name, known)
-        wanted = type(known[name])
-        if wanted is float and type(value) is int:
-            value = float(value)
-        if wanted is tuple and isinstance(value, list):
-            value = tuple(value)
-        if type(value) is not wanted:
-            raise InputError(
-                f"option {name!r} of {type(settings).__name__} must be {wanted.__name__}, like {known[name]!r}, "
-                f"not {value!r}."
-            )
-        values[name] = value
-    return replace(settings, **values)
+    return replace(settings, **check_options(type(settings).__name__, options_of(type(settings)), options, "option"))

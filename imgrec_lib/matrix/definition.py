@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ import yaml
 from imgrec_lib.data import list_datasets
 from imgrec_lib.errors import InputError, shown, unknown_name
 from imgrec_lib.models import list_models, model_card, resolve_profile
-from imgrec_lib.notebooks import check_values, notebook_parameters
+from imgrec_lib.notebooks import notebook_options
+from imgrec_lib.options import Count, Option, check_options, options_of
 
 DEEPEST = 20
 """Levels of lists and mappings that a matrix may have."""
 
-SHORT_FORMS = {"dataset": "str", "root": "str", "dataset_options": "dict", "device": "str"}
-"""Keys of a file that stand for an entry of `datasets` or of `devices`, and their types."""
+SHORT_FORMS = {"dataset": Option(str), "root": Option(str), "dataset_options": Option(dict), "device": Option(str)}
+"""Keys of a file that stand for an entry of `datasets` or of `devices`."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Matrix:
     weights: str = "default"
     feature_options: dict[str, Any] = field(default_factory=dict)
     devices: list[str] = field(default_factory=lambda: ["cpu"])
-    runs_per_device: int = 1
+    runs_per_device: Count = 1
     compare: dict[str, dict[str, Any]] = field(default_factory=lambda: {"04_compare": {}, "05_neighbours": {}})
 
     def profiles_of(self, names: Iterable[str]) -> list[tuple[str, str]]:
@@ -110,8 +111,7 @@ def read_matrix(path: Path) -> Matrix:
     compare = content.get("compare")
     if isinstance(compare, list):
         content["compare"] = {str(name): {} for name in compare}
-    types = {f.name: str(f.type).split("[")[0] for f in fields(Matrix)}
-    check_values(f"matrix {path}", types | SHORT_FORMS, content)
+    content = check_options(f"matrix {path}", options_of(Matrix) | SHORT_FORMS, content)
     content["datasets"] = _datasets(path, content)
     for short in ("dataset", "root", "dataset_options"):
         content.pop(short, None)
@@ -171,17 +171,14 @@ def _datasets(path: Path, content: Mapping[str, Any]) -> dict[str, Data]:
             kind = f"dataset {name!r} of matrix {path}"
             if not isinstance(entry, dict):
                 raise InputError(f"{kind} must map names to values, such as 'dataset: hm', not {shown(entry)}.")
-            check_values(kind, {"dataset": "str", "root": "str", "options": "dict"}, entry)
+            check_options(kind, options_of(Data), entry)
             found[str(name)] = Data(entry.get("dataset", str(name)), entry.get("root", ""), entry.get("options", {}))
     for name, data in found.items():
         if data.dataset not in list_datasets():
             raise unknown_name("dataset", data.dataset, list_datasets())
         if "/" in name or name.startswith("."):
             raise InputError(f"{path}: dataset {name!r} cannot be a part of a folder's name: call it otherwise.")
-        known = list_datasets()[data.dataset].options
-        for option in data.options:
-            if option not in known:
-                raise unknown_name(f"option of dataset {name}", option, known)
+        check_options(f"dataset {name}", list_datasets()[data.dataset].options, data.options, "option")
     if not found:
         raise InputError(f"{path} names no dataset: add one, such as 'dataset: wardrobe'.")
     return found
@@ -197,8 +194,6 @@ def _check(path: Path, matrix: Matrix) -> None:
             raise InputError(f"{path}: {key} is empty: nothing would be run.")
     if not all(type(seed) is int for seed in matrix.seeds):
         raise InputError(f"{path}: seeds must be whole numbers, not {matrix.seeds}.")
-    if matrix.runs_per_device < 1:
-        raise InputError(f"{path}: runs_per_device must be at least 1, not {matrix.runs_per_device}.")
     for model in [*matrix.parameters, *matrix.grid, *matrix.ablations]:
         if model not in list_models():
             raise unknown_name("model", model, list_models())
@@ -221,9 +216,8 @@ def _check(path: Path, matrix: Matrix) -> None:
         for changed in [{}, *tried, *matrix.ablations.get(model, [])]:
             resolve_profile(model, profile, **(matrix.parameters.get(model, {}) | changed))
     for notebook, chosen in matrix.compare.items():
-        known = {name: parameter.type for name, parameter in notebook_parameters(notebook).items()}
         _check_mapping(path, f"parameters of {notebook}", chosen)
-        check_values(f"notebook {notebook}", known, chosen)
+        check_options(f"notebook {notebook}", notebook_options(notebook), chosen)
 
 
 def _check_mapping(path: Path, what: str, value: Any) -> None:

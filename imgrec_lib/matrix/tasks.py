@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from imgrec_lib.matrix.definition import Data, Matrix
 from imgrec_lib.matrix.facts import Facts, known_facts
 from imgrec_lib.models import model_card
 from imgrec_lib.notebooks import notebook_address
+from imgrec_lib.request import Request
 from imgrec_lib.runs import discard_run, open_run
 from imgrec_lib.source import run_fingerprint, source_fingerprint
 
@@ -247,12 +248,11 @@ def _plan_dataset(
     for notebook, parameters in preparing.items():
         made.data.append(_notebook_task("data", labels, notebook, parameters, reports, known, shown))
 
-    common = source | features | device
     own_trials: list[Task] = []
     for model, profile in list(dict.fromkeys([*pairs, *controls])):
         of_model = labels | {"model": model, "profile": profile}
-        fixed = common | {"model": model, "profile": profile}
         given = dict(matrix.parameters.get(model, {}))
+        request = Request.from_parameters(source | features | device | {"model": model, "profile": profile})
         variants: list[tuple[dict[str, Any], dict[str, str]]] = []
         if (model, profile) in pairs:
             variants += [({}, {}), *((each, {"ablation": _words(each)}) for each in matrix.ablations.get(model, []))]
@@ -265,7 +265,7 @@ def _plan_dataset(
                 _run_task(
                     "grid",
                     of_model | {"setting": _words(point), "seed": str(matrix.seeds[0])},
-                    fixed | {"parameters": given | point, "grid": point, "seed": matrix.seeds[0]},
+                    replace(request, parameters=given | point, grid=point, seed=matrix.seeds[0]),
                     runs / "grid",
                     known,
                 )
@@ -280,9 +280,14 @@ def _plan_dataset(
             winner = dict(best.parameters["grid"])
         for changed, label in variants:
             for seed in matrix.seeds:
-                parameters = fixed | {"parameters": given | winner | changed, "searched": winner, "seed": seed}
-                parameters |= {"control": label.get("control", "")}
-                own_trials.append(_run_task("trial", of_model | label | {"seed": str(seed)}, parameters, runs, known))
+                trial = replace(
+                    request,
+                    parameters=given | winner | changed,
+                    searched=winner,
+                    seed=seed,
+                    control=label.get("control"),
+                )
+                own_trials.append(_run_task("trial", of_model | label | {"seed": str(seed)}, trial, runs, known))
     made.trials.extend({task.output: task for task in own_trials}.values())
 
     finished = [task for task in own_trials if task.state == "done"]
@@ -329,14 +334,16 @@ def _notebook_task(
     return Task(stage, {**labels, "notebook": notebook}, notebook, parameters, reports / f"{notebook}.ipynb", address)
 
 
-def _run_task(stage: Stage, labels: Mapping[str, str], parameters: Mapping[str, Any], runs: Path, data: str) -> Task:
+def _run_task(stage: Stage, labels: Mapping[str, str], request: Request, runs: Path, data: str) -> Task:
     notebook = "03_search" if stage == "grid" else "03_train"
+    unused = ("searched", "control") if stage == "grid" else ("grid",)
+    parameters = {key: value for key, value in request.to_parameters().items() if key not in unused}
     # The data's fingerprint stands for where the data lies: moved data is the same data.
     asked = {key: value for key, value in parameters.items() if key != "root"}
-    address = notebook_address(notebook, asked, data, run_fingerprint(parameters["model"]), *_contents(asked))
+    address = notebook_address(notebook, asked, data, run_fingerprint(request.model), *_contents(asked))
     what = [labels["dataset"], labels["model"], labels["profile"], *labels.get("control", "").split()]
     folder = runs / "-".join([*what, f"seed{labels['seed']}", fingerprint(asked)[:8]])
-    return Task(stage, labels, notebook, dict(parameters) | {"out": str(folder)}, folder / "notebook.ipynb", address)
+    return Task(stage, labels, notebook, parameters | {"out": str(folder)}, folder / "notebook.ipynb", address)
 
 
 def _contents(value: Any) -> list[str]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from imgrec_lib.data.dataset import TrainingData
-from imgrec_lib.errors import InputError, shown, unknown_name
+from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.models import (
     bprmf,
     concars,
@@ -33,6 +32,7 @@ from imgrec_lib.models import (
     warp,
 )
 from imgrec_lib.models.base import ModelCard, Profile, Recommender, TrainSettings
+from imgrec_lib.options import check_options, options_of
 
 CARDS: tuple[ModelCard, ...] = (
     poprank.CARD,
@@ -120,38 +120,21 @@ def resolve_profile(name: str, profile: str = "default", **overrides: Any) -> Pr
     if profile not in card.profiles:
         raise unknown_name(f"profile of {name}", profile, card.profiles)
     chosen = card.profiles[profile]
-    constructor = {
-        key: parameter.default
-        for key, parameter in inspect.signature(card.build).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    }
-    settings = {f.name: f.default for f in fields(TrainSettings)} if chosen.phases else {}
+    constructor = options_of(card.build)
+    settings = options_of(TrainSettings) if chosen.phases else {}
     by_phase = {f"phase{i + 1}_{key}": (i, key) for i in range(len(chosen.phases)) for key in settings}
-    parameters = dict(constructor) | dict(chosen.parameters)
+    known = {**constructor, **settings, **{key: settings[of] for key, (_, of) in by_phase.items()}}
+    parameters = {key: option.default for key, option in constructor.items()} | dict(chosen.parameters)
     phases = list(chosen.phases)
-    for key, value in overrides.items():
+    for key, value in check_options(name, known, overrides).items():
         if key in constructor:
-            parameters[key] = _typed(name, key, value, constructor[key])
+            parameters[key] = value
         elif key in settings:
-            phases = [replace(phase, **{key: _typed(name, key, value, settings[key])}) for phase in phases]
-        elif key in by_phase:
-            index, field_name = by_phase[key]
-            phases[index] = replace(phases[index], **{field_name: _typed(name, key, value, settings[field_name])})
+            phases = [replace(phase, **{key: value}) for phase in phases]
         else:
-            raise unknown_name(f"parameter of {name}", key, [*constructor, *settings, *by_phase])
+            index, field_name = by_phase[key]
+            phases[index] = replace(phases[index], **{field_name: value})
     return Profile(parameters, tuple(phases), chosen.note)
-
-
-def _typed(model: str, key: str, value: Any, default: Any) -> Any:
-    """`value` as the type of `default`; whole numbers pass as floats, nothing else is converted."""
-    wanted = type(default)
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not wanted:
-        raise InputError(
-            f"parameter {key!r} of {model} must be {wanted.__name__}, like its default {default!r}, not {shown(value)}."
-        )
-    return value
 
 
 def build_model(

@@ -1,6 +1,6 @@
 """Runs: what a run is (`record`), how it is opened (`load`), how it is made (`train`)."""
 
-from imgrec_lib.runs.load import find_runs, load_inputs, load_model, requested_inputs
+from imgrec_lib.runs.load import find_runs, load_inputs, load_model
 from imgrec_lib.runs.record import Cost, DatasetRecord, Record, Run, Validation, discard_run, open_run
 from imgrec_lib.runs.train import oracle_metrics, train_run
 
@@ -16,6 +16,5 @@ __all__ = [
     "load_model",
     "open_run",
     "oracle_metrics",
-    "requested_inputs",
     "train_run",
 ]

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from imgrec_lib.data import load_dataset
 from imgrec_lib.data.dataset import Dataset
-from imgrec_lib.errors import InputError, one_line, unknown_name
-from imgrec_lib.features import Features, extract_features
-from imgrec_lib.features.controls import with_control
+from imgrec_lib.errors import InputError, one_line
+from imgrec_lib.features import Features
 from imgrec_lib.models import build_model, list_models
 from imgrec_lib.models.base import Recommender
 from imgrec_lib.runs.record import Run, open_run, weights_of
 from imgrec_lib.training import read_checkpoint
-
-REQUESTED_ELSEWHERE = {"images", "backbone", "weights", "device", "progress"}
-"""Arguments of `extract_features` that are no feature options."""
 
 
 def find_runs(folder: Path, stage: str | None = "trial") -> list[Run]:
@@ -40,42 +33,24 @@ def find_runs(folder: Path, stage: str | None = "trial") -> list[Run]:
     return sorted(runs, key=_order)
 
 
-def load_inputs(run: Run, progress: bool = True) -> tuple[Dataset, Features | None]:
+def load_inputs(run: Run, progress: bool = True, root: str | Path | None = None) -> tuple[Dataset, Features | None]:
     """The dataset and the features of a run, loaded again as its record says.
+
+    Args:
+        run: a finished run.
+        progress: show progress bars.
+        root: where the data lie now, if they were moved.
 
     Raises:
         InputError: the run was not made by the training notebook, or its data is no longer where it was.
     """
-    asked = run.record.requested
-    if not {"dataset", "root", "dataset_options", "backbone", "weights", "feature_options"} <= asked.keys():
+    request = run.request
+    if request.dataset is None:
         raise InputError(
             f"run {run.name} does not say how its dataset was loaded: load it yourself and use load_model."
         )
-    return requested_inputs(asked, with_features=run.record.features is not None, progress=progress)
-
-
-def requested_inputs(
-    requested: Mapping[str, Any], *, with_features: bool, device: str = "cpu", progress: bool = True
-) -> tuple[Dataset, Features | None]:
-    """Load a dataset and, where it has pictures, their features.
-
-    Args:
-        requested: parameters of the training notebook: `dataset`, `root`, `dataset_options`, `backbone`, `weights`,
-            `feature_options` and `control`.
-        with_features: whether features are wanted.
-        device: where they are computed.
-        progress: show progress bars.
-    """
-    dataset = load_dataset(requested["dataset"], requested["root"] or None, **requested["dataset_options"])
-    if not with_features or dataset.images is None:
-        return dataset, None
-    known = inspect.signature(extract_features).parameters
-    for name in requested["feature_options"]:
-        if name not in known or name in REQUESTED_ELSEWHERE:
-            raise unknown_name("feature option", name, known.keys() - REQUESTED_ELSEWHERE)
-    options = {"backbone": requested["backbone"], "weights": requested["weights"], **requested["feature_options"]}
-    features = extract_features(dataset.images, device=device, progress=progress, **options)
-    return dataset, with_control(features, requested.get("control", ""))
+    with_features = run.record.features is not None
+    return request.at(root).load(with_features=with_features, progress=progress)
 
 
 def load_model(run: Run, dataset: Dataset, features: Features | None = None, device: str = "cpu") -> Recommender:

@@ -27,6 +27,7 @@ from pydantic import TypeAdapter, ValidationError
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.errors import InputError, one_line
 from imgrec_lib.evaluation import PROTOCOLS
+from imgrec_lib.request import Request
 
 FORMAT = 1
 STAGES = ("trial", "grid")
@@ -226,6 +227,17 @@ class Run:
     def metrics(self) -> Metrics:
         """Protocol -> metric -> value, on the test items; empty for a grid's run."""
         return self.record.metrics
+
+    @cached_property
+    def request(self) -> Request:
+        """What was asked for; its `dataset` is None where the record does not say how the data was loaded.
+
+        Raises:
+            InputError: the record holds another request than this version makes.
+        """
+        record = self.record
+        known = {"model": record.model, "profile": record.profile, "parameters": record.parameters, "seed": record.seed}
+        return Request.from_parameters(known | record.requested)
 
     @cached_property
     def curve(self) -> pd.DataFrame:

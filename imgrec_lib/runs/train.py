@@ -21,8 +21,9 @@ from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.evaluation import PROTOCOLS, ValidationAUC, evaluate
 from imgrec_lib.features import Features
 from imgrec_lib.files import fingerprint, make_folder, remove_abandoned, replacing, write_json
-from imgrec_lib.models import build_model, model_card, resolve_profile
+from imgrec_lib.models import build_model, model_card
 from imgrec_lib.models.base import InnerProduct
+from imgrec_lib.request import Request
 from imgrec_lib.runs.record import STAGES, Cost, DatasetRecord, Metrics, Record, Run, Validation, open_run, weights_of
 from imgrec_lib.source import run_fingerprint
 from imgrec_lib.training import distributed, fit, write_checkpoint
@@ -30,7 +31,7 @@ from imgrec_lib.training import distributed, fit, write_checkpoint
 
 def train_run(
     dataset: Dataset,
-    model: str,
+    model: str | Request,
     out: Path,
     *,
     features: Features | None = None,
@@ -38,7 +39,6 @@ def train_run(
     seed: int = 0,
     parameters: Mapping[str, Any] | None = None,
     device: str = "cpu",
-    requested: Mapping[str, Any] | None = None,
     stage: str = "trial",
     save_every: float = 30.0,
     progress: bool = True,
@@ -51,13 +51,11 @@ def train_run(
 
     Args:
         dataset: what to train and test on.
-        model: one of `list_models()`.
+        model: what is asked for: a request, which the record keeps and from which the run's data can be loaded
+            again; or a model's name, with the four arguments that are marked below.
         out: the run's folder.
         features: visual features, for models that need them.
-        profile, parameters: see `resolve_profile`.
-        seed: seeds initial weights, batches and the sampled negatives of the test.
-        device: "cpu", "cuda", ...
-        requested: what the caller asked for, kept in the record as it is.
+        profile, seed, parameters, device: see `Request`; not beside one.
         stage: "trial", or "grid" for a configuration of a search: it is validated, and never tested.
         save_every: seconds between saves of the training state.
         progress: show progress bars.
@@ -69,21 +67,23 @@ def train_run(
         InputError: bad names or values, data that lacks what the model needs, or a folder that holds another run or one
             that other code of this library made.
     """
-    resolved = resolve_profile(model, profile, **(parameters or {}))
-    card = model_card(model)
+    request = model
+    if not isinstance(request, Request):
+        request = Request(str(model), profile, dict(parameters or {}), seed, device)
+    resolved, card = request.resolved, model_card(request.model)
     uses_features = features is not None and "features" in card.uses
     what = {
-        "model": model,
-        "profile": profile,
+        "model": request.model,
+        "profile": request.profile,
         "parameters": dict(resolved.parameters),
         "phases": [asdict(phase) for phase in resolved.phases],
-        "seed": seed,
+        "seed": request.seed,
         "dataset": dataset.fingerprint,
         "features": features.fingerprint if features is not None and uses_features else None,
     }
     if stage not in STAGES:
         raise unknown_name("stage", stage, STAGES)
-    source = run_fingerprint(model)
+    source = run_fingerprint(request.model)
     identity = fingerprint(what if stage == "trial" else what | {"stage": stage})
     if (out / "run.json").exists():
         remove_abandoned(out)  # it was perhaps killed just after its last file took its name
@@ -100,15 +100,15 @@ def train_run(
         return run
     distributed.barrier()  # all have looked for the record before the first one can write it
     data = dataset.training_data(features.values if features is not None and uses_features else None)
-    recommender = build_model(model, data, profile=profile, seed=seed, **(parameters or {}))
+    recommender = build_model(request.model, data, profile=request.profile, seed=request.seed, **request.parameters)
     make_folder(out)
     began = time.perf_counter()
     result = fit(
         recommender,
         data,
-        ValidationAUC(dataset, device=device),
-        seed=seed,
-        device=device,
+        ValidationAUC(dataset, device=request.device),
+        seed=request.seed,
+        device=request.device,
         checkpoint=out / "training.safetensors",
         identity=f"{identity} by {source}",
         save_every=save_every,
@@ -123,20 +123,22 @@ def train_run(
         result.curve.to_csv(temporary, index=False)
     metrics: Metrics = {}
     if stage == "trial":
-        evaluation = evaluate(recommender, dataset, protocols=tuple(PROTOCOLS), seed=seed, device=device)
+        evaluation = evaluate(
+            recommender, dataset, protocols=tuple(PROTOCOLS), seed=request.seed, device=request.device
+        )
         metrics = evaluation.metrics
         with replacing(out / "per_user.parquet") as temporary:
             evaluation.per_user.to_parquet(temporary, index=False)
         weights = {"model": recommender.state_dict()}
-        write_checkpoint(out / "model.safetensors", weights, {}, weights_of(dataset, model))
+        write_checkpoint(out / "model.safetensors", weights, {}, weights_of(dataset, request.model))
     evaluated = time.perf_counter()
     seconds = result.curve["seconds"]
     record = Record(
-        model=model,
-        profile=profile,
+        model=request.model,
+        profile=request.profile,
         parameters=dict(resolved.parameters),
         phases=[asdict(phase) for phase in resolved.phases],
-        seed=seed,
+        seed=request.seed,
         dataset=DatasetRecord.of(dataset),
         features=None if features is None or not uses_features else dict(features.description),
         identity=identity,
@@ -145,9 +147,9 @@ def train_run(
         family=card.family,
         fidelity=card.fidelity,
         stage=stage,
-        requested=dict(requested or {}),
+        requested=request.to_json(),
         metrics=metrics,
-        oracle=oracle_metrics(dataset, seed) if stage == "trial" else None,
+        oracle=oracle_metrics(dataset, request.seed) if stage == "trial" else None,
         validation=Validation(result.best_auc, result.best_phase, result.best_epoch),
         cost=Cost(
             epochs=int((result.curve["epoch"] > 0).sum()),
@@ -160,7 +162,7 @@ def train_run(
             * (1 if sys.platform == "darwin" else 1024),
             parameters=sum(p.numel() for p in recommender.parameters()),
         ),
-        device=_device_name(device),
+        device=_device_name(request.device),
         processes=distributed.world_size(),
         threads=torch.get_num_threads(),
         versions={"python": platform.python_version()}

@@ -1,0 +1,194 @@
+"""What a run is asked for, said once: the data, the features of its pictures, the model, and where to train it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from imgrec_lib.data import check_dataset_options, list_datasets, load_dataset
+from imgrec_lib.data.dataset import Dataset
+from imgrec_lib.errors import InputError, one_line
+from imgrec_lib.features import Features, extract_features, feature_options
+from imgrec_lib.features.backbones import backbone_spec
+from imgrec_lib.features.controls import check_control, with_control
+from imgrec_lib.models import check_needs, model_card, resolve_profile
+from imgrec_lib.models.base import Profile
+from imgrec_lib.options import Option, admits, check_options, options_of
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run is asked for.
+
+    Attributes:
+        model: a name of `list_models()`.
+        profile, parameters: see `resolve_profile`.
+        seed: seeds initial weights, batches and the sampled negatives of the test.
+        device: "cpu", "cuda", "cuda:1", ...
+        dataset: a name of `list_datasets()`; None where the caller brings a dataset of their own, which nobody can
+            load again from the request.
+        root: file or folder of the dataset; None for a reader that needs none.
+        dataset_options: options of the reader.
+        backbone, weights, feature_options: see `extract_features`.
+        control: see `with_control`; None for none.
+        grid: those of `parameters` that a search varies; empty for a trial.
+        searched: those of `parameters` that a search chose; empty where there was none.
+    """
+
+    model: str
+    profile: str = "default"
+    parameters: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    device: str = "cpu"
+    dataset: str | None = None
+    root: str | None = None
+    dataset_options: dict[str, Any] = field(default_factory=dict)
+    backbone: str = "efficientnet-lite0"
+    weights: str = "default"
+    feature_options: dict[str, Any] = field(default_factory=dict)
+    control: str | None = None
+    grid: dict[str, Any] = field(default_factory=dict)
+    searched: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_options("a request", options_of(Request), vars(self))
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Request:
+        """The request of `to_json`.
+
+        Raises:
+            InputError: an unknown name (with a suggestion), a value of the wrong type, or no model.
+        """
+        checked = check_options("a request", options_of(cls), values)
+        if "model" not in checked:
+            raise InputError("a request must name a model: add 'model', such as 'imgrec-ft'.")
+        return cls(**checked)
+
+    @classmethod
+    def from_parameters(cls, values: Mapping[str, Any], **others: Any) -> Request:
+        """The request among the parameters of a notebook, which may have further ones.
+
+        Args:
+            values: parameters by name; an empty text stands for None, as notebooks write it.
+            others: what the notebook has no parameter for, such as `model`.
+
+        Raises:
+            InputError: see `from_json`.
+        """
+        known = {f.name: f for f in fields(cls)}
+        given = {name: value for name, value in values.items() if name in known}
+        absent = {name for name in given if given[name] == "" and known[name].default is None}
+        return cls.from_json(given | dict.fromkeys(absent) | others)
+
+    def to_json(self) -> dict[str, Any]:
+        """Every attribute by name, ready for JSON; paths are absolute, so that it holds in every folder."""
+        values = dict(vars(self))
+        if self.root is not None:
+            values["root"] = _absolute(self.root)
+        if self.dataset is not None:
+            reader = list_datasets().get(self.dataset)
+            values["dataset_options"] = _with_absolute_paths(self.dataset_options, reader.options if reader else {})
+        values["feature_options"] = _with_absolute_paths(self.feature_options, feature_options())
+        if Path(self.weights).expanduser().is_file():
+            values["weights"] = _absolute(self.weights)
+        return values
+
+    def to_parameters(self) -> dict[str, Any]:
+        """`to_json` as the parameters of a notebook, where an empty text stands for None."""
+        return {name: "" if value is None else value for name, value in self.to_json().items()}
+
+    @property
+    def resolved(self) -> Profile:
+        """The model's complete profile.
+
+        Raises:
+            InputError: see `resolve_profile`.
+        """
+        return resolve_profile(self.model, self.profile, **self.parameters)
+
+    def check(self) -> None:
+        """Refuse, before any data is read, whatever can be refused without it.
+
+        Raises:
+            InputError: an unknown dataset, option, backbone, model, profile or parameter, a value of the wrong type or
+                out of its bounds, or a device that is not there.
+        """
+        _ = self.resolved
+        if self.dataset is not None:
+            check_dataset_options(self.dataset, self.root, self.dataset_options)
+        backbone_spec(self.backbone)
+        check_options("features", feature_options(), self.feature_options, "option")
+        check_control(self.control)
+        check_device(self.device)
+
+    def load(self, *, with_features: bool | None = None, progress: bool = True) -> tuple[Dataset, Features | None]:
+        """Load the dataset and, where it has pictures and they are wanted, their features.
+
+        Args:
+            with_features: whether features are wanted; by default where the model uses them.
+            progress: show progress bars.
+
+        Returns:
+            The dataset, and the features under the control; None without.
+
+        Raises:
+            InputError: see `check`; the request names no dataset; the data cannot be read, or lacks what the model
+                needs.
+        """
+        if self.dataset is None:
+            raise InputError("this request does not say how its dataset is loaded: load it yourself.")
+        self.check()
+        dataset = load_dataset(self.dataset, self.root, **self.dataset_options)
+        card = model_card(self.model)
+        wanted = "features" in card.uses if with_features is None else with_features
+        coming = {"features"} if dataset.images is not None else set()
+        check_needs(card, dataset.training_data(), coming)
+        if not wanted or dataset.images is None:
+            return dataset, None
+        features = extract_features(
+            dataset.images,
+            backbone=self.backbone,
+            weights=self.weights,
+            device=self.device,
+            progress=progress,
+            **self.feature_options,
+        )
+        return dataset, with_control(features, self.control)
+
+    def at(self, root: str | Path | None) -> Request:
+        """The same request for data that lie elsewhere; None leaves it as it is."""
+        return self if root is None else replace(self, root=str(root))
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that PyTorch does not know or this machine does not have.
+
+    Raises:
+        InputError: with the remedy.
+    """
+    try:
+        kind = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"unknown device {device!r} ({one_line(error)}): write cpu, cuda or cuda:1.") from None
+    if kind.type == "cuda" and (kind.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"device {device!r} is not there (PyTorch sees {torch.cuda.device_count()} CUDA devices): choose cpu, or "
+            "install a PyTorch that fits the machine's driver."
+        )
+    if kind.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError(f"device {device!r} is not there: choose cpu.")
+
+
+def _absolute(path: str | Path) -> str:
+    return str(Path(path).expanduser().absolute())
+
+
+def _with_absolute_paths(options: Mapping[str, Any], known: Mapping[str, Option]) -> dict[str, Any]:
+    """Options of which those that are files or folders are absolute paths."""
+    paths = {name for name, option in known.items() if admits(option.type, Path)}
+    return {name: _absolute(value) if name in paths and value else value for name, value in options.items()}
