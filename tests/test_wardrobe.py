@@ -3,16 +3,18 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from imgrec_lib.data import wardrobe
+from imgrec_lib.data import wardrobe, wardrobe_cuts
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.data.wardrobe import BRANDS, COLOURS, load_wardrobe
 from imgrec_lib.data.wardrobe_cuts import CUTS
-from imgrec_lib.data.wardrobe_drawing import PATTERNS, Look, draw, rounded, sharp
+from imgrec_lib.data.wardrobe_drawing import PATTERNS, Look, Sheet, draw, rounded, sharp
 from imgrec_lib.errors import InputError
+from imgrec_lib.files import fingerprint
 
 TINY = {"n_users": 20, "n_items": 60, "image_size": 12, "progress": False}
 
@@ -235,6 +237,35 @@ def test_each_cut_fits_the_picture(category, cut, pattern):
     cloth = np.ptp(pixels, axis=2) > 40
     assert 0.05 < cloth.mean() < 0.7
     assert not cloth[[0, -1]].any() and not cloth[:, [0, -1]].any()
+
+
+@pytest.mark.skipif(PIL.__version__.split(".")[0] != "13", reason="another Pillow may draw other edges")
+def test_the_outlines_are_those_that_were_drawn_when_they_were_code():
+    """The digits were taken from the functions that drew the cuts before their outlines became data."""
+    looks = (
+        Look("striped", (40, 40, 60), (200, 30, 90), length=0.35, width=-0.8),
+        Look("plain", (220, 200, 170), (30, 90, 60), length=-0.6, width=0.45),
+    )
+    sheets = []
+    for look in looks:
+        for category, cut in CUT_NAMES:
+            sheet = Sheet(96, look, np.random.default_rng(0))
+            CUTS[category][cut](sheet)
+            sheets.append(np.asarray(sheet.image))
+    assert fingerprint(*sheets) == "a6906b6742c95e70"
+
+
+@pytest.mark.parametrize(
+    ("written", "value"), [(0.5, 0.5), ("a - 2 * b", -4), ("min(a, b) / 4", 0.5), ("-max(1, a + b)", -5)]
+)
+def test_numbers_of_the_outlines_are_arithmetic(written, value):
+    assert wardrobe_cuts._number(written, {"a": 2, "b": 3}) == value
+
+
+@pytest.mark.parametrize("written", ["a.b", "open('x')", "[a]", "a if b else 1", "'text'", "a // b", "c"])
+def test_what_is_no_arithmetic_is_refused(written):
+    with pytest.raises((ValueError, KeyError)):
+        wardrobe_cuts._number(written, {"a": 2, "b": 3})
 
 
 def test_cuts_and_patterns_differ():

@@ -154,15 +154,22 @@ class Sheet:
         path = self._scaled(rounded(points, closed=False))
         ImageDraw.Draw(self.image).line(path, colour or self.seam, max(1, round(width * self.pixels)), "curve")
 
-    def both(self, points: list[Point], width: float = 0.007, colour: Colour | None = None) -> None:
-        """Draw a line and its mirror image."""
-        self.line(points, width, colour)
-        self.line(flipped(points), width, colour)
-
     def dot(self, x: float, y: float, radius: float, colour: Colour) -> None:
         """Draw a button, eyelet or buckle."""
         box = [(c * self.pixels) for c in (x - radius, y - radius, x + radius, y + radius)]
         ImageDraw.Draw(self.image).ellipse(box, fill=colour)
+
+    def pair(self) -> None:
+        """Make two shoes of one: one in front, and one behind it, darker and a little higher."""
+        front = self.image
+        behind = Image.blend(front.convert("RGB"), Image.new("RGB", front.size), 0.22)
+        behind.putalpha(front.getchannel("A"))
+        step = round(0.1 * self.pixels)
+        self.image = Image.new("RGBA", front.size, (*self.look.colour, 0))
+        self.image.paste(behind, (step // 2, -step // 2 - step // 3))
+        lower = Image.new("RGBA", front.size, (*self.look.colour, 0))
+        lower.paste(front, (-step // 3, step // 2))
+        self.image.alpha_composite(lower)
 
     def _lay(self, outline: list[Point], filling: Image.Image | Colour, edge: Colour | None) -> None:
         path = self._scaled(rounded(outline))
