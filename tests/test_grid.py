@@ -10,7 +10,9 @@ from records import write_run
 from toy import planted_dataset
 
 from imgrec_lib.data.dataset import Dataset
-from imgrec_lib.report.grid import grid_table, of_grid, validation_surface
+from imgrec_lib.report.grid import validation_surface
+from imgrec_lib.results import Results
+from imgrec_lib.results.tables import grid_table
 from imgrec_lib.runs import Run, Validation, find_runs
 
 
@@ -33,9 +35,9 @@ def test_configurations_by_validation_auc_averaged_over_seeds(shop: Dataset, tmp
     tried(tmp_path, shop, "a", 0.74, seed=1, factors=4, l2=0.0)
     tried(tmp_path, shop, "b", 0.73, factors=8, l2=0.0)
     write_run(tmp_path / "trial", shop, "bpr-mf")
-    runs = [run for run in find_runs(tmp_path, stage=None) if of_grid(run)]
+    runs = [run for run in find_runs(tmp_path, stage=None) if not run.record.tested]
     assert len(runs) == 3
-    table = grid_table(runs)
+    table = grid_table(Results.of(runs).rows)
     assert table.index.tolist() == ["1", "2"]
     assert table["factors", ""].tolist() == [8, 4] and table["trials", ""].tolist() == [1, 2]
     assert table["validation AUC", "mean"].tolist() == pytest.approx([0.73, 0.72])
@@ -46,7 +48,7 @@ def test_configurations_by_validation_auc_averaged_over_seeds(shop: Dataset, tmp
 
 def test_one_setting_is_a_line_in_order_of_size(shop: Dataset, tmp_path: Path) -> None:
     runs = [tried(tmp_path, shop, f"{rate}", auc, rate=rate) for rate, auc in ((0.1, 0.8), (0.001, 0.6), (0.01, 0.7))]
-    figure = validation_surface(grid_table(runs))
+    figure = validation_surface(grid_table(Results.of(runs).rows))
     assert figure is not None
     (axes,) = figure.axes
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0.001", "0.01", "0.1"]
@@ -58,7 +60,7 @@ def test_one_setting_is_a_line_in_order_of_size(shop: Dataset, tmp_path: Path) -
 def test_two_settings_are_a_map_with_the_best_cell_named(shop: Dataset, tmp_path: Path) -> None:
     found = {(0.1, 4): 0.71, (0.1, 16): 0.75, (0.01, 4): 0.69, (0.01, 16): 0.72, (0.1, 8): 0.7}  # one cell is missing
     runs = [tried(tmp_path, shop, f"{rate}-{f}", auc, rate=rate, factors=f) for (rate, f), auc in found.items()]
-    figure = validation_surface(grid_table(runs))
+    figure = validation_surface(grid_table(Results.of(runs).rows))
     assert figure is not None
     (axes,) = figure.axes
     across, down = ([tick.get_text() for tick in ticks] for ticks in (axes.get_xticklabels(), axes.get_yticklabels()))
@@ -75,6 +77,6 @@ def test_three_settings_are_a_table_only(shop: Dataset, tmp_path: Path) -> None:
         tried(tmp_path, shop, f"{n}", 0.7 + n / 100, rate=0.1 * (1 + n % 2), factors=4 + n // 2, l2=float(n))
         for n in range(4)
     ]
-    table = grid_table(runs)
+    table = grid_table(Results.of(runs).rows)
     assert {name for name, statistic in table.columns if not statistic} == {"factors", "l2", "learning rate", "trials"}
     assert validation_surface(table) is None

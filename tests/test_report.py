@@ -28,10 +28,8 @@ from imgrec_lib.report import (
     auc_by_history,
     auc_by_popularity,
     auc_table,
-    by_dataset,
     caption,
     cold_table,
-    compare,
     comparison_note,
     cost_table,
     cost_vs_quality,
@@ -47,11 +45,11 @@ from imgrec_lib.report import (
     run_table,
     sampled_vs_exact,
     sizes_table,
-    trials,
     write_report,
 )
 from imgrec_lib.report.curves import _name_points, single_panel, validation_curve
 from imgrec_lib.request import Request
+from imgrec_lib.results import Results
 from imgrec_lib.results.paper import DIFFERENCE, PAPER_TABLES
 from imgrec_lib.results.trials import ORACLE
 from imgrec_lib.runs import DatasetRecord, Run, Validation, find_runs, open_run, train_run
@@ -73,6 +71,11 @@ def runs(shop: Dataset, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
         write_run(root / f"bpr-{seed}", shop, "bpr-mf", seed, oracle=True)
         write_run(root / f"pop-{seed}", shop, "poprank", seed, oracle=True, popularity=True, epochs=0)
     return find_runs(root)
+
+
+@pytest.fixture(scope="module")
+def results(runs: list[Run]) -> Results:
+    return Results.of(runs)
 
 
 def of(runs: list[Run], model: str) -> list[Run]:
@@ -97,8 +100,8 @@ PLACES = {
 }
 
 
-def test_every_number_of_the_main_table_comes_from_the_records(runs: list[Run]) -> None:
-    table = auc_table(runs)
+def test_every_number_of_the_main_table_comes_from_the_records(runs: list[Run], results: Results) -> None:
+    table = auc_table(results)
     assert table.index.tolist() == ["PopRank", "BPR-MF", "VBPR", ORACLE]
     assert table["trials", ""].tolist() == [3, 3, 3, 3]
     for label, model in (("PopRank", "poprank"), ("BPR-MF", "bpr-mf"), ("VBPR", "vbpr"), (ORACLE, None)):
@@ -114,9 +117,9 @@ def test_every_number_of_the_main_table_comes_from_the_records(runs: list[Run]) 
     assert f"{vbpr_mean:.4f}" in next(line for line in format_table(table).splitlines() if line.startswith("| VBPR"))
 
 
-def test_the_other_tables_come_from_the_records(runs: list[Run]) -> None:
+def test_the_other_tables_come_from_the_records(runs: list[Run], results: Results) -> None:
     records = [run.record for run in of(runs, "poprank")]
-    protocols, ranking, cost = protocol_table(runs), ranking_table(runs), cost_table(runs)
+    protocols, ranking, cost = protocol_table(results), ranking_table(results), cost_table(results)
     for protocol in ("exact", "dvbpr-100", "imgrec-100", "sampled-500"):
         for heading, metric in ((protocol, "auc"), (f"{protocol}, strict", "auc_strict")):
             expected = by_hand([r.metrics[protocol][metric] for r in records])
@@ -132,8 +135,8 @@ def test_the_other_tables_come_from_the_records(runs: list[Run]) -> None:
     assert ORACLE not in cost.index
 
 
-def test_cold_and_other_items_from_the_users_themselves(runs: list[Run]) -> None:
-    table = cold_table(runs)
+def test_cold_and_other_items_from_the_users_themselves(runs: list[Run], results: Results) -> None:
+    table = cold_table(results)
     cold, warm = [], []
     for run in of(runs, "bpr-mf"):
         per_user = pd.read_parquet(run.folder / "per_user.parquet")
@@ -150,9 +153,9 @@ def test_cold_and_other_items_from_the_users_themselves(runs: list[Run]) -> None
     ("function", "column"), [(popularity_table, "item_popularity"), (history_table, "history_length")]
 )
 def test_bands_from_the_users_themselves(
-    runs: list[Run], function: Callable[[list[Run]], pd.DataFrame], column: str
+    runs: list[Run], results: Results, function: Callable[[Results], pd.DataFrame], column: str
 ) -> None:
-    table = function(runs)
+    table = function(results)
     headings = list(dict.fromkeys(name for name, kind in table.columns if kind == "mean"))
     assert len(headings) > 1
     users_seen = 0
@@ -172,8 +175,8 @@ def test_bands_from_the_users_themselves(
     assert users_seen == len(runs[0].per_user)
 
 
-def test_run_table_has_every_run(runs: list[Run]) -> None:
-    table = run_table(runs)
+def test_run_table_has_every_run(runs: list[Run], results: Results) -> None:
+    table = run_table(results)
     assert sorted(table.index) == sorted(run.name for run in runs)
     for run in runs:
         assert table.loc[run.name, "test AUC"] == run.metrics["exact"]["auc"]
@@ -181,16 +184,16 @@ def test_run_table_has_every_run(runs: list[Run]) -> None:
 
 
 def test_a_single_trial_has_no_deviation(shop: Dataset, tmp_path: Path) -> None:
-    table = auc_table([write_run(tmp_path / "one", shop)])
+    table = auc_table(Results.of([write_run(tmp_path / "one", shop)]))
     assert np.isnan(table["AUC", "sd"].item()) and "±" not in format_table(table)
 
 
 def test_copies_of_a_run_count_once(shop: Dataset, tmp_path: Path) -> None:
     for seed in (0, 1):
         write_run(tmp_path / f"{seed}", shop, seed=seed)
-    once = auc_table(find_runs(tmp_path))
+    once = auc_table(Results.of(find_runs(tmp_path)))
     write_run(tmp_path / "again", shop, seed=1)
-    pd.testing.assert_frame_equal(auc_table(find_runs(tmp_path)), once)
+    pd.testing.assert_frame_equal(auc_table(Results.of(find_runs(tmp_path))), once)
 
 
 def test_only_seeds_are_averaged(shop: Dataset, tmp_path: Path) -> None:
@@ -199,7 +202,7 @@ def test_only_seeds_are_averaged(shop: Dataset, tmp_path: Path) -> None:
     write_run(tmp_path / "c", shop, profile="paper")
     write_run(tmp_path / "d", shop, "vbpr")
     write_run(tmp_path / "e", shop, "vbpr", features=FEATURES | {"random": "yes", "weights": "random weights (seed 0)"})
-    labels = [row.label for row in trials(find_runs(tmp_path))]
+    labels = [row.label for row in Results.of(find_runs(tmp_path)).rows]
     assert sorted(labels[:2]) == ["BPR-MF (factors 4)", "BPR-MF (factors 8)"]
     assert labels[2] == "BPR-MF (paper profile)"
     assert sorted(labels[3:]) == [
@@ -212,17 +215,19 @@ def test_notices(shop: Dataset, tmp_path: Path) -> None:
     plain = write_run(tmp_path / "a", shop, "bpr-mf", fidelity="faithful")
     random = write_run(tmp_path / "b", shop, "vbpr", fidelity="faithful", features=FEATURES | {"random": "yes"})
     rebuilt = write_run(tmp_path / "c", shop, "deepstyle", fidelity="reconstruction")
-    assert "random weights" not in caption([plain, rebuilt]) and "†" not in caption([plain, random])
-    assert "untrained network" in caption([plain, random]) and "† A reconstruction" in caption([rebuilt])
-    rows = auc_table([plain, random, rebuilt]).index
+    assert "random weights" not in caption(Results.of([plain, rebuilt]))
+    text = caption(Results.of([plain, random]))
+    assert "†" not in text and "untrained network" in text
+    assert "† A reconstruction" in caption(Results.of([rebuilt]))
+    rows = auc_table(Results.of([plain, random, rebuilt])).index
     assert [label for label in rows if "random weights" in label] == ["VBPR (random weights)"]
     assert [label for label in rows if "†" in label] == ["DeepStyle †"]
     for kind in ("markdown", "html", "latex", "csv"):
-        assert "random weights" in format_table(auc_table([plain, random]), kind)  # type: ignore[arg-type]
+        assert "random weights" in format_table(auc_table(Results.of([plain, random])), kind)  # type: ignore[arg-type]
 
 
-def test_caption_states_catalogue_split_and_tie_rule(shop: Dataset, runs: list[Run]) -> None:
-    text = caption(runs)
+def test_caption_states_catalogue_split_and_tie_rule(shop: Dataset, results: Results) -> None:
+    text = caption(results)
     cold = (shop.train.popularity[shop.test.items] == 0).mean()
     assert 0 < cold < 1
     assert "60 users, 70 items" in text and f"{len(shop.train)} training interactions" in text
@@ -236,9 +241,9 @@ def test_caption_states_at_what_size_pictures_are_seen(shop: Dataset, tmp_path: 
     vbpr = write_run(tmp_path / "b", shop, "vbpr", features=FEATURES | {"size": "224"})
     own = write_run(tmp_path / "c", shop, "saers", parameters={"backbone": "efficientnet-lite0", "size": 0})
     small = write_run(tmp_path / "d", shop, "dvbpr", parameters={"size": 64})
-    assert "Pictures" not in caption([bpr])
-    assert "Pictures: efficientnet-lite0 at 224 px." in caption([bpr, vbpr, own])
-    assert "Pictures: efficientnet-lite0 at 224 px (VBPR); 64 px (DVBPR)." in caption([small, bpr, vbpr])
+    assert "Pictures" not in caption(Results.of([bpr]))
+    assert "Pictures: efficientnet-lite0 at 224 px." in caption(Results.of([bpr, vbpr, own]))
+    assert "Pictures: efficientnet-lite0 at 224 px (VBPR); 64 px (DVBPR)." in caption(Results.of([small, bpr, vbpr]))
 
 
 def test_datasets_are_never_mixed(shop: Dataset, tmp_path: Path) -> None:
@@ -246,15 +251,14 @@ def test_datasets_are_never_mixed(shop: Dataset, tmp_path: Path) -> None:
     for number, dataset in enumerate((shop, other, shop)):
         write_run(tmp_path / f"{number}", dataset, seed=number)
     found = find_runs(tmp_path)
-    groups = by_dataset(found)
-    assert sorted(len(group) for group in groups) == [1, 2]
-    assert all(len({run.record.dataset.fingerprint for run in group}) == 1 for group in groups)
-    for function in (auc_table, protocol_table, cold_table, popularity_table, cost_table, paper_tables, caption):
-        with pytest.raises(InputError, match="2 datasets"):
-            function(found)
+    groups = Results.by_dataset(found)
+    assert sorted(len(group.runs) for group in groups) == [1, 2]
+    assert all(len({run.record.dataset.fingerprint for run in group.runs}) == 1 for group in groups)
+    with pytest.raises(InputError, match="2 datasets"):
+        Results.of(found)
     with pytest.raises(InputError, match="no run"):
-        auc_table([])
-    sizes = sizes_table(found, {shop.fingerprint: shop})
+        Results.of([])
+    sizes = sizes_table(groups, {shop.fingerprint: shop})
     assert sorted(sizes["users"]) == [50, 60]
     loaded = sizes[sizes["users"] == 60].iloc[0]
     assert loaded["cold items"] == (shop.train.popularity == 0).sum()
@@ -287,8 +291,8 @@ def test_equal_as_printed_is_equally_good_and_missing_never_is() -> None:
     assert re.findall(r"<strong>(.*?)</strong>", shared) == ["0.0200"] and "<u>" not in shared
 
 
-def test_csv_keeps_all_digits(runs: list[Run]) -> None:
-    table = auc_table(runs)
+def test_csv_keeps_all_digits(results: Results) -> None:
+    table = auc_table(results)
     read = pd.read_csv(io.StringIO(format_table(table, "csv")), index_col="model")
     np.testing.assert_array_equal(read["AUC mean"], table["AUC", "mean"])
     np.testing.assert_array_equal(read["AUC sd"], table["AUC", "sd"])
@@ -310,7 +314,7 @@ def test_paper_tables_on_a_dataset_of_the_paper(shop: Dataset, tmp_path: Path) -
         for model in ("bpr-mf", "imgrec-ft")
         for seed in (0, 1)
     ]
-    tables = paper_tables(found)
+    tables = paper_tables(Results.of(found))
     assert list(tables) == [table.title for table in PAPER_TABLES]
     second, _, fourth = tables.values()
     ours = np.mean([run.metrics["imgrec-100"]["auc_strict"] for run in of(found, "bpr-mf")])
@@ -323,8 +327,8 @@ def test_paper_tables_on_a_dataset_of_the_paper(shop: Dataset, tmp_path: Path) -
     assert fourth[("paper", "")].tolist() == [0.7770, 0.8090, 0.8250]
 
 
-def test_paper_tables_elsewhere_have_no_paper_column(runs: list[Run]) -> None:
-    tables = paper_tables(runs)
+def test_paper_tables_elsewhere_have_no_paper_column(results: Results) -> None:
+    tables = paper_tables(results)
     assert list(tables) == [PAPER_TABLES[0].title]
     (table,) = tables.values()
     assert table.index.tolist() == ["PopRank", "BPR-MF", "VBPR", ORACLE]
@@ -345,31 +349,31 @@ def test_curve_counts_epochs_through_the_phases(shop: Dataset, tmp_path: Path) -
     assert found.index.tolist() == [0, 1, 3, 4] and found.tolist() == [0.5, 0.6, 0.7, 0.8]
 
 
-def test_figures_name_every_model_and_say_what_they_show(runs: list[Run]) -> None:
+def test_figures_name_every_model_and_say_what_they_show(runs: list[Run], results: Results) -> None:
     import matplotlib.pyplot as plt
 
     before = plt.get_fignums()
     labels = ["PopRank", "BPR-MF", "VBPR"]
     for function in (auc_by_popularity, auc_by_history):
-        figure = function(runs)
+        figure = function(results)
         assert [axes.get_title(loc="left") for axes in figure.axes] == labels
         assert figure.get_supxlabel() and figure.get_supylabel()
-        table = {auc_by_popularity: popularity_table, auc_by_history: history_table}[function](runs)
+        table = {auc_by_popularity: popularity_table, auc_by_history: history_table}[function](results)
         for number, axes in enumerate(figure.axes):
             (line,) = [line for container in axes.containers for line in container.lines[:1]]
             drawn = np.asarray(line.get_ydata(), float)
             np.testing.assert_allclose(drawn, table.loc[labels[number]].xs("mean", level=1).to_numpy(float))
         best = table.xs("mean", axis=1, level=1).iloc[:, 0]
         assert f"highest {best.idxmax()} {best.max():.4f}, lowest {best.idxmin()} {best.min():.4f}" in figure.alt
-    figure = sampled_vs_exact(runs)
+    figure = sampled_vs_exact(results)
     (axes,) = figure.axes
     assert [tick.get_text() for tick in axes.get_yticklabels()] == labels
     assert len(axes.get_legend().get_texts()) == 8 and "PopRank" in figure.alt
-    figure = cost_vs_quality(runs)
+    figure = cost_vs_quality(results)
     (axes,) = figure.axes
     assert {text.get_text() for text in axes.texts} == set(labels)
     for label in labels:
-        assert f"{label} {auc_table(runs).loc[label, ('AUC', 'mean')]:.4f} in" in figure.alt
+        assert f"{label} {auc_table(results).loc[label, ('AUC', 'mean')]:.4f} in" in figure.alt
     assert plt.get_fignums() == before
 
 
@@ -390,8 +394,8 @@ def test_names_of_points_do_not_cover_each_other() -> None:
     assert [(text.xyann[1], text.arrow_patch) for text in axes.texts] == [(0, None), (0, None)]  # type: ignore[attr-defined]
 
 
-def test_learning_curve_is_the_mean_over_the_trials_that_still_train(runs: list[Run]) -> None:
-    figure = learning_curves(runs)
+def test_learning_curve_is_the_mean_over_the_trials_that_still_train(runs: list[Run], results: Results) -> None:
+    figure = learning_curves(results)
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["BPR-MF", "VBPR"]
     (line,) = [line for line in figure.axes[1].get_lines() if line.get_label() == "_mean"]
     curves = [pd.read_csv(run.folder / "curve.csv")["validation_auc"].tolist() for run in of(runs, "vbpr")]
@@ -406,16 +410,16 @@ def test_learning_curve_is_the_mean_over_the_trials_that_still_train(runs: list[
 
 
 def test_learning_curves_of_models_that_are_not_trained(shop: Dataset, tmp_path: Path) -> None:
-    figure = learning_curves([write_run(tmp_path / "pop", shop, "poprank", epochs=0)])
+    figure = learning_curves(Results.of([write_run(tmp_path / "pop", shop, "poprank", epochs=0)]))
     assert not figure.axes and "0 trained models" in figure.alt
 
 
-def test_difference_matrix_tells_what_holds(shop: Dataset, runs: list[Run]) -> None:
-    comparison = compare(runs)
+def test_difference_matrix_tells_what_holds(shop: Dataset, results: Results) -> None:
+    comparison = results.comparison
     assert comparison is not None
     figure = difference_matrix(comparison)
     (axes,) = figure.axes
-    order = auc_table(runs)["AUC", "mean"].drop(ORACLE).sort_values(ascending=False)
+    order = auc_table(results)["AUC", "mean"].drop(ORACLE).sort_values(ascending=False)
     assert [tick.get_text() for tick in axes.get_yticklabels()] == order.index[:-1].tolist()
     assert [tick.get_text() for tick in axes.get_xticklabels()] == order.index[1:].tolist()
     lead = f"{1000 * (order.iloc[0] - order.iloc[1]):.1f}"
@@ -428,9 +432,9 @@ def test_best_and_baseline_are_compared_in_the_main_table(shop: Dataset, tmp_pat
     lead = with_lead(write_run(tmp_path / "vbpr", shop, "vbpr"), 8)
     weak = write_run(tmp_path / "bpr", shop, "bpr-mf", validation=Validation(0.6, 1, 1))
     pop = write_run(tmp_path / "pop", shop, "poprank", popularity=True, validation=Validation(0.5, 1, 1))
-    comparison = compare([lead, weak, pop])
+    comparison = Results.of([lead, weak, pop]).comparison
     assert comparison is not None and (comparison.best, comparison.baseline) == ("VBPR", "BPR-MF")
-    table = results_table([lead, weak, pop], comparison)
+    table = results_table(Results.of([lead, weak, pop]))
     assert (
         table.loc["VBPR", ("AUC against BPR-MF", "holds")]
         and table.loc["VBPR", ("AUC against BPR-MF", "difference")] > 0
@@ -441,8 +445,8 @@ def test_best_and_baseline_are_compared_in_the_main_table(shop: Dataset, tmp_pat
     assert row.endswith(f"| — | +{difference:.4f} \\* |")
     assert f'+{difference:.4f}</a><span class="holds"' in format_table(table, "html", links={"VBPR": "#x"})
     assert "BPR-MF is the baseline" in comparison_note(comparison) and "Holm" in comparison_note(comparison)
-    assert compare([lead]) is None
-    alone = compare([weak, pop])
+    assert Results.of([lead]).comparison is None
+    alone = Results.of([weak, pop]).comparison
     assert alone is not None and alone.baseline is None
 
 
@@ -492,7 +496,7 @@ def check_page(text: str) -> Page:
     return page
 
 
-def test_report_without_the_data(runs: list[Run], tmp_path: Path) -> None:
+def test_report_without_the_data(runs: list[Run], results: Results, tmp_path: Path) -> None:
     (runs[0].folder / "notebook.ipynb").write_text("{}")
     out = tmp_path / "reports & more"
     path = write_report(runs[0].folder.parent, out, progress=False)
@@ -505,10 +509,10 @@ def test_report_without_the_data(runs: list[Run], tmp_path: Path) -> None:
         assert run.name in text
     linked = [a["href"] for a in page.of("a") if (a["href"] or "").endswith("notebook.ipynb")]
     assert len(linked) == 1 and (out / (linked[0] or "")).resolve() == (runs[0].folder / "notebook.ipynb").resolve()
-    main = format_table(results_table(runs, compare(runs)))
+    main = format_table(results_table(results))
     assert main.rstrip() in (out / "tables.md").read_text()
     assert (out / "tables" / "planted-1-auc.md").read_text() == main
-    assert format_table(results_table(runs, compare(runs)), "latex").rstrip() in (out / "tables.tex").read_text()
+    assert format_table(results_table(results), "latex").rstrip() in (out / "tables.tex").read_text()
     with open(out / "tables.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     (value,) = [
@@ -516,7 +520,7 @@ def test_report_without_the_data(runs: list[Run], tmp_path: Path) -> None:
         for row in rows
         if (row["table"], row["row"], row["column"], row["statistic"]) == ("Results", "VBPR", "AUC", "mean")
     ]
-    assert float(value) == auc_table(runs).loc["VBPR", ("AUC", "mean")]
+    assert float(value) == auc_table(results).loc["VBPR", ("AUC", "mean")]
 
 
 def test_report_replaces_an_earlier_one(runs: list[Run], tmp_path: Path) -> None:

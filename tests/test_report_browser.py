@@ -12,6 +12,7 @@ from records import with_cold_items, write_run
 from toy import planted_dataset
 
 from imgrec_lib.report import learning_curves, write_report
+from imgrec_lib.results import Results
 from imgrec_lib.runs import find_runs
 
 
@@ -33,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     parameters={"factors": factors}, phases=[{"learning_rate": rate}], oracle=True,
                 )  # fmt: skip
     runs = find_runs(root / "runs")
-    data, about = learning_curves(runs)._repr_mimebundle_()
+    data, about = learning_curves(Results.of(runs))._repr_mimebundle_()
     table = runs[0].per_user.head().to_html()
     notebook = new_notebook(
         cells=[

@@ -37,17 +37,19 @@ from imgrec_lib.report.generated import (
     progress_grid,
     steps_grid,
 )
-from imgrec_lib.report.grid import grid_table, validation_surface
+from imgrec_lib.report.grid import validation_surface
 from imgrec_lib.report.movement import item_movement, movement_by_popularity, movement_gallery
 from imgrec_lib.report.notebook_pages import notebook_page
 from imgrec_lib.report.page import write_report
-from imgrec_lib.results.comparison import compare, comparison_note, difference_table
+from imgrec_lib.results import Results
+from imgrec_lib.results.comparison import comparison_note, difference_table
 from imgrec_lib.results.paper import paper_tables, sizes_table
 from imgrec_lib.results.tables import (
     auc_table,
     caption,
     cold_table,
     cost_table,
+    grid_table,
     history_table,
     popularity_table,
     protocol_table,
@@ -55,11 +57,11 @@ from imgrec_lib.results.tables import (
     results_table,
     run_table,
 )
-from imgrec_lib.results.trials import by_dataset, trials
 
 __all__ = [
     "Cell",
     "Gallery",
+    "Results",
     "Row",
     "attention_by_user",
     "attention_figure",
@@ -68,12 +70,10 @@ __all__ = [
     "auc_by_popularity",
     "auc_table",
     "best_pictures",
-    "by_dataset",
     "caption",
     "category_agreement",
     "category_table",
     "cold_table",
-    "compare",
     "comparison_note",
     "cost_table",
     "cost_vs_quality",
@@ -110,7 +110,6 @@ __all__ = [
     "side_by_side",
     "sizes_table",
     "steps_grid",
-    "trials",
     "validation_surface",
     "write_report",
 ]

@@ -21,8 +21,9 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from imgrec_lib.results.comparison import Comparison
+from imgrec_lib.results.results import Results
 from imgrec_lib.results.tables import auc_table, cost_table, history_table, measured, popularity_table, protocol_table
-from imgrec_lib.results.trials import ORACLE, trials
+from imgrec_lib.results.trials import ORACLE
 from imgrec_lib.runs import Run
 
 INK = "#1b1f24"
@@ -54,23 +55,16 @@ class Chart(Figure):
         return {"image/png": picture, "text/plain": self.alt}, {"image/png": about}
 
 
-def learning_curves(runs: Sequence[Run]) -> Chart:
+def learning_curves(results: Results) -> Chart:
     """Validation AUC by epoch, a panel for each trained model: the mean over the trials that still train, with a band
     of one standard deviation.
 
     Phases of training follow each other; a dot marks the best epoch of each trial. Each panel has its own epochs, whose
     cost differs between models. Lines across all panels: the best validation AUC of all, and that of the best model
     without training.
-
-    Args:
-        runs: runs of one dataset.
-
-    Raises:
-        InputError: see `tables.trials`.
     """
-    rows = trials(runs)
-    best = {row.label: float(np.mean([run.record.validation.auc for run in row.runs])) for row in rows}
-    curves = {row.label: [validation_curve(run) for run in row.runs] for row in rows}
+    best = {row.label: row.validation for row in results.rows}
+    curves = {row.label: [validation_curve(run) for run in row.runs] for row in results.rows}
     trained = [label for label, each in curves.items() if any(len(curve) > 1 for curve in each)]
     lines = {"best of all": (max(best, key=best.__getitem__), ":")}
     untrained = [label for label in best if label not in trained]
@@ -119,19 +113,19 @@ def validation_curve(run: Run) -> pd.Series:
     return pd.Series(kept["validation_auc"].to_numpy(), index=epochs.to_numpy(), name=run.name)
 
 
-def auc_by_popularity(runs: Sequence[Run]) -> Chart:
+def auc_by_popularity(results: Results) -> Chart:
     """Exact AUC by the training interactions of the held-out item; bars of one standard deviation over trials."""
-    return _bands(popularity_table(runs), "Training interactions of the held-out item")
+    return _bands(popularity_table(results), "Training interactions of the held-out item")
 
 
-def auc_by_history(runs: Sequence[Run]) -> Chart:
+def auc_by_history(results: Results) -> Chart:
     """Exact AUC by the training interactions of the user; bars of one standard deviation over trials."""
-    return _bands(history_table(runs), "Training interactions of the user")
+    return _bands(history_table(results), "Training interactions of the user")
 
 
-def sampled_vs_exact(runs: Sequence[Run]) -> Chart:
+def sampled_vs_exact(results: Results) -> Chart:
     """AUC of each model under each protocol: a filled marker where ties count one half, an open one where they lose."""
-    table = protocol_table(runs)
+    table = protocol_table(results)
     table = table[table.index != ORACLE]
     protocols = [name for name in measured(table) if not name.endswith(", strict")]
     figure, axes = single_panel(height=1.6 + 0.42 * len(table))
@@ -158,9 +152,9 @@ def sampled_vs_exact(runs: Sequence[Run]) -> Chart:
     return figure
 
 
-def cost_vs_quality(runs: Sequence[Run]) -> Chart:
+def cost_vs_quality(results: Results) -> Chart:
     """Exact AUC over the seconds of training, validation included (logarithmic), each point with its model's name."""
-    quality, cost = auc_table(runs), cost_table(runs)
+    quality, cost = auc_table(results), cost_table(results)
     figure, axes = single_panel(height=5.2)
     seconds = cost["seconds with validation", ""]
     points = []
@@ -186,7 +180,7 @@ def difference_matrix(comparison: Comparison) -> Chart:
     Models are ordered by AUC. A filled cell is a difference that holds; one that does not stands in brackets.
 
     Args:
-        comparison: see `tables.compare`.
+        comparison: see `Results.comparison`.
     """
     d = comparison.differences
     order = np.argsort(-d.mean.mean(1), kind="stable")

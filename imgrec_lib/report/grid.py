@@ -1,55 +1,14 @@
-"""What a grid search saw: validation AUC over the settings that were varied. Test metrics take no part in it."""
+"""What a grid search saw, drawn: validation AUC over the settings that were varied."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from imgrec_lib.report.curves import ACCENT, INK, MARKERS, Chart, finish, literal, single_panel
-from imgrec_lib.results.trials import settings, trials
-from imgrec_lib.runs import Run
-
-VALIDATION = "validation AUC"
-
-
-def of_grid(run: Run) -> bool:
-    """Whether the run is a configuration that a search tried: it was validated and never tested."""
-    return run.record.stage == "grid"
-
-
-def grid_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """Every configuration of a grid, best validation AUC first.
-
-    Args:
-        runs: runs of one dataset, model and profile.
-
-    Returns:
-        A plain column for each setting that varies, then "trials" and the mean and sample standard deviation of the
-        validation AUC over the seeds; indexed by place, "1" for the best.
-
-    Raises:
-        InputError: see `trials`.
-    """
-    rows = trials(runs)
-    found = [settings(row.runs[0]) for row in rows]
-    names = list(dict.fromkeys(name for each in found for name in each))
-    varied = [name for name in names if len({repr(each.get(name)) for each in found}) > 1]
-    scores = [[run.record.validation.auc for run in row.runs] for row in rows]
-    order = sorted(range(len(rows)), key=lambda place: -float(np.mean(scores[place])))
-    columns: dict[tuple[str, str], list[object]] = {
-        (name.replace("_", " "), ""): [found[place].get(name) for place in order] for name in varied
-    }
-    columns["trials", ""] = [len(scores[place]) for place in order]
-    columns[VALIDATION, "mean"] = [float(np.mean(scores[place])) for place in order]
-    columns[VALIDATION, "sd"] = [
-        float(np.std(scores[place], ddof=1)) if len(scores[place]) > 1 else math.nan for place in order
-    ]
-    index = pd.Index([str(place) for place in range(1, len(rows) + 1)], name="place")
-    return pd.DataFrame(columns, index)
+from imgrec_lib.results.tables import VALIDATION
 
 
 def validation_surface(table: pd.DataFrame) -> Chart | None:

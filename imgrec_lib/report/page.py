@@ -20,11 +20,11 @@ from tqdm.auto import tqdm
 
 from imgrec_lib import __version__
 from imgrec_lib.files import replacing_folder, write_text
-from imgrec_lib.report import gallery, grid
+from imgrec_lib.report import gallery
 from imgrec_lib.report.notebook_pages import is_executed, write_notebook_pages
 from imgrec_lib.report.sections import Section, dataset_section, load_again, section_prefix, sizes_section
 from imgrec_lib.report.texts import insert_results, markdown_tables, write_tables
-from imgrec_lib.results.trials import by_dataset
+from imgrec_lib.results import Results
 from imgrec_lib.runs import Run, find_runs
 
 
@@ -61,19 +61,19 @@ def write_report(
         InputError: the folder holds no finished run; or `insert` is no file with those lines.
     """
     out = Path(out)
-    groups = by_dataset([run for run in find_runs(runs_folder) if only is None or run.name in only])
-    runs = [run for group in groups for run in group]
-    searched = [run for run in find_runs(runs_folder, stage=None) if grid.of_grid(run)]
-    loaded = [load_again(group, progress) for group in groups]
+    groups = Results.by_dataset(run for run in find_runs(runs_folder) if only is None or run.name in only)
+    runs = [run for results in groups for run in results.runs]
+    tried = [run for run in find_runs(runs_folder, stage=None) if not run.record.tested]
+    searched = {results.dataset.fingerprint: results for results in Results.by_dataset(tried)}
+    loaded = [load_again(results, progress) for results in groups]
     datasets = {inputs.dataset.fingerprint: inputs.dataset for inputs in loaded if inputs.dataset is not None}
-    prefixes = [section_prefix(number, group) for number, group in enumerate(groups, 1)]
-    pages = _notebooks([*runs, *searched], out) if pictures else {}
+    prefixes = [section_prefix(number, results) for number, results in enumerate(groups, 1)]
+    pages = _notebooks([*runs, *tried], out) if pictures else {}
     sections = [sizes_section(groups, datasets, prefixes)]
     bar = tqdm(total=len(groups), desc="report", unit="dataset", disable=not progress)
-    for prefix, group, inputs in zip(prefixes, groups, loaded, strict=True):
-        data = group[0].record.dataset.fingerprint
-        own = [run for run in searched if run.record.dataset.fingerprint == data]
-        sections.append(dataset_section(prefix, group, own, inputs, out, pages, pictures=pictures))
+    for prefix, results, inputs in zip(prefixes, groups, loaded, strict=True):
+        own = searched.get(results.dataset.fingerprint)
+        sections.append(dataset_section(prefix, results, own, inputs, out, pages, pictures=pictures))
         bar.update()
     bar.close()
     write_tables(sections, out)

@@ -25,12 +25,14 @@ from imgrec_lib.report import curves, gallery, grid
 from imgrec_lib.report.curves import Chart
 from imgrec_lib.report.formats import MISSING, format_table
 from imgrec_lib.report.gallery import Gallery
-from imgrec_lib.results.comparison import HOLDS, compare, comparison_note, difference_table, user_auc
+from imgrec_lib.results.comparison import HOLDS, comparison_note, difference_table, user_auc
 from imgrec_lib.results.paper import PAPER, PAPER_TABLES, paper_dataset, paper_tables, sizes_table
+from imgrec_lib.results.results import Results
 from imgrec_lib.results.tables import (
     caption,
     cold_table,
     cost_table,
+    grid_table,
     history_table,
     not_run,
     popularity_table,
@@ -38,7 +40,7 @@ from imgrec_lib.results.tables import (
     ranking_table,
     results_table,
 )
-from imgrec_lib.results.trials import RANDOM, Trials, trials
+from imgrec_lib.results.trials import RANDOM, Trials
 from imgrec_lib.runs import Run, load_inputs, load_model
 
 NEIGHBOURS = 7
@@ -105,11 +107,11 @@ class Inputs:
     problem: str = ""
 
 
-def load_again(runs: Sequence[Run], progress: bool) -> Inputs:
+def load_again(results: Results, progress: bool) -> Inputs:
     """Load the data of one dataset's runs again, as their records say, or say why that cannot be done."""
-    recommender = max(runs, key=_validation)
+    recommender = max(results.runs, key=_validation)
     embedder = max(
-        (run for run in runs if run.record.features is not None),
+        (run for run in results.runs if run.record.features is not None),
         key=lambda run: (run.record.model.startswith("imgrec"), _validation(run)),
         default=None,
     )
@@ -132,26 +134,26 @@ def _validation(run: Run) -> float:
     return run.record.validation.auc
 
 
-def sizes_section(groups: Sequence[list[Run]], datasets: dict[str, Dataset], prefixes: Sequence[str]) -> Section:
+def sizes_section(groups: Sequence[Results], datasets: dict[str, Dataset], prefixes: Sequence[str]) -> Section:
     """Table 1, each dataset's numbers linked to its runs."""
-    frame = sizes_table([run for runs in groups for run in runs], datasets)
+    frame = sizes_table(groups, datasets)
     look = (
         "Density and the share of cold items tell how hard a data set is: what nobody bought in training can be ranked "
         "by its picture alone."
     )
-    links = {runs[0].record.dataset.name: f"#{prefix}-runs" for runs, prefix in zip(groups, prefixes, strict=True)}
-    return Section("data", "Data sets", "", (_table_block("sizes", "Table 1: data sets", look, frame, links),))
+    links = {results.dataset.name: f"#{prefix}-runs" for results, prefix in zip(groups, prefixes, strict=True)}
+    return Section("data", "Data sets", "", (table_block("sizes", "Table 1: data sets", look, frame, links),))
 
 
-def section_prefix(number: int, runs: Sequence[Run]) -> str:
+def section_prefix(number: int, results: Results) -> str:
     """What the anchors and files of a dataset's section begin with."""
-    return f"{slug(runs[0].record.dataset.name)}-{number}"
+    return f"{slug(results.dataset.name)}-{number}"
 
 
 def dataset_section(
     prefix: str,
-    runs: Sequence[Run],
-    searched: Sequence[Run],
+    results: Results,
+    searched: Results | None,
     inputs: Inputs,
     out: Path,
     pages: Mapping[str, str],
@@ -162,17 +164,65 @@ def dataset_section(
 
     Args:
         prefix: see `section_prefix`.
-        runs: its trials.
-        searched: the runs of its grids.
+        results: its results.
+        searched: the runs of its grids; None without any.
         inputs: what could be loaded again.
         out: the report's folder, from which links start.
         pages: addresses of the rendered notebooks, by the run's name.
         pictures: whether galleries are wanted.
     """
-    rows = trials(runs)
-    links = {row.label: f"#{prefix}-run-{slug(row.runs[0].name)}" for row in rows}
+    blocks = _Blocks(prefix, {row.label: f"#{prefix}-run-{slug(row.runs[0].name)}" for row in results.rows})
+    record, missing = results.dataset, not_run(results)
+    return Section(
+        prefix,
+        f"{record.name} ({record.users:,} users, {record.items:,} items)",
+        caption(results) + (f" Without a run here: {', '.join(missing)}." if missing else ""),
+        (
+            *_quality(blocks, results),
+            *_paper(blocks, results),
+            *_protocols(blocks, results),
+            blocks.figure(
+                "learning",
+                "Learning curves",
+                "A band is one standard deviation over the trials that still train; a dot is the epoch whose weights "
+                "were kept. A curve that still rises at its end would gain from more epochs. The first epochs may lie "
+                "below the axis.",
+                curves.learning_curves(results),
+            ),
+            *_bands(blocks, results),
+            blocks.table(
+                "cold",
+                "Cold items",
+                "An AUC of 0.5 is a guess, one below it means that cold items are pushed to the end of every list.",
+                cold_table(results),
+            ),
+            *(_grids(prefix, searched) if searched else ()),
+            *_cost(blocks, results),
+            *(_galleries(prefix, inputs, results) if pictures else ()),
+            Block(
+                f"{prefix}-runs",
+                "Runs",
+                "Every number above is computed from these runs; the link opens the executed notebook.",
+                _runs_list(prefix, [*results.rows, *(searched.rows if searched else ())], out, pages),
+            ),
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """Makes the blocks of one dataset's section.
+
+    Attributes:
+        prefix: what their anchors begin with.
+        links: where the numbers of a table's row come from, by its label.
+    """
+
+    prefix: str
+    links: Mapping[str, str]
 
     def table(
+        self,
         name: str,
         title: str,
         look: str,
@@ -182,171 +232,164 @@ def dataset_section(
         folded: bool = False,
         main: bool = False,
     ) -> Block:
-        return _table_block(f"{prefix}-{name}", title, look, frame, links, note, folded=folded, main=main)
+        return table_block(f"{self.prefix}-{name}", title, look, frame, self.links, note, folded=folded, main=main)
 
-    def figure(name: str, title: str, look: str, drawn: Chart, note: str = "") -> Block:
-        return Block(f"{prefix}-{name}", title, look, svg(drawn, f"{prefix}-{name}", title), note=note)
+    def figure(self, name: str, title: str, look: str, drawn: Chart) -> Block:
+        return Block(f"{self.prefix}-{name}", title, look, svg(drawn, f"{self.prefix}-{name}", title))
 
-    comparison = compare(runs)
-    blocks = [
-        table(
-            "auc",
-            "Results",
-            "Compare within a column. A visual model earns its place by beating PopRank in AUC and by its cold AUC, "
-            "where a model without pictures can only guess.",
-            results_table(runs, comparison),
-            "" if comparison is None else f"{HOLDS} {comparison_note(comparison)}",
-            main=True,
-        )
+
+def _quality(blocks: _Blocks, results: Results) -> list[Block]:
+    """The main table, and which differences hold."""
+    comparison = results.comparison
+    main = blocks.table(
+        "auc",
+        "Results",
+        "Compare within a column. A visual model earns its place by beating PopRank in AUC and by its cold AUC, where "
+        "a model without pictures can only guess.",
+        results_table(results),
+        "" if comparison is None else f"{HOLDS} {comparison_note(comparison)}",
+        main=True,
+    )
+    if comparison is None:
+        return [main]
+    pairs = difference_table(comparison)
+    of_pairs = _Blocks(blocks.prefix, {str(pair): f"#{blocks.prefix}-runs" for pair in pairs.index})
+    return [
+        main,
+        blocks.figure(
+            "differences",
+            "Which differences hold",
+            "Read along a row: a filled cell is a lead that holds, one in brackets may be luck. Models that cannot be "
+            "told apart share a place, whatever their order.",
+            curves.difference_matrix(comparison),
+        ),
+        of_pairs.table(
+            "differences-table",
+            "Every pair, in numbers",
+            "Mean difference of the users' AUC with its 95 % interval (of the pair alone, not corrected), and the "
+            "p-value after the correction.",
+            pairs,
+            folded=True,
+        ),
     ]
-    if comparison is not None:
-        pairs = difference_table(comparison)
-        links |= {str(pair): f"#{prefix}-runs" for pair in pairs.index}
-        blocks += [
-            figure(
-                "differences",
-                "Which differences hold",
-                "Read along a row: a filled cell is a lead that holds, one in brackets may be luck. Models that cannot "
-                "be told apart share a place, whatever their order.",
-                curves.difference_matrix(comparison),
-            ),
-            table(
-                "differences-table",
-                "Every pair, in numbers",
-                "Mean difference of the users' AUC with its 95 % interval (of the pair alone, not corrected), and the "
-                "p-value after the correction.",
-                pairs,
-                folded=True,
-            ),
-        ]
-    for title, frame in paper_tables(runs).items():
-        note = next(paper.note for paper in PAPER_TABLES if paper.title == title)
+
+
+def _paper(blocks: _Blocks, results: Results) -> list[Block]:
+    """The paper's tables from our runs, beside what the paper prints."""
+    found = []
+    for title, frame in paper_tables(results).items():
+        printed = (PAPER, "") in frame.columns
         look = (
-            f"Beside the paper's values for {paper_dataset(runs)}: the difference is ours minus theirs."
-            if (PAPER, "") in frame.columns
+            f"Beside the paper's values for {paper_dataset(results)}: the difference is ours minus theirs."
+            if printed
             else "The models of the paper's table on this data set, for which the paper has no values."
         )
-        blocks.append(
-            table(slug(title.split(":")[0]), title, look, frame, note if (PAPER, "") in frame.columns else "")
-        )
-    blocks += [
-        figure(
+        note = next(paper.note for paper in PAPER_TABLES if paper.title == title) if printed else ""
+        found.append(blocks.table(slug(title.split(":")[0]), title, look, frame, note))
+    return found
+
+
+def _protocols(blocks: _Blocks, results: Results) -> list[Block]:
+    return [
+        blocks.figure(
             "protocols",
             "Exact and sampled AUC",
             "The sampled values should stand close to the exact one; the longer the line to the open marker, the more "
             "of a model's AUC hangs on how ties are counted.",
-            curves.sampled_vs_exact(runs),
+            curves.sampled_vs_exact(results),
         ),
-        table(
+        blocks.table(
             "protocols-table",
             "AUC by protocol and tie rule",
             "Ties are what cold items get from a model that only counts: there the two rules part.",
-            protocol_table(runs),
+            protocol_table(results),
         ),
-        table(
+        blocks.table(
             "ranking-table",
             "Hits among the first ten",
             "HR@10 over a hundred candidates says little of HR@10 over the catalogue: do not compare across protocols.",
-            ranking_table(runs),
+            ranking_table(results),
         ),
-        figure(
-            "learning",
-            "Learning curves",
-            "A band is one standard deviation over the trials that still train; a dot is the epoch whose weights were "
-            "kept. A curve that still rises at its end would gain from more epochs. The first epochs may lie below the "
-            "axis.",
-            curves.learning_curves(runs),
-        ),
-        figure(
+    ]
+
+
+def _bands(blocks: _Blocks, results: Results) -> list[Block]:
+    """AUC by how much was bought of the item, and how much the user bought."""
+    return [
+        blocks.figure(
             "popularity",
             "AUC by popularity of the item",
             "On the left are the items that nobody or hardly anybody bought: popularity fails there, "
             "pictures need not. The other models are grey.",
-            curves.auc_by_popularity(runs),
+            curves.auc_by_popularity(results),
         ),
-        table(
+        blocks.table(
             "popularity-table",
             "AUC by popularity, in numbers",
             "Each heading says how many users have their test item in the band: few users, wide error.",
-            popularity_table(runs),
+            popularity_table(results),
         ),
-        figure(
+        blocks.figure(
             "history",
             "AUC by history of the user",
             "A model that learns tastes should gain from left to right; one that only counts purchases cannot. The "
             "other models are grey.",
-            curves.auc_by_history(runs),
+            curves.auc_by_history(results),
         ),
-        table(
+        blocks.table(
             "history-table",
             "AUC by history, in numbers",
             "Each heading says how many users the band has.",
-            history_table(runs),
+            history_table(results),
         ),
-        table(
-            "cold",
-            "Cold items",
-            "An AUC of 0.5 is a guess, one below it means that cold items are pushed to the end of every list.",
-            cold_table(runs),
-        ),
-        *_grids(prefix, searched),
-        figure(
+    ]
+
+
+def _cost(blocks: _Blocks, results: Results) -> list[Block]:
+    return [
+        blocks.figure(
             "cost",
             "Cost and quality",
             "Up and to the left is better; the axis of seconds is logarithmic.",
-            curves.cost_vs_quality(runs),
+            curves.cost_vs_quality(results),
         ),
-        table(
+        blocks.table(
             "cost-table",
             "Cost, in numbers",
             "Seconds depend on the machine: compare models of the same device only.",
-            cost_table(runs),
-        ),
-        *(_galleries(prefix, inputs, runs) if pictures else []),
-        Block(
-            f"{prefix}-runs",
-            "Runs",
-            "Every number above is computed from these runs; the link opens the executed notebook.",
-            _runs_list(prefix, [*rows, *(trials(searched) if searched else [])], out, pages),
+            cost_table(results),
         ),
     ]
-    record = runs[0].record.dataset
-    title = f"{record.name} ({record.users:,} users, {record.items:,} items)"
-    missing = not_run(runs)
-    lead = caption(runs) + (f" Without a run here: {', '.join(missing)}." if missing else "")
-    return Section(prefix, title, lead, tuple(blocks))
 
 
-def _grids(prefix: str, runs: Sequence[Run]) -> list[Block]:
+def _grids(prefix: str, searched: Results) -> list[Block]:
     """For each model that was searched, its configurations by validation AUC, and the surface where it can be drawn."""
     blocks = []
-    searched = dict.fromkeys((run.record.model, run.record.profile) for run in runs)
-    for model, profile in searched:
-        own = [run for run in runs if (run.record.model, run.record.profile) == (model, profile)]
-        frame = grid.grid_table(own)
-        name = own[0].record.title + ("" if profile == "default" else f", {profile} profile")
+    for model, profile in dict.fromkeys((row.record.model, row.record.profile) for row in searched.rows):
+        rows = searched.of_model(model, profile)
+        frame = grid_table(rows)
+        name = rows[0].record.title + ("" if profile == "default" else f", {profile} profile")
         anchor = f"{prefix}-grid-{slug(f'{model}-{profile}')}"
         title = f"Grid search of {name}"
         drawn = grid.validation_surface(frame)
         if drawn is not None:
             look = "Chosen by validation AUC alone. A best value at the edge of the grid asks for a wider one."
             blocks.append(Block(anchor, f"{title}: validation AUC", look, svg(drawn, anchor, title)))
-        rows = trials(own)
-        by_auc = sorted(rows, key=lambda row: -float(np.mean([_validation(run) for run in row.runs])))
+        by_auc = sorted(rows, key=lambda row: -row.validation)
         links = {str(place): f"#{prefix}-run-{slug(row.runs[0].name)}" for place, row in enumerate(by_auc, 1)}
         look = f"{len(frame)} configurations, best first. None of them was tested."
-        blocks.append(_table_block(f"{anchor}-table", f"{title}, in numbers", look, frame, links))
+        blocks.append(table_block(f"{anchor}-table", f"{title}, in numbers", look, frame, links))
     return blocks
 
 
-def _galleries(prefix: str, inputs: Inputs, runs: Sequence[Run]) -> list[Block]:
+def _galleries(prefix: str, inputs: Inputs, results: Results) -> list[Block]:
     """Neighbours and recommendations as pictures, or a sentence where the data is gone."""
     if inputs.dataset is None:
         return [Block(f"{prefix}-galleries", "Galleries", inputs.problem)]
     return [
         _neighbours(f"{prefix}-neighbours", inputs.dataset, inputs),
         _recommendations(f"{prefix}-recommendations", inputs.dataset, inputs),
-        _worst_served(f"{prefix}-worst-served", inputs.dataset, inputs, runs),
+        _worst_served(f"{prefix}-worst-served", inputs.dataset, inputs, results),
     ]
 
 
@@ -383,11 +426,11 @@ def _recommendations(anchor: str, dataset: Dataset, inputs: Inputs) -> Block:
     return _gallery_block(anchor, look, shown)
 
 
-def _worst_served(anchor: str, dataset: Dataset, inputs: Inputs, runs: Sequence[Run]) -> Block:
+def _worst_served(anchor: str, dataset: Dataset, inputs: Inputs, results: Results) -> Block:
     """The users whom the configuration of the best validation AUC serves worst, as pictures."""
     run = inputs.recommender
-    (row,) = [row for row in trials(runs) if run in row.runs]
-    ranked = user_auc(row.runs).iloc[:, 0].dropna().sort_values(kind="stable")
+    (row,) = [row for row in results.rows if run in row.runs]
+    ranked = user_auc([row]).iloc[:, 0].dropna().sort_values(kind="stable")
     about = run.per_user.set_index("user").loc[ranked.index]
     worst = about.iloc[: max(WORST, len(about) // 100)]
     scorer = _scorer(run, dataset, inputs.features[run.name])
@@ -431,12 +474,12 @@ def _gallery_block(anchor: str, look: str, shown: Gallery) -> Block:
     return Block(anchor, shown.title, look, Markup(shown.html(PICTURE, style=False)), gallery=shown)
 
 
-def _table_block(
+def table_block(
     anchor: str,
     title: str,
     look: str,
     frame: pd.DataFrame,
-    links: dict[str, str] | None = None,
+    links: Mapping[str, str] | None = None,
     note: str = "",
     *,
     folded: bool = False,

@@ -10,7 +10,7 @@ import pandas as pd
 
 from imgrec_lib.evaluation import user_metrics
 from imgrec_lib.results.significance import ALPHA, Differences, paired_differences
-from imgrec_lib.results.trials import Trials, sees_pictures, trials
+from imgrec_lib.results.trials import Trials
 from imgrec_lib.runs import Run
 
 HOLDS = "*"
@@ -31,43 +31,28 @@ class Comparison:
     baseline: str | None
 
 
-def compare(runs: Sequence[Run]) -> Comparison | None:
-    """Compare all rows pairwise, see `significance`; None for a single row.
-
-    Args:
-        runs: runs of one dataset.
-
-    Raises:
-        InputError: see `trials`.
-    """
-    rows = trials(runs)
+def compare(rows: Sequence[Trials]) -> Comparison | None:
+    """Compare all rows of one dataset pairwise, see `significance`; None for a single row."""
     if len(rows) < 2:
         return None
-    differences = paired_differences(user_auc(runs))
-    blind = [row for row in rows if not any(sees_pictures(run) for run in row.runs)]
-    baseline = max(blind, key=_validation, default=None) if len(blind) < len(rows) else None
+    differences = paired_differences(user_auc(rows))
+    blind = [row for row in rows if not row.sees_pictures]
+    baseline = max(blind, key=lambda row: row.validation, default=None) if len(blind) < len(rows) else None
     # The row that is nowhere behind; of equals the first.
     best = differences.labels[int(np.argmax(differences.mean.min(1)))]
     return Comparison(differences, best, baseline.label if baseline else None)
 
 
-def user_auc(runs: Sequence[Run]) -> pd.DataFrame:
+def user_auc(rows: Sequence[Trials]) -> pd.DataFrame:
     """Exact mid-rank AUC of each user (rows, by user index) by each configuration (columns), the mean of its trials."""
 
     def of(run: Run) -> pd.Series:
         return user_metrics(run.per_user)["auc"].set_axis(run.per_user["user"])
 
     return pd.concat(
-        {
-            row.label: pd.concat([of(run) for run in row.runs], axis=1).mean(axis=1, skipna=False)
-            for row in trials(runs)
-        },
+        {row.label: pd.concat([of(run) for run in row.runs], axis=1).mean(axis=1, skipna=False) for row in rows},
         axis=1,
     )
-
-
-def _validation(row: Trials) -> float:
-    return float(np.mean([run.record.validation.auc for run in row.runs]))
 
 
 def difference_table(comparison: Comparison) -> pd.DataFrame:

@@ -11,9 +11,8 @@ import pandas as pd
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.data.split import dataset_table
 from imgrec_lib.models import list_models
+from imgrec_lib.results.results import Results
 from imgrec_lib.results.tables import Measure, measured_table
-from imgrec_lib.results.trials import ORACLE, by_dataset, is_control, trials
-from imgrec_lib.runs import Run
 
 PAPER = "paper"
 """Heading of the values that the paper printed: the only ones that do not come from our runs."""
@@ -81,16 +80,16 @@ PAPER_SIZES: Mapping[str, Mapping[str, int]] = {
 """What the paper's Table 1 prints of the files published with DVBPR; what could not be read there is left out."""
 
 
-def sizes_table(runs: Sequence[Run], datasets: Mapping[str, Dataset]) -> pd.DataFrame:
+def sizes_table(groups: Sequence[Results], datasets: Mapping[str, Dataset]) -> pd.DataFrame:
     """Table 1: the size of each dataset, and below those of the paper what it prints of them.
 
     Args:
-        runs: any runs.
+        groups: the results of each dataset.
         datasets: the datasets that could be loaded, by fingerprint; of the others only what the records hold is shown.
     """
     rows = []
-    for group in by_dataset(runs):
-        record = group[0].record.dataset
+    for results in groups:
+        record = results.dataset
         known = {
             "dataset": record.name,
             "users": record.users,
@@ -99,38 +98,30 @@ def sizes_table(runs: Sequence[Run], datasets: Mapping[str, Dataset]) -> pd.Data
         }
         loaded = datasets.get(record.fingerprint)
         rows.append(known if loaded is None else dataset_table(loaded).to_dict("records")[0])
-        printed = paper_dataset(group)
+        printed = paper_dataset(results)
         if printed is not None:
             rows.append({"dataset": f"{printed}, as the paper prints it", **PAPER_SIZES[printed]})
     return pd.DataFrame(rows).set_index("dataset")
 
 
-def paper_dataset(runs: Sequence[Run]) -> str | None:
-    """The paper's name of the runs' dataset, known by its users and items; None where the paper has nothing on it."""
-    record = runs[0].record.dataset
+def paper_dataset(results: Results) -> str | None:
+    """The paper's name of the dataset, known by its users and items; None where the paper has nothing on it."""
     for name, sizes in PAPER_SIZES.items():
-        if (record.users, record.items) == (sizes["users"], sizes["items"]):
+        if (results.dataset.users, results.dataset.items) == (sizes["users"], sizes["items"]):
             return name
     return None
 
 
-def paper_tables(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
+def paper_tables(results: Results) -> dict[str, pd.DataFrame]:
     """Tables 2, 3 and 4 of the ImgRec paper from our runs.
 
     The paper's AUC counts a tie as lost, and so does the difference to it; the mid-rank AUC stands beside. On a dataset
     of the paper there are columns `PAPER` and `DIFFERENCE`, and rows of published models that have no run.
 
-    Args:
-        runs: runs of one dataset.
-
     Returns:
         By title; a table without any row is left out.
-
-    Raises:
-        InputError: see `trials`.
     """
-    dataset = paper_dataset(runs)
-    trials(runs)  # refuses runs of several datasets
+    dataset = paper_dataset(results)
     tables = {}
     for table in PAPER_TABLES:
         measures = (
@@ -140,13 +131,11 @@ def paper_tables(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
         published = table.published.get(dataset or "", {})
         parts, values = [], []
         for model in table.models:
-            chosen = [run for run in runs if run.record.model == model]
-            if chosen:
-                parts.append(measured_table(chosen, measures, oracle=False))
+            rows = results.of_model(model)
+            if rows:
+                parts.append(measured_table(rows, measures))
                 # A control is not the published model: it has nothing to be measured against.
-                values += [
-                    math.nan if is_control(row.runs[0]) else published.get(model, math.nan) for row in trials(chosen)
-                ]
+                values += [math.nan if row.is_control else published.get(model, math.nan) for row in rows]
             elif model in published:
                 card = list_models().get(model)
                 parts.append(_blank(card.title if card else _TITLES.get(model, model), measures))
@@ -157,7 +146,7 @@ def paper_tables(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
         if published:
             frame[PAPER, ""] = values
             frame[DIFFERENCE, "difference"] = frame["strict AUC", "mean"] - frame[PAPER, ""]
-        known = measured_table(runs, measures).filter(items=[ORACLE], axis=0)
+        known = measured_table((), measures, oracle=results.oracle)
         tables[table.title] = pd.concat([frame, known]).rename_axis("model") if len(known) else frame
     return tables
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,11 +20,9 @@ import pandas as pd
 from imgrec_lib.evaluation import history_bands, popularity_bands
 from imgrec_lib.features import list_backbones
 from imgrec_lib.models import list_models
-from imgrec_lib.results.comparison import Comparison
-from imgrec_lib.results.trials import ORACLE, RANDOM, RECONSTRUCTION, has_random_features, trials
-from imgrec_lib.runs import Run
-
-Metrics = Mapping[str, Mapping[str, float | int | None]]
+from imgrec_lib.results.results import Results
+from imgrec_lib.results.trials import ORACLE, RANDOM, RECONSTRUCTION, Trials, varying
+from imgrec_lib.runs import Metrics, Record, Run
 
 
 class Measure(NamedTuple):
@@ -45,24 +43,20 @@ EXACT = (
     Measure("NDCG@10", "exact", "ndcg@10"),
     Measure("cold AUC", "exact", "cold_auc"),
 )
+VALIDATION = "validation AUC"
+"""Heading of what a search chose by."""
 SAMPLED = ("dvbpr-100", "imgrec-100", "sampled-500")
 RESULTS = tuple(measure for measure in EXACT if measure.metric != "auc_strict")
 
 
-def results_table(runs: Sequence[Run], comparison: Comparison | None = None) -> pd.DataFrame:
+def results_table(results: Results) -> pd.DataFrame:
     """The main table: quality on the whole catalogue and under the sampled protocols, and which differences hold.
 
-    Args:
-        runs: runs of one dataset.
-        comparison: `compare(runs)`; without it there are no columns of differences.
-
     Returns:
-        The columns of `auc_table` without strict AUC and cost; then "AUC against <best>" and "AUC against <baseline>".
-
-    Raises:
-        InputError: see `trials`.
+        The columns of `auc_table` without strict AUC and cost; then, where there are several rows, "AUC against <best>"
+        and "AUC against <baseline>".
     """
-    frame = measured_table(runs, RESULTS)
+    frame, comparison = _measured(results, RESULTS), results.comparison
     if comparison is None:
         return frame
     differences = comparison.differences
@@ -76,26 +70,20 @@ def results_table(runs: Sequence[Run], comparison: Comparison | None = None) -> 
     return frame
 
 
-def auc_table(runs: Sequence[Run]) -> pd.DataFrame:
+def auc_table(results: Results) -> pd.DataFrame:
     """The main table: quality on the whole catalogue and under the sampled protocols, and the cost of an epoch.
 
     AUC is mid-rank (a tie counts one half) unless the heading says strict (a tie is lost); HR@10 and NDCG@10 are over
     the whole catalogue; "cold AUC" is the exact AUC of held-out items without training interaction.
 
-    Args:
-        runs: runs of one dataset.
-
     Returns:
         One row for each configuration, and the oracle where it is known.
-
-    Raises:
-        InputError: see `trials`.
     """
-    frame = measured_table(runs, EXACT)
-    return _with_plain(frame, runs, {"seconds per epoch": attrgetter("record.cost.seconds_per_epoch")})
+    frame = _measured(results, EXACT)
+    return _with_plain(frame, results, {"seconds per epoch": attrgetter("record.cost.seconds_per_epoch")})
 
 
-def protocol_table(runs: Sequence[Run]) -> pd.DataFrame:
+def protocol_table(results: Results) -> pd.DataFrame:
     """AUC of the same scores under each protocol and tie rule, and the share of candidates tied; see `auc_table`."""
     measures = [
         Measure(f"{protocol}{rule}", protocol, metric)
@@ -103,13 +91,13 @@ def protocol_table(runs: Sequence[Run]) -> pd.DataFrame:
         for rule, metric in (("", "auc"), (", strict", "auc_strict"))
     ]
     ties = Measure("tied candidates, share", "exact", "tie_share")
-    return _with_plain(measured_table(runs, measures), runs, {ties.heading: lambda run: _value(run.metrics, ties)})
+    return _with_plain(_measured(results, measures), results, {ties.heading: lambda run: _value(run.metrics, ties)})
 
 
-def ranking_table(runs: Sequence[Run]) -> pd.DataFrame:
+def ranking_table(results: Results) -> pd.DataFrame:
     """HR@10 and NDCG@10 over the whole catalogue and over the candidates of each sampled protocol; see `auc_table`."""
-    return measured_table(
-        runs,
+    return _measured(
+        results,
         [
             Measure(f"{name}, {protocol}", protocol, metric)
             for name, metric in (("HR@10", "hr@10"), ("NDCG@10", "ndcg@10"))
@@ -118,7 +106,7 @@ def ranking_table(runs: Sequence[Run]) -> pd.DataFrame:
     )
 
 
-def cold_table(runs: Sequence[Run]) -> pd.DataFrame:
+def cold_table(results: Results) -> pd.DataFrame:
     """Exact metrics of held-out items without training interaction, beside the AUC of all the others."""
     cold = [
         Measure("cold AUC", "exact", "cold_auc"),
@@ -126,21 +114,21 @@ def cold_table(runs: Sequence[Run]) -> pd.DataFrame:
         Measure("cold HR@10", "exact", "cold_hr@10"),
         Measure("cold NDCG@10", "exact", "cold_ndcg@10"),
     ]
-    frame = measured_table(runs, cold, {"AUC of other items": _warm_auc})
-    return _with_plain(frame, runs, {"cold test items": lambda run: run.metrics["exact"]["cold_users"]})
+    frame = _measured(results, cold, {"AUC of other items": _warm_auc})
+    return _with_plain(frame, results, {"cold test items": lambda run: run.metrics["exact"]["cold_users"]})
 
 
-def popularity_table(runs: Sequence[Run]) -> pd.DataFrame:
+def popularity_table(results: Results) -> pd.DataFrame:
     """Exact AUC by the training interactions of the held-out item; a heading names the band and its users."""
-    return _banded(runs, popularity_bands)
+    return _banded(results, popularity_bands)
 
 
-def history_table(runs: Sequence[Run]) -> pd.DataFrame:
+def history_table(results: Results) -> pd.DataFrame:
     """Exact AUC by the training interactions of the user; a heading names the band and its users."""
-    return _banded(runs, history_bands)
+    return _banded(results, history_bands)
 
 
-def cost_table(runs: Sequence[Run]) -> pd.DataFrame:
+def cost_table(results: Results) -> pd.DataFrame:
     """What quality costs: seconds, epochs, interactions a second, parameters, peak memory of the process, device."""
     costs = {
         "seconds per epoch": attrgetter("record.cost.seconds_per_epoch"),
@@ -150,17 +138,17 @@ def cost_table(runs: Sequence[Run]) -> pd.DataFrame:
         "interactions per second": attrgetter("record.cost.interactions_per_second"),
         "parameters": attrgetter("record.cost.parameters"),
     }
-    frame = _with_plain(measured_table(runs, EXACT[:1], oracle=False), runs, costs)
+    frame = _with_plain(measured_table(results.rows, EXACT[:1]), results, costs)
     frame["peak memory, MiB", ""] = [
-        max(run.record.cost.peak_memory_bytes for run in row.runs) / 2**20 for row in trials(runs)
+        max(run.record.cost.peak_memory_bytes for run in row.runs) / 2**20 for row in results.rows
     ]
-    frame["device", ""] = [", ".join(sorted({run.record.device for run in row.runs})) for row in trials(runs)]
+    frame["device", ""] = [", ".join(sorted({run.record.device for run in row.runs})) for row in results.rows]
     return frame
 
 
-def run_table(runs: Sequence[Run]) -> pd.DataFrame:
+def run_table(results: Results) -> pd.DataFrame:
     """Every run by itself: configuration, seed, validation and test AUC, when it finished; indexed by its name."""
-    rows = [(row.label, run) for row in trials(runs) for run in row.runs]
+    rows = [(row.label, run) for row in results.rows for run in row.runs]
     return pd.DataFrame(
         {
             "model": [label for label, _ in rows],
@@ -174,47 +162,67 @@ def run_table(runs: Sequence[Run]) -> pd.DataFrame:
     )
 
 
+def grid_table(rows: Sequence[Trials]) -> pd.DataFrame:
+    """Every configuration that a search tried, best validation AUC first. Test metrics take no part in it.
+
+    Args:
+        rows: configurations of one model and profile.
+
+    Returns:
+        A plain column for each setting that varies, then "trials" and the mean and sample standard deviation of the
+        validation AUC over the seeds; indexed by place, "1" for the best.
+    """
+    rows = sorted(rows, key=lambda row: -row.validation)
+    scores = [[run.record.validation.auc for run in row.runs] for row in rows]
+    columns: dict[tuple[str, str], list[Any]] = {
+        (name.replace("_", " "), ""): [row.settings.get(name) for row in rows]
+        for name in varying([row.settings for row in rows])
+    }
+    columns["trials", ""] = [len(row.runs) for row in rows]
+    columns[VALIDATION, "mean"], columns[VALIDATION, "sd"] = _mean(scores), _deviation(scores)
+    return pd.DataFrame(columns, pd.Index([str(place) for place in range(1, len(rows) + 1)], name="place"))
+
+
 def measured(frame: pd.DataFrame) -> list[str]:
     """Headings of the columns of a frame that have a mean and a standard deviation."""
     return [str(column[0]) for column in frame.columns if column[1] == "mean"]
 
 
-def caption(runs: Sequence[Run]) -> str:
+def caption(results: Results) -> str:
     """What the numbers of one dataset mean: catalogue, cold items, split, tie rule, trials, the size at which each
     model sees the pictures, notices of `trials`."""
-    rows = trials(runs)
-    record, exact = runs[0].record.dataset, runs[0].metrics["exact"]
+    record, exact = results.dataset, results.runs[0].metrics["exact"]
     split = dict(record.split or {"kind": "unknown"})
     kind = str(split.pop("kind", "unknown"))
     details = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in split.items() if value is not None)
     users, cold = exact["users"] or 0, exact["cold_users"] or 0
+    seeds = _range([len(row.runs) for row in results.rows])
     sentences = [
         f"Dataset {record.name}: {record.users:,} users, {record.items:,} items, "
         f"{record.training_interactions:,} training interactions; {kind} split{f' ({details})' if details else ''}.",
         "Candidates are all items of the catalogue, cold items included, but the user's own; "
         f"{cold / users if users else 0:.1%} of the {users:,} held-out items are cold (no training interaction).",
         "AUC is mid-rank (a tie counts one half); strict AUC counts a tie as lost.",
-        f"Mean ± sample standard deviation over trials ({_range([len(row.runs) for row in rows])} seeds a row); "
-        "best bold, second underlined.",
+        f"Mean ± sample standard deviation over trials ({seeds} seeds a row); best bold, second underlined.",
     ]
     seen: dict[str, list[str]] = {}
-    for row in rows:
-        seen.setdefault(_pictures(row.runs[0]), []).append(row.label)
+    for row in results.rows:
+        seen.setdefault(_pictures(row.record), []).append(row.label)
     named = {how: ", ".join(labels) for how, labels in seen.items() if how}
     if len(named) == 1:
         sentences.append(f"Pictures: {next(iter(named))}.")
     elif named:
         sentences.append(f"Pictures: {'; '.join(f'{how} ({names})' for how, names in named.items())}.")
-    if any(has_random_features(run) for run in runs):
+    if any(row.has_random_features for row in results.rows):
         sentences.append(f"Rows marked “{RANDOM}” use visual features of an untrained network.")
-    if any(run.record.fidelity == "reconstruction" for run in runs):
+    if any(row.record.fidelity == "reconstruction" for row in results.rows):
         sentences.append(f"{RECONSTRUCTION} A reconstruction: the sources leave a gap.")
     return " ".join(sentences)
 
 
-def _pictures(run: Run) -> str:
-    """Through which backbone, if any, and at what size a run's model sees the pictures; empty if it sees none."""
-    found = run.record.features or run.record.parameters
+def _pictures(record: Record) -> str:
+    """Through which backbone, if any, and at what size a model sees the pictures; empty if it sees none."""
+    found = record.features or record.parameters
     if "size" not in found:
         return ""
     backbone, size = found.get("backbone", ""), found["size"]
@@ -223,26 +231,38 @@ def _pictures(run: Run) -> str:
     return f"{backbone} at {size} px" if backbone else f"{size} px"
 
 
-def not_run(runs: Sequence[Run]) -> list[str]:
+def not_run(results: Results) -> list[str]:
     """Titles of the registry's models that have no run."""
-    present = {run.record.model for run in runs}
+    present = {row.record.model for row in results.rows}
     return [card.title for name, card in list_models().items() if name not in present]
 
 
+def _measured(
+    results: Results, measures: Sequence[Measure], derived: Mapping[str, Callable[[Metrics], float]] | None = None
+) -> pd.DataFrame:
+    """`measured_table` of all rows, the oracle's below where it is known."""
+    return measured_table(results.rows, measures, derived, results.oracle)
+
+
 def measured_table(
-    runs: Sequence[Run],
+    rows: Sequence[Trials],
     measures: Sequence[Measure],
     derived: Mapping[str, Callable[[Metrics], float]] | None = None,
-    *,
-    oracle: bool = True,
+    oracle: Sequence[Metrics] = (),
 ) -> pd.DataFrame:
-    """Mean and standard deviation over the trials of each row, and the oracle's row where it is known."""
+    """Mean and standard deviation over the trials of each row.
+
+    Args:
+        rows: the rows.
+        measures: the columns, each a metric of a protocol.
+        derived: further columns, by heading, computed from all the metrics of a trial.
+        oracle: metrics of the true preferences, which make one more row.
+    """
     functions: dict[str, Callable[[Metrics], float]] = {m.heading: partial(_value, measure=m) for m in measures}
     functions |= derived or {}
-    samples: dict[str, list[Metrics]] = {row.label: [run.metrics for run in row.runs] for row in trials(runs)}
-    known = {run.record.seed: run.record.oracle for run in runs if run.record.oracle is not None}
-    if oracle and known:
-        samples[ORACLE] = list(known.values())
+    samples: dict[str, Sequence[Metrics]] = {row.label: [run.metrics for run in row.runs] for row in rows}
+    if oracle:
+        samples[ORACLE] = oracle
     columns: dict[tuple[str, str], list[float]] = {("trials", ""): [len(sample) for sample in samples.values()]}
     for heading, function in functions.items():
         values = [[function(metrics) for metrics in sample] for sample in samples.values()]
@@ -250,9 +270,8 @@ def measured_table(
     return pd.DataFrame(columns, pd.Index(list(samples), name="model"))
 
 
-def _banded(runs: Sequence[Run], bands: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
-    rows = trials(runs)
-    found = {row.label: [bands(run.per_user) for run in row.runs] for row in rows}
+def _banded(results: Results, bands: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
+    found = {row.label: [bands(run.per_user) for run in row.runs] for row in results.rows}
     columns: dict[tuple[str, str], list[float]] = {("trials", ""): [len(each) for each in found.values()]}
     first = next(iter(found.values()))[0]
     for band, (label, users) in enumerate(zip(first.index, first["users"].tolist(), strict=True)):
@@ -263,10 +282,10 @@ def _banded(runs: Sequence[Run], bands: Callable[[pd.DataFrame], pd.DataFrame]) 
 
 
 def _with_plain(
-    frame: pd.DataFrame, runs: Sequence[Run], values: Mapping[str, Callable[[Run], float | int | None]]
+    frame: pd.DataFrame, results: Results, values: Mapping[str, Callable[[Run], float | int | None]]
 ) -> pd.DataFrame:
     """`frame` with columns that are means over the trials and take part in no comparison."""
-    rows = {row.label: row.runs for row in trials(runs)}
+    rows = {row.label: row.runs for row in results.rows}
     for heading, value in values.items():
         cells = []
         for label in frame.index:

@@ -1,12 +1,13 @@
 """Runs: what a run is (`record`), how it is opened (`load`), how it is made (`train`)."""
 
 from imgrec_lib.runs.load import find_runs, load_inputs, load_model
-from imgrec_lib.runs.record import Cost, DatasetRecord, Record, Run, Validation, discard_run, open_run
+from imgrec_lib.runs.record import Cost, DatasetRecord, Metrics, Record, Run, Validation, discard_run, open_run
 from imgrec_lib.runs.train import oracle_metrics, train_run
 
 __all__ = [
     "Cost",
     "DatasetRecord",
+    "Metrics",
     "Record",
     "Run",
     "Validation",

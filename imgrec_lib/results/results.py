@@ -1,0 +1,74 @@
+"""`Results`: what the finished runs of one dataset say, computed once; tables, figures and pages only read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from imgrec_lib.errors import InputError
+from imgrec_lib.results.comparison import Comparison, compare
+from imgrec_lib.results.trials import Trials, group_trials
+from imgrec_lib.runs import DatasetRecord, Metrics, Run
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """The results of one dataset, made by `Results.of` or `Results.by_dataset`.
+
+    Attributes:
+        rows: one for each configuration, at least one, in registry order.
+    """
+
+    rows: tuple[Trials, ...]
+
+    @classmethod
+    def of(cls, runs: Iterable[Run]) -> Results:
+        """The results of runs on the same dataset, see `group_trials`.
+
+        Raises:
+            InputError: no run, or runs of several datasets, whose numbers cannot be compared.
+        """
+        runs = list(runs)
+        if not runs:
+            raise InputError("there is no run to put into a table: train one first with 'imgrec train'.")
+        datasets = {run.record.dataset.fingerprint: run.record.dataset.name for run in runs}
+        if len(datasets) > 1:
+            names = ", ".join(f"{name} ({digits})" for digits, name in datasets.items())
+            raise InputError(
+                f"these runs are of {len(datasets)} datasets, {names}: take the results of each (Results.by_dataset)."
+            )
+        return cls(group_trials(runs))
+
+    @classmethod
+    def by_dataset(cls, runs: Iterable[Run]) -> list[Results]:
+        """The results of each dataset (by its fingerprint), in the order of first appearance."""
+        groups: dict[str, list[Run]] = {}
+        for run in runs:
+            groups.setdefault(run.record.dataset.fingerprint, []).append(run)
+        return [cls.of(group) for group in groups.values()]
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs of all rows."""
+        return [run for row in self.rows for run in row.runs]
+
+    @property
+    def dataset(self) -> DatasetRecord:
+        """What the runs keep of their dataset."""
+        return self.rows[0].record.dataset
+
+    @cached_property
+    def oracle(self) -> list[Metrics]:
+        """The metrics of the true preferences by each seed of the trials; empty where they are unknown."""
+        known = {run.record.seed: run.record.oracle for run in self.runs if run.record.oracle is not None}
+        return list(known.values())
+
+    @cached_property
+    def comparison(self) -> Comparison | None:
+        """All rows compared pairwise; None for a single row."""
+        return compare(self.rows)
+
+    def of_model(self, model: str, profile: str | None = None) -> tuple[Trials, ...]:
+        """The rows of one model, and of one profile where it is named."""
+        return tuple(r for r in self.rows if r.record.model == model and profile in (None, r.record.profile))
