@@ -139,7 +139,7 @@ def test_published_profiles() -> None:
     for profile in (paper, code):
         (phase,) = profile.phases
         assert (phase.optimiser, phase.gradient_clip, phase.schedule) == ("sgd", 5.0, "linear")
-        assert (phase.batch_size, phase.negatives) == (64, 5)
+        assert (phase.batch_size, phase.negatives) == (384, 5)
     assert (paper.parameters["factors"], paper.parameters["image_weight"]) == (300, 1e-4)
     assert (paper.phases[0].learning_rate, paper.phases[0].epochs) == (0.5, 20)
     assert (code.parameters["factors"], code.parameters["image_weight"]) == (100, 1.0)

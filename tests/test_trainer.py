@@ -66,6 +66,33 @@ def test_patience_counts_validations_and_the_best_weights_return(data: TrainingD
     assert not model.training
 
 
+def test_the_last_weights_stay_where_they_are_asked_for(data: TrainingData) -> None:
+    model = build_model("bpr-mf", data, patience=0, epochs=4, evaluate_every=3, batch_size=32, restore="last")
+    validate = scripted([0.5, 0.9, 0.2])
+    result = fit(model, data, validate, progress=False)
+    assert list(result.curve["validation_auc"].dropna()) == [0.5, 0.9, 0.2]
+    assert (result.best_auc, result.best_phase, result.best_epoch) == (0.2, 1, 4)
+    assert not torch.equal(validate.calls[2]["users"], validate.calls[1]["users"])
+    for name, value in validate.calls[2].items():
+        assert torch.equal(model.state_dict()[name], value)
+
+
+def test_a_second_phase_starts_from_the_last_weights_of_a_first_that_keeps_them(data: TrainingData) -> None:
+    model = build_model("bpr-mf", data, epochs=2, patience=0, batch_size=32)
+    model.phases = (replace(model.phases[0], restore="last"), replace(model.phases[0], learning_rate=1e-4))
+    validate = scripted([0.1, 0.9, 0.2, 0.2, 0.15, 0.1])
+    result = fit(model, data, validate, progress=False)
+    for name, value in validate.calls[2].items():
+        assert torch.equal(validate.calls[3][name], value) and torch.equal(model.state_dict()[name], value)
+    assert (result.best_auc, result.best_phase, result.best_epoch) == (0.2, 1, 2)  # of phase 2 none was better
+
+
+def test_the_last_weights_and_patience_do_not_go_together(data: TrainingData) -> None:
+    model = build_model("bpr-mf", data, patience=2, restore="last")
+    with pytest.raises(InputError, match="restore 'last' keeps the last of all epochs: set patience to 0"):
+        fit(model, data, scripted([0.5]), progress=False)
+
+
 def test_without_patience_all_epochs_run(data: TrainingData) -> None:
     model = build_model("bpr-mf", data, patience=0, epochs=6, evaluate_every=4)
     result = fit(model, data, scripted([0.9, 0.1]), progress=False)
@@ -250,9 +277,10 @@ def test_features_rounded_beforehand_train_as_features_rounded_in_the_batch(
     assert any(not torch.equal(one, two) for one, two in zip(before, full, strict=True)), "was not in bfloat16"
 
 
-def test_linear_decay_is_by_epoch(data: TrainingData, monkeypatch) -> None:
+def test_linear_decay_is_by_step(data: TrainingData, monkeypatch) -> None:
     model = build_model("bpr-mf", data, epochs=1)
-    model.phases = (TrainSettings(optimiser="sgd", learning_rate=0.5, epochs=4, patience=0, schedule="linear"),)
+    settings = TrainSettings(optimiser="sgd", learning_rate=0.5, epochs=4, patience=0, schedule="linear")
+    model.phases = (replace(settings, batch_size=len(data.interactions) // 2),)
     rates, step = [], torch.optim.SGD.step
 
     def recorded(self, *args, **kwargs):
@@ -261,7 +289,7 @@ def test_linear_decay_is_by_epoch(data: TrainingData, monkeypatch) -> None:
 
     monkeypatch.setattr(torch.optim.SGD, "step", recorded)
     fit(model, data, scripted([0.1]), progress=False)
-    assert rates == pytest.approx([0.5, 0.375, 0.25, 0.125])
+    assert rates == pytest.approx([0.5, 0.4375, 0.375, 0.3125, 0.25, 0.1875, 0.125, 0.0625])
 
 
 def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(data: TrainingData, tmp_path) -> None:
@@ -285,6 +313,7 @@ def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(data: TrainingD
         ("positives_by", "item"),
         ("accumulate", 0),
         ("precision", "half"),
+        ("restore", "first"),
     ],
 )
 def test_unknown_settings_get_a_sentence(data: TrainingData, field: str, value: str | int) -> None:

@@ -251,14 +251,15 @@ class TrainSettings:
         accumulate: batches a step: its gradient is the mean of theirs, so that 4 batches of 256 train as one of 1024
             does, in a quarter of the memory.
         epochs: at most so many; one epoch draws as many positives as there are training interactions.
-        patience: stop after so many validations without a better validation AUC (0: run all epochs). The weights
-            of the best validation are restored in either case.
+        patience: stop after so many validations without a better validation AUC (0: run all epochs).
+        restore: which weights the phase leaves behind: "best", those of the best validation, or "last", those of the
+            last epoch, as scripts without model selection do; it then runs all epochs.
         evaluate_every: epochs between validations.
         negatives: negatives a positive.
         positives_by: "user" (user uniform, then one of its items) or "interaction".
         epsilon: Adam's or Adagrad's epsilon.
         gradient_clip: largest global gradient norm (0: no clipping).
-        schedule: "constant", or "linear" decay to 1e-4 of the learning rate over all epochs.
+        schedule: "constant", or "linear" decay, step by step, to 1e-4 of the learning rate over all epochs.
         precision: "float32"; "bfloat16" for mixed precision, of use on GPUs and on CPUs that multiply such numbers
             (AVX512-BF16, AMX), for a model that allows it (`Recommender.mixed_precision`); or "auto": bfloat16 on a
             GPU where the model allows it, else float32.
@@ -277,6 +278,7 @@ class TrainSettings:
     schedule: str = "constant"
     accumulate: int = 1
     precision: str = "auto"
+    restore: str = "best"
 
 
 class Recommender(nn.Module):

@@ -28,8 +28,9 @@ class JRL(Recommender):
     by the whole batch, drawn uniformly with replacement and not filtered. P, Q and o start at zero, where the
     ranking loss has no gradient for P and Q: reconstruction is what moves them at first. Features enter as given.
 
-    Two differences to the repositories: only the visual view is here, and training passes over interactions, while
-    their loader passes over the words of reviews (each interaction once for every kept word).
+    Differences to the repositories: only the visual view is here; training passes over interactions, while their loader
+    passes over the words of reviews (each interaction once for every kept word); and the ranking loss is always there,
+    which evison/JRL's default structure "pv" leaves out (QingyaoAi's "simplified_bpr" has it).
 
     Args:
         data: the training data; `features` are needed.
@@ -101,9 +102,10 @@ class JRL(Recommender):
         return InnerProduct(users, items)
 
 
+# Both repositories multiply their batch of 64 by one and the number of negatives, and draw so many positives.
 REPOSITORIES = TrainSettings(
     optimiser="sgd",
-    batch_size=64,
+    batch_size=64 * 6,
     patience=0,
     negatives=5,
     positives_by="interaction",
@@ -142,7 +144,7 @@ CARD = ModelCard(
         "code": Profile(
             {"factors": 100, "image_weight": 1.0},
             (replace(REPOSITORIES, learning_rate=0.05, epochs=5),),
-            "defaults of evison/JRL, made for 4096-d features",
+            "defaults of evison/JRL, made for 4096-d features; its default structure has no ranking loss, this one has",
         ),
     },
 )

@@ -36,13 +36,14 @@ LEAST_WIDTH = 8
 
 @dataclass(frozen=True)
 class FitResult:
-    """What training leaves behind; the model itself holds the best weights.
+    """What training leaves behind; the model itself holds the weights that are kept (`TrainSettings.restore`).
 
     Attributes:
         curve: one row an epoch: `phase` and `epoch` (both from 1; epoch 0 is before training), `loss` (mean over the
             epoch's steps; missing at epoch 0), `validation_auc` (missing where not validated), `seconds` of training
             in this epoch, validation excluded.
-        best_auc: best validation AUC; best_phase, best_epoch: when it was reached.
+        best_auc: validation AUC of the weights that are kept, the best or, with restore "last", the last; best_phase,
+            best_epoch: when it was reached.
         interactions_per_second: positives drawn a second of training, over all epochs.
     """
 
@@ -80,7 +81,7 @@ def fit(
     progress: bool = True,
     observe: Callable[[dict[str, Any]], None] | None = None,
 ) -> FitResult:
-    """Train a model in place and leave it, in evaluation mode, with the weights of its best validation.
+    """Train a model in place and leave it, in evaluation mode, with the weights of its best validation (or the last).
 
     Everything a step needs lies on the device; on the CPU the result depends on the seed alone. Mixed precision
     (`TrainSettings.precision`) does without scaling: bfloat16 has the range of float32. No loss is compiled:
@@ -91,8 +92,8 @@ def fit(
 
     Args:
         model: an untrained model, from `build_model`.
-            `model.phases` are the settings of each training phase; a phase starts from the best weights so far, with
-            a fresh optimiser. A model without phases is only validated.
+            `model.phases` are the settings of each training phase; a phase starts from the weights that the one before
+            left behind, with a fresh optimiser. A model without phases is only validated.
         data: its training data.
         validate: returns the validation AUC of the model as it is.
         seed: seeds batches and dropout.
@@ -135,20 +136,17 @@ def fit(
                 model.load_state_dict(best)
             parameters = list(model.start_phase(phase))
             tables = _row_tables(model, parameters, settings, device)
-            optimiser, scheduler = _optimiser(parameters, settings, tables)
+            optimiser = _optimiser(parameters, settings, tables)
             if saved is not None:
                 with _refusing_what_does_not_fit(checkpoint):
                     model.load_state_dict(saved.group("model"))
                     load_optimiser(optimiser, saved.group("optimiser"))
-                    if scheduler is not None:
-                        scheduler.last_epoch = state.epoch
-                        _set_rate(optimiser, settings.learning_rate * _decay(state.epoch, settings))
                     sampler.generator.set_state(saved.tensors["random.sampler"].cpu())
                     _set_random_state(device, saved.tensors["random.global"].cpu())
             else:
                 state.phase, state.epoch, state.stale = phase, 0, 0
                 distributed.spread(model.state_dict().values())
-                best = _validated(model, validate, state, best, device, loss=None, seconds=0.0)
+                best = _validated(model, validate, state, best, device, settings, loss=None, seconds=0.0)
             saved = None
             steps = max(1, model.steps(sampler, settings) // settings.accumulate)
             bar = tqdm(
@@ -162,12 +160,10 @@ def fit(
                 if settings.patience and state.stale >= settings.patience:
                     break
                 loss, seconds = _epoch(model, sampler, optimiser, parameters, tables, settings, steps, epoch)
-                if scheduler is not None:
-                    scheduler.step()
                 state.epoch = epoch + 1
                 state.positives += steps * settings.accumulate * settings.batch_size
                 if state.epoch % settings.evaluate_every == 0 or state.epoch == settings.epochs:
-                    best = _validated(model, validate, state, best, device, loss, seconds)
+                    best = _validated(model, validate, state, best, device, settings, loss, seconds)
                 else:
                     state.curve.append(_row(state, loss, None, seconds))
                 bar.set_postfix(loss=f"{loss:.4f}", best_auc=f"{state.best_auc:.4f}")
@@ -222,6 +218,9 @@ def _epoch(
     losses = torch.zeros(steps, device=device)
     with rows_only(tables, optimiser.look_up if isinstance(optimiser, RowAdam) else _no_look_up):
         for step in range(steps):
+            if settings.schedule == "linear":
+                for group in optimiser.param_groups:
+                    group["lr"] = settings.learning_rate * max(1e-4, 1 - (epoch + step / steps) / settings.epochs)
             optimiser.zero_grad(set_to_none=True)
             for _ in range(settings.accumulate):
                 batch, weight = model.sample(sampler, settings), 1.0
@@ -258,13 +257,14 @@ def _validated(
     state: _Progress,
     best: dict[str, Tensor],
     device: torch.device,
+    settings: TrainSettings,
     loss: float | None,
     seconds: float,
 ) -> dict[str, Tensor]:
-    """Validate, record it, and return the best weights so far."""
+    """Validate, record it, and return the weights to be kept: the best so far, or these (`TrainSettings.restore`)."""
     auc = _auc(model, validate, device)
     state.curve.append(_row(state, loss, auc, seconds))
-    if auc > state.best_auc:
+    if auc > state.best_auc or settings.restore == "last":
         state.best_auc, state.best_phase, state.best_epoch, state.stale = auc, state.phase + 1, state.epoch, 0
         return {name: value.detach().clone() for name, value in model.state_dict().items()}
     state.stale += 1
@@ -288,6 +288,12 @@ def _check(settings: TrainSettings, model: Recommender) -> None:
         raise InputError(f"the precision is 'auto', 'float32' or 'bfloat16', not {settings.precision!r}.")
     if settings.precision == "bfloat16" and not model.mixed_precision:
         raise InputError(f"{type(model).__name__} is not trained in bfloat16: leave precision at 'auto' or 'float32'.")
+    if settings.restore not in ("best", "last"):
+        raise InputError(f"restore is 'best' or 'last', not {settings.restore!r}.")
+    if settings.restore == "last" and settings.patience:
+        raise InputError("restore 'last' keeps the last of all epochs: set patience to 0.")
+    if settings.schedule not in ("constant", "linear"):
+        raise InputError(f"the schedule is 'constant' or 'linear', not {settings.schedule!r}.")
     if settings.accumulate < 1:
         raise InputError(f"accumulate must be at least 1, not {settings.accumulate}.")
     if settings.batch_size < distributed.world_size():
@@ -311,10 +317,13 @@ def _row_tables(
 ) -> list[nn.Parameter]:
     """The trained tables so much larger than a batch that it pays to update them by row.
 
-    Not on a GPU, where a dense step over a large table is a fraction of a millisecond, nor where gradients are clipped
-    or shared among processes, which is done with whole ones.
+    Not on a GPU, where a dense step over a large table is a fraction of a millisecond; nor where gradients are clipped
+    or shared among processes, which is done with whole ones; nor where Adam's rate changes from step to step, for
+    `RowAdam` makes up for idle steps at one rate.
     """
     if device.type != "cpu" or settings.gradient_clip or distributed.world_size() > 1:
+        return []
+    if settings.optimiser == "adam" and settings.schedule == "linear":
         return []
     looked_up = settings.batch_size * settings.accumulate * (1 + settings.negatives)
     trained = {id(parameter) for parameter in parameters}
@@ -332,7 +341,7 @@ def _no_look_up(table: nn.Parameter, index: Tensor) -> None:
 
 def _optimiser(
     parameters: list[nn.Parameter], settings: TrainSettings, tables: list[nn.Parameter]
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler | None]:
+) -> torch.optim.Optimizer:
     rate = settings.learning_rate
     optimiser: torch.optim.Optimizer
     if settings.optimiser == "adam":
@@ -346,20 +355,7 @@ def _optimiser(
         optimiser = torch.optim.SGD(parameters, lr=rate)
     else:
         raise InputError(f"the optimiser is 'adam', 'adagrad' or 'sgd', not {settings.optimiser!r}.")
-    if settings.schedule == "constant":
-        return optimiser, None
-    if settings.schedule == "linear":
-        return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda epoch: _decay(epoch, settings))
-    raise InputError(f"the schedule is 'constant' or 'linear', not {settings.schedule!r}.")
-
-
-def _decay(epoch: int, settings: TrainSettings) -> float:
-    return max(1e-4, 1 - epoch / settings.epochs)
-
-
-def _set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimiser.param_groups:
-        group["lr"] = rate
+    return optimiser
 
 
 def _random_state(device: torch.device) -> Tensor:
