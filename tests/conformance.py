@@ -143,12 +143,13 @@ def permuted(data: TrainingData, seed: int = 5) -> Permuted:
     users, items = rng.permutation(N_USERS), rng.permutation(N_ITEMS)
     back = np.argsort(items)
     old = data.interactions
-    assert data.categories is not None and data.features is not None
+    assert data.categories is not None and data.groups is not None and data.features is not None
     assert data.attributes is not None and data.images is not None
     moved = replace(
         data,
         interactions=Interactions.from_pairs(users[old.users], items[old.items], N_USERS, N_ITEMS, old.times),
         categories=data.categories[back],
+        groups=data.groups[back],
         features=data.features[back],
         attributes=data.attributes.iloc[back].reset_index(drop=True),
         images=ImageStore.from_array(data.images.pixels[back], data.images.present[back]),
@@ -211,6 +212,7 @@ def a_missing_need_gets_a_sentence(name: str) -> None:
     without = {
         "features": replace(whole, features=None),
         "categories": replace(whole, categories=None, n_categories=0),
+        "groups": replace(whole, groups=None),
         "timestamps": replace(whole, interactions=replace(whole.interactions, times=None)),
         "images": replace(whole, images=None),
         "attributes": replace(whole, attributes=pd.DataFrame(index=range(N_ITEMS))),
@@ -227,6 +229,7 @@ def what_is_not_needed_may_be_missing(name: str) -> None:
         interactions=whole.interactions if "timestamps" in needs else replace(whole.interactions, times=None),
         categories=whole.categories if "categories" in needs else None,
         n_categories=whole.n_categories if "categories" in needs else 0,
+        groups=whole.groups if "groups" in needs else None,
         attributes=whole.attributes if "attributes" in needs else None,
         features=whole.features if "features" in needs else None,
         images=whole.images if "images" in needs else None,

@@ -33,6 +33,7 @@ def tiny(train: list[list[int]], validation: list[int], test: list[int], n_items
         {
             Columns.ITEM: [f"i{i}" for i in range(n_items)],
             Columns.CATEGORY: [f"c{i % 2}" for i in range(n_items)],
+            Columns.GROUP: [f"g{i // 3}" for i in range(n_items)],
             "colour": [("red", "black")[i // 2 % 2] for i in range(n_items)],
         }
     )

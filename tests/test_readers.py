@@ -108,6 +108,8 @@ def test_hm(hm: Path) -> None:
     assert dataset.items.category.tolist() == ["product_type_name 0", "product_type_name 1"] * 2
     assert dataset.items.name[1] == "prod_name 1"
     assert "product_group_name" in dataset.attribute_columns and "product_type_name" not in dataset.attribute_columns
+    assert dataset.items.group.tolist() == ["0100000"] * 4  # the id without its last three digits
+    assert dataset.groups.tolist() == [0] * 4 and "group" not in dataset.attribute_columns
     assert dataset.test.items.tolist() == [2, 3] and dataset.validation.items.tolist() == [0, 2]
     day = pd.Timestamp("2020-09-16", tz="UTC").timestamp()
     assert dataset.train.times.tolist() == [day, day] and dataset.test.times.tolist() == [
@@ -127,6 +129,10 @@ def test_hm_options(hm: Path) -> None:
     assert dataset.images.present.tolist() == [True, True, True, True, False]
     assert load("hm", hm, keep_unused_items=True).n_items == 5
     assert set(owned(load("hm", hm, until="2020-09-18"))) == {"ann"}
+    variants = load("hm", hm, group_column="prod_name")
+    assert (
+        variants.items.group.tolist() == ["prod_name 0", "prod_name 1"] * 2 and variants.groups.tolist() == [0, 1] * 2
+    )
     with pytest.raises(InputError, match="split is empty: no user has 3 different items"):
         load("hm", hm, since="2020-09-18")
     with pytest.raises(InputError, match=r"no purchases .* between the days"):
@@ -151,6 +157,13 @@ def test_hm_sentences(hm: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"there is no file .*transactions_train.csv"):
         load("hm", hm)
     articles = pd.read_csv(hm / "articles.csv", dtype=str)
+    articles.assign(product_code=["1", None, *"1111"]).to_csv(hm / "articles.csv", index=False)
+    with pytest.raises(InputError, match=r"articles.csv has no 'product_code' in row 2: give every item a group"):
+        load("hm", hm, group_column="product_code")
+    with pytest.raises(
+        InputError, match=r"unknown column of .*articles.csv 'product_cod'.*did you mean 'product_code'"
+    ):
+        load("hm", hm, group_column="product_cod")
     articles.drop(columns="section_name").to_csv(hm / "articles.csv", index=False)
     with pytest.raises(InputError, match=r"unknown column of .*articles.csv 'section_name'"):
         load("hm", hm)
@@ -242,6 +255,19 @@ def test_columns_can_be_named(shop: Path) -> None:
     assert owned(dataset) == USERS and dataset.train.times is not None
     assert dataset.items.category.tolist() == ["black", "blue", "unknown", "red", "red"]
     assert dataset.attribute_columns == ["category_attribute"]
+
+
+@pytest.mark.parametrize("column", ["group", "item_group_id", "Product Code", "parent_asin"])
+def test_variants_of_a_product_are_a_group(shop: Path, column: str) -> None:
+    items = pd.read_csv(shop / "items.csv", dtype=str)
+    assert load("table", shop).groups is None
+    items.assign(**{column: ["hats", "shoes", "hats", "7", "7"]}).to_csv(shop / "items.csv", index=False)
+    dataset = load("table", shop)
+    assert dataset.items.group.tolist() == ["7", "hats", "shoes", "hats", "7"]
+    assert dataset.groups.tolist() == dataset.training_data().groups.tolist() == [0, 1, 2, 1, 0]
+    assert dataset.attribute_columns == ["colour"]
+    named = load("table", shop, group_column="name", keep_unused_items=False)
+    assert named.items.group.tolist() == ["Bond", "B", "C", "D"]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "semicolon", "parquet", "parquet of numbers"])

@@ -216,6 +216,9 @@ def test_item_table(small_wardrobe):
     assert set(items["pattern"]) <= set(PATTERNS)
     assert set(items["brand"]) <= set(BRANDS)
     assert set(small_wardrobe.attribute_columns) == {"colour", "pattern", "cut", "audience", "brand"}
+    for _, variants in items.groupby("group"):  # one product in several colours
+        assert all(variants[column].nunique() == 1 for column in ("category", "pattern", "cut", "brand"))
+    assert items["group"].nunique() < len(items)
     for row in items.itertuples():
         assert row.cut in CUTS[row.category]
         assert row.name.lower().startswith(row.colour) and row.name.endswith(f"{row.cut} ({row.category})")

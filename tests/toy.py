@@ -26,7 +26,7 @@ def toy_interactions(
 
 
 def toy_data(seed: int = 0, n_categories: int = N_CATEGORIES, image_size: int = 8) -> TrainingData:
-    """Random interactions, features, categories, attributes and pictures; item 0 has no picture (zero features)."""
+    """Random data with all that a model can ask for; item 0 has no picture (zero features)."""
     rng = np.random.default_rng(seed + 1)
     features = np.maximum(rng.normal(size=(N_ITEMS, N_FEATURES)), 0).astype(np.float32)
     features[0] = 0
@@ -35,6 +35,7 @@ def toy_data(seed: int = 0, n_categories: int = N_CATEGORIES, image_size: int = 
         interactions=toy_interactions(seed=seed),
         categories=np.concatenate([np.arange(n_categories), rng.integers(0, n_categories, N_ITEMS - n_categories)]),
         n_categories=n_categories,
+        groups=np.arange(N_ITEMS) % 13,
         attributes=pd.DataFrame(
             {
                 "colour": rng.choice(["black", "red", "white"], N_ITEMS),
@@ -63,6 +64,7 @@ def planted_dataset(
         {
             Columns.ITEM: [f"i{i}" for i in range(n_items)],
             Columns.CATEGORY: np.where(looks[:, 0] > 0, "tops", "bottoms"),
+            Columns.GROUP: [f"g{i // 2}" for i in range(n_items)],
             "colour": np.where(looks[:, 1] > 0, "red", "black"),
             "pattern": np.where(looks[:, 2] > 0, "plain", "striped"),
         }

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 class Columns:
     """Column names, written once.
 
-    `USER`, `ITEM` and `TIME` are those of an interactions table; `ITEM`, `CATEGORY` and `NAME` those of an
-    item table, whose every other column is an attribute.
+    `USER`, `ITEM` and `TIME` are those of an interactions table; `ITEM`, `CATEGORY`, `NAME` and `GROUP` those of an
+    item table, whose every other column is an attribute. Items of the same group are variants of one product, such as
+    a shirt in several colours.
     """
 
     USER = "user"
@@ -32,6 +33,7 @@ class Columns:
     TIME = "timestamp"
     CATEGORY = "category"
     NAME = "name"
+    GROUP = "group"
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ class TrainingData:
         categories: (n_items,) int64 category index of each item, or None.
         n_categories: number of categories (0 without categories).
         category_names: what the category indices stand for; empty where unknown.
+        groups: (n_items,) int64 index of each item's group of variants, or None.
         attributes: the item table's attribute columns as text (n_items rows, maybe no column).
         features: (n_items, n_features) float32 visual features, or None; rows of zeros are items
             without a picture. May be memory-mapped.
@@ -135,6 +138,7 @@ class TrainingData:
     categories: np.ndarray | None = None
     n_categories: int = 0
     category_names: tuple[str, ...] = ()
+    groups: np.ndarray | None = None
     attributes: pd.DataFrame | None = None
     features: np.ndarray | None = None
     images: ImageStore | None = None
@@ -169,7 +173,8 @@ class Dataset:
         name: the reader's name with what distinguishes this data ("wardrobe", "hm").
         user_ids: (n_users,) str, the users' original ids.
         items: one row an item, in index order; columns `item` (original id, str), `category` (str, optional),
-            `name` (str, optional); all others are attributes.
+            `name` (str, optional), `group` (str, optional: items of the same group are variants of one product); all
+            others are attributes.
         train: training interactions.
         validation, test: one held-out item a user.
         images: the image store (its row i is item i's picture), or None.
@@ -212,7 +217,7 @@ class Dataset:
     def fingerprint(self) -> str:
         """16 hexadecimal digits of all that a model can learn from: two datasets with the same digits are equal.
 
-        Categories and attributes count, the items' names do not. Checkpoints and runs are keyed by it.
+        Categories, groups and attributes count, the items' names do not. Checkpoints and runs are keyed by it.
         """
         known = self.items.drop(columns=[Columns.ITEM, Columns.NAME], errors="ignore")
         described = [(column, known[column].astype(str).to_numpy(dtype=object)) for column in known]
@@ -227,9 +232,17 @@ class Dataset:
         return values.codes.astype(np.int64), [str(c) for c in values.categories]
 
     @property
+    def groups(self) -> np.ndarray | None:
+        """(n_items,) int64 indices of the groups of variants, in the order of their names; None without groups."""
+        if Columns.GROUP not in self.items:
+            return None
+        return pd.Categorical(self.items[Columns.GROUP].astype(str)).codes.astype(np.int64)
+
+    @property
     def attribute_columns(self) -> list[str]:
         """Names of the item table's attribute columns."""
-        return [c for c in self.items.columns if c not in (Columns.ITEM, Columns.CATEGORY, Columns.NAME)]
+        described = (Columns.ITEM, Columns.CATEGORY, Columns.NAME, Columns.GROUP)
+        return [c for c in self.items.columns if c not in described]
 
     def training_data(self, features: np.ndarray | None = None) -> TrainingData:
         """The part that models and trainer may see.
@@ -253,6 +266,7 @@ class Dataset:
             categories=None if categories is None else categories[0],
             n_categories=0 if categories is None else len(categories[1]),
             category_names=() if categories is None else tuple(categories[1]),
+            groups=self.groups,
             attributes=self.items[self.attribute_columns],
             features=features,
             images=self.images,

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from imgrec_lib.data.dataset import Columns, Dataset
 from imgrec_lib.data.images import cached_images
 from imgrec_lib.data.split import split_dataset
-from imgrec_lib.data.table import find_column, read_table
+from imgrec_lib.data.table import find_column, read_table, require_groups
 from imgrec_lib.errors import InputError
 
 ATTRIBUTES = (
@@ -39,6 +39,7 @@ def load_hm(
     since: str | None = None,
     until: str | None = None,
     category_column: str = "product_type_name",
+    group_column: str | None = None,
     require_image: bool = True,
     keep_unused_items: bool = False,
     image_size: int = 224,
@@ -58,6 +59,8 @@ def load_hm(
         seed: seeds the split.
         since, until: first and last day of the purchases to use, such as "2020-09-16".
         category_column: the column of `articles.csv` that is the category.
+        group_column: the column of `articles.csv` that variants of one product share; by default their product code,
+            which is the article's id without its last three digits.
         require_image: whether articles without a photograph, and their purchases, are left out.
         keep_unused_items: whether articles that no remaining customer bought stay in the catalogue.
         image_size: height and width of the stored pictures, in pixels.
@@ -73,12 +76,14 @@ def load_hm(
     root = Path(root)
     articles_path, purchases_path = root / "articles.csv", root / "transactions_train.csv"
     raw = read_table(articles_path).fillna("")
-    for column in ("article_id", "prod_name", category_column, *ATTRIBUTES):
+    group_columns = () if group_column is None else (group_column,)
+    for column in ("article_id", "prod_name", category_column, *ATTRIBUTES, *group_columns):
         find_column(raw, articles_path, "item", (), column, needed=True)
     ids = raw["article_id"]
     if ids.duplicated().any():
         raise InputError(f"{articles_path} lists article {ids[ids.duplicated()].iloc[0]} twice: keep one row.")
     items = pd.DataFrame({Columns.ITEM: ids, Columns.CATEGORY: raw[category_column], Columns.NAME: raw["prod_name"]})
+    items[Columns.GROUP] = ids.str[:-3] if group_column is None else require_groups(raw, group_column, articles_path)
     for column in ATTRIBUTES:
         if column != category_column:
             items[column] = raw[column]

@@ -22,6 +22,7 @@ ITEM_NAMES = ("item", "itemid", "productid", "product", "asin", "articleid", "ar
 TIME_NAMES = ("timestamp", "time", "unixreviewtime", "tdat", "date", "datetime")
 CATEGORY_NAMES = ("category", "categoryname", "producttypename", "producttype", "type")
 TEXT_NAMES = ("name", "title", "prodname", "productname")
+GROUP_NAMES = ("group", "itemgroup", "itemgroupid", "productcode", "parentasin")
 IMAGE_NAMES = ("image", "imagepath", "picture", "photo", "file", "filename")
 
 LATEST_TIME = 253_402_300_799_999
@@ -45,6 +46,7 @@ def load_table(
     time_column: str | None = None,
     category_column: str | None = None,
     name_column: str | None = None,
+    group_column: str | None = None,
     image_column: str | None = None,
     min_interactions: int | None = 5,
     keep_unused_items: bool = True,
@@ -65,17 +67,17 @@ def load_table(
     Only interactions are needed. Ids are compared as text.
 
     Interactions have a user, an item and perhaps a time (Unix seconds or milliseconds, or ISO dates). Items
-    have an item and perhaps a category, a name and an image (a path below the image folder); every further
-    column is an attribute. Columns are recognised by usual names (user_id, reviewerID, customer_id;
-    productId, asin, article_id; ...). Without an image column, the picture of item `X` is `X.jpg` (or .png,
-    .webp, .gif, .bmp) anywhere below the image folder.
+    have an item and perhaps a category, a name, a group (what variants of one product share, such as a product code)
+    and an image (a path below the image folder); every further column is an attribute. Columns are recognised by
+    usual names (user_id, reviewerID, customer_id; productId, asin, article_id; ...). Without an image column, the
+    picture of item `X` is `X.jpg` (or .png, .webp, .gif, .bmp) anywhere below the image folder.
 
     Args:
         root: folder with the files named above.
         interactions, items, images: paths that replace those found in `root`.
         train, validation, test: paths of a split that came with the data; all three or none.
-        user_column, item_column, time_column, category_column, name_column, image_column: column names, where
-            they are not recognised.
+        user_column, item_column, time_column, category_column, name_column, group_column, image_column: column
+            names, where they are not recognised.
         min_interactions: users with fewer different items are dropped; None drops none. Not used on a given
             split.
         keep_unused_items: whether items without interactions stay in the catalogue.
@@ -121,7 +123,7 @@ def load_table(
         distinct = pd.concat([table[Columns.ITEM] for _, table in tables]).unique()
         catalogue, paths = pd.DataFrame({Columns.ITEM: np.sort(distinct)}), None
     else:
-        catalogue, paths = read_items(items_path, item_column, category_column, name_column, image_column)
+        catalogue, paths = read_items(items_path, item_column, category_column, name_column, image_column, group_column)
         for path, table in tables:
             require_items(table[Columns.ITEM], catalogue[Columns.ITEM], path, items_path)
 
@@ -256,11 +258,12 @@ def read_items(
     category_column: str | None = None,
     name_column: str | None = None,
     image_column: str | None = None,
+    group_column: str | None = None,
 ) -> tuple[pd.DataFrame, dict[str, str] | None]:
     """Read an item table.
 
     Returns:
-        Columns `item`, `category` and `name` (where the file has them) and the attributes, all text; and the
+        Columns `item`, `category`, `name` and `group` (where the file has them) and the attributes, all text; and the
         picture's path of each item, or None without an image column.
 
     Raises:
@@ -272,6 +275,7 @@ def read_items(
     item = find_column(raw, path, "item", ITEM_NAMES, item_column, needed=True)
     category = find_column(raw, path, "category", CATEGORY_NAMES, category_column, needed=False)
     name = find_column(raw, path, "name", TEXT_NAMES, name_column, needed=False)
+    group = find_column(raw, path, "group", GROUP_NAMES, group_column, needed=False)
     image = find_column(raw, path, "image", IMAGE_NAMES, image_column, needed=False)
     ids = _ids(raw, item, path)
     repeated = ids.duplicated()
@@ -283,8 +287,10 @@ def read_items(
         table[Columns.CATEGORY] = raw[category].astype(object).where(raw[category].notna(), "unknown").astype(str)
     if name is not None:
         table[Columns.NAME] = raw[name].astype(object).where(raw[name].notna(), "").astype(str)
+    if group is not None:
+        table[Columns.GROUP] = require_groups(raw, group, path)
     for column in raw.columns:
-        if column not in (item, category, name, image):
+        if column not in (item, category, name, group, image):
             # Another column may bear the name of one that was chosen, such as `category`.
             attribute = f"{column}_attribute" if column in table else str(column)
             table[attribute] = raw[column].astype(object).where(raw[column].notna(), "").astype(str)
@@ -292,6 +298,22 @@ def read_items(
         return table, None
     named = raw[image].notna()
     return table, dict(zip(ids[named], raw[image][named].astype(str), strict=True))
+
+
+def require_groups(table: pd.DataFrame, column: str, path: Path) -> pd.Series:
+    """A column of groups as text.
+
+    Raises:
+        InputError: a cell is empty; the sentence names its row.
+    """
+    values = table[column].astype(object)
+    empty = (values.isna() | (values == "")).to_numpy()
+    if empty.any():
+        raise InputError(
+            f"{path} has no {column!r} in row {int(np.flatnonzero(empty)[0]) + 1}: give every item a group "
+            "(one without variants is a group of its own), or name another column with group_column."
+        )
+    return _ids(table, column, path)
 
 
 def require_items(used: pd.Series, catalogue: pd.Series, path: Path, items_path: Path) -> None:

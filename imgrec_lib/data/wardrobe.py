@@ -105,8 +105,9 @@ def load_wardrobe(
         progress: whether to show a progress bar while drawing.
 
     Returns:
-        The dataset, with categories, attributes (colour, pattern, cut, audience, brand), timestamps, images and the
-        oracle, whose scores are the very logits the interactions were drawn from.
+        The dataset, with categories, groups (items alike in all but colour), attributes (colour, pattern, cut,
+        audience, brand), timestamps, images and the oracle, whose scores are the very logits the interactions were
+        drawn from.
 
     Raises:
         InputError: a parameter is out of range.
@@ -193,6 +194,7 @@ def _catalogue(rng: np.random.Generator, n_items: int) -> _Catalogue:
     columns = [Columns.NAME, Columns.CATEGORY, "colour", "pattern", "cut", "audience", "brand"]
     items = pd.DataFrame(rows, columns=columns)
     items.insert(0, Columns.ITEM, _ids("item", n_items))
+    items[Columns.GROUP] = items[[Columns.CATEGORY, "brand", "pattern", "cut"]].agg(" ".join, axis=1)
 
     factors = {name: _one_hot(items[name]) for name in ("category", "cut", "colour", "pattern")}
     factors["audience"] = items["audience"].map({"men": -1.0, "women": 1.0, "everyone": 0.0}).to_numpy()[:, None]

@@ -15,9 +15,11 @@ from imgrec_lib.models import (
     concars,
     deepstyle,
     dvbpr,
+    ease,
     fm,
     fm_visual,
     graphrec,
+    group_pop,
     imgrec_dir,
     imgrec_ete,
     imgrec_ft,
@@ -36,7 +38,9 @@ from imgrec_lib.options import check_options, options_of
 
 CARDS: tuple[ModelCard, ...] = (
     poprank.CARD,
+    group_pop.CARD,
     item_knn.CARD,
+    ease.CARD,
     warp.CARD,
     bprmf.CARD,
     fm.CARD,
@@ -88,6 +92,10 @@ def check_needs(card: ModelCard, data: TrainingData, coming: Iterable[str] = ())
     remedies = {
         "features": (data.features is not None, "give it visual features (extract_features)"),
         "categories": (data.categories is not None, "add a 'category' column to the item table"),
+        "groups": (
+            data.groups is not None,
+            "add a 'group' column to the item table, which variants of a product share",
+        ),
         "timestamps": (data.interactions.times is not None, "add a 'timestamp' column to the interactions"),
         "images": (data.images is not None, "load the dataset with its images"),
         "attributes": (

@@ -380,7 +380,7 @@ class ModelCard:
         name: the name by which it is chosen ("bpr-mf").
         title: the name in tables ("BPR-MF").
         family: "popularity", "collaborative", "content", "visual", "end-to-end", "generative" or "hybrid".
-        needs: any of "features", "categories", "timestamps", "images", "attributes".
+        needs: any of "features", "categories", "groups", "timestamps", "images", "attributes".
         optional: what it uses where the data has it.
         source: the paper that defines it.
         fidelity: "faithful", or "reconstruction" where the sources leave a gap.
