@@ -175,7 +175,9 @@ def test_renumbering_items_and_users_changes_no_exact_metric(n_users: int, n_ite
     moved = scores[old_user][:, np.argsort(new_item)]
     before = evaluate(Table(scores), dataset, protocols=["exact"]).metrics["exact"]
     after = evaluate(Table(moved), other, protocols=["exact"]).metrics["exact"]
-    assert before == {key: pytest.approx(value) for key, value in after.items()}
+    # In lists, which item stands first of those that tie is a matter of their numbers.
+    untied = {key for key in before if key.partition("@")[0] not in ("coverage", "gini", "novelty", "popularity")}
+    assert {key: before[key] for key in untied} == {key: pytest.approx(after[key]) for key in untied}
     assert ValidationAUC(dataset)(Model(Table(scores))) == pytest.approx(
         ValidationAUC(other)(Model(Table(moved))), nan_ok=True
     )

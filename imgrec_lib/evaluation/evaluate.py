@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import Dataset, Interactions, TrainingData
 from imgrec_lib.errors import InputError
-from imgrec_lib.evaluation.metrics import auc, summary, user_values
+from imgrec_lib.evaluation.lists import list_metrics
+from imgrec_lib.evaluation.metrics import CUTOFFS, auc, check_cutoffs, summary, user_values
 from imgrec_lib.evaluation.protocols import PROTOCOLS, evaluation_protocol, held_out, negative_lists, owned_items
 from imgrec_lib.models.base import Sliceable
 
@@ -32,6 +33,12 @@ TILE_ITEMS = 1024
 TILE_BYTES = 4 * 2**20
 """Size of such a block on a CPU, at most: 1024 users by 1024 items. A product of that shape runs at the full rate, as
 25 users by the whole of a large catalogue does not, and the scores are still in a near cache when they are counted."""
+
+LAST_ITEM = 2**32 - 1
+"""No item has a higher index."""
+
+LEAST_KEY = -(2**63)
+"""Lower than the key of any score: see `_keys`."""
 
 GATHERED_BYTES = 1024
 """What one candidate of a list is counted as when it is scored by itself: a gathered row of 256 factors."""
@@ -52,19 +59,25 @@ class Evaluation:
     Attributes:
         part: "test" or "validation".
         seed: seed of the negative lists.
-        metrics: by protocol, then by metric: "auc", "auc_strict", "hr@10", "ndcg@10" and "tie_share" as means over
-            users, "users" and "users_without_candidates"; then the same, prefixed "cold_", over the users whose
-            held-out item has no training interaction. A mean over no user is None. Ready for JSON.
+        metrics: by protocol, then by metric: those of `metrics.user_values` ("auc", "hr@10", "recall@20", ...) as means
+            over users, "users" and "users_without_candidates"; then the same, prefixed "cold_", over the users whose
+            held-out item has no training interaction, and prefixed "new_", over the users who have none. Under `exact`
+            also the metrics of all users' lists ("coverage@10", ...: `lists.list_metrics`). A mean over no user is
+            None. Ready for JSON.
         per_user: one row a user with a held-out item: `user` and `item` (indices), `history_length` (training
             interactions of the user), `item_popularity` (those of the item), `cold`, and for each protocol
             `<protocol>/higher`, `<protocol>/tied` and `<protocol>/candidates`, from which `user_metrics` gives
             every metric.
+        lists: what is recommended to the users of `per_user`, in their order, where `exact` was asked for, else None:
+            (n, largest cut-off) int64 items, best first, of equal scores the lower index first; -1 past the end. An
+            item may be recommended unless it is the user's training item or, in a test, validation item.
     """
 
     part: str
     seed: int
     metrics: dict[str, dict[str, float | int | None]]
     per_user: pd.DataFrame
+    lists: np.ndarray | None = None
 
 
 def evaluate(
@@ -76,6 +89,8 @@ def evaluate(
     part: str = "test",
     device: torch.device | str = "cpu",
     block_bytes: int = BLOCK_BYTES,
+    cutoffs: Sequence[int] = CUTOFFS,
+    features: np.ndarray | None = None,
 ) -> Evaluation:
     """Evaluate a model by leave-one-out ranking.
 
@@ -93,34 +108,49 @@ def evaluate(
             cannot see the test items.
         device: where the model lives.
         block_bytes: size of a block of scores; the result does not depend on it.
+        cutoffs: lengths k of the lists in HR@k, NDCG@k, coverage@k, ...
+        features: (n_items, n_features) float32 visual features, by which the lists' visual diversity is measured; None
+            leaves it out.
 
     Raises:
-        InputError: unknown protocol or part, no user with a held-out item, or scores that are not finite.
+        InputError: unknown protocol or part, no user with a held-out item, a cut-off beyond the catalogue, or scores
+            that are not finite.
     """
+    check_cutoffs(cutoffs, dataset.n_items)
     held = held_out(dataset, part)
     targets = held.items
     lists = {
         name: None if evaluation_protocol(name).draws is None else negative_lists(dataset, name, seed, part)
         for name in protocols
     }
-    owned = owned_items(dataset.train, targets, *([dataset.validation.items] if part == "test" else []))
+    known = owned_items(dataset.train, *([dataset.validation.items] if part == "test" else []))
+    owned = owned_items(known, targets)
     scorer = _scorer_of(model, held.times, device)
-    counts = rank_held_out(scorer, dataset.user_ids, targets, owned, lists, device, block_bytes)
+    listed = known if "exact" in protocols else None
+    counts, recommended = rank_held_out(
+        scorer, dataset.user_ids, targets, owned, lists, device, block_bytes, listed, max(cutoffs)
+    )
     users = np.flatnonzero(targets >= 0)
     popularity = dataset.train.popularity[targets[users]]
+    history = dataset.train.history_lengths[users]
     columns: dict[str, Any] = {
         "user": users,
         "item": targets[users],
-        "history_length": dataset.train.history_lengths[users],
+        "history_length": history,
         "item_popularity": popularity,
         "cold": popularity == 0,
     }
     metrics: dict[str, dict[str, float | int | None]] = {}
     for name, count in counts.items():
         columns |= {f"{name}/{kind}": values for kind, values in count._asdict().items()}
-        cold = summary(*(values[popularity == 0] for values in count))
-        metrics[name] = summary(*count) | {f"cold_{key}": value for key, value in cold.items()}
-    return Evaluation(part, seed, metrics, pd.DataFrame(columns))
+        metrics[name] = summary(*count, None, cutoffs)
+        for kind, chosen in (("cold", popularity == 0), ("new", history == 0)):
+            some = summary(*Counts(*(values[chosen] for values in count)), None, cutoffs)
+            metrics[name] |= {f"{kind}_{key}": value for key, value in some.items()}
+    if recommended is not None:
+        categories = None if dataset.categories is None else dataset.categories[0]
+        metrics["exact"] |= list_metrics(recommended, dataset.train, cutoffs, categories, features)
+    return Evaluation(part, seed, metrics, pd.DataFrame(columns), recommended)
 
 
 class ValidationAUC:
@@ -155,7 +185,7 @@ class ValidationAUC:
         scorer = _scorer_of(model, self.times, self.device)
         counts = rank_held_out(
             scorer, self.user_ids, self.targets, self.owned, {"exact": None}, self.device, self.block_bytes
-        )["exact"]
+        )[0]["exact"]
         values = auc(*counts)
         return float(np.mean(values[counts.candidates > 0])) if (counts.candidates > 0).any() else float("nan")
 
@@ -182,7 +212,9 @@ def rank_held_out(
     lists: Mapping[str, np.ndarray | None],
     device: torch.device | str,
     block_bytes: int,
-) -> dict[str, Counts]:
+    known: Interactions | None = None,
+    length: int = 0,
+) -> tuple[dict[str, Counts], np.ndarray | None]:
     """Count, for every user with a held-out item, the candidates that score above it and as it does.
 
     Args:
@@ -193,9 +225,12 @@ def rank_held_out(
         lists: by protocol, the (n_users, draws) candidates with -1 for none, or None for the whole catalogue.
         device: where the scorer lives.
         block_bytes: size of a block of scores.
+        known: for each user, the items that are not recommended; None where no lists of recommendations are wanted,
+            for which the whole catalogue is scored.
+        length: length of these lists.
 
     Returns:
-        By protocol, the counts of the users with `targets >= 0`, in order.
+        By protocol, the counts of the users with `targets >= 0`, in order; their lists, see `Evaluation.lists`.
 
     Raises:
         InputError: no user has a held-out item, or a score is not finite.
@@ -213,6 +248,8 @@ def rank_held_out(
         block_bytes = min(block_bytes, TILE_BYTES)
     rows = max(1, block_bytes // (4 * catalogue.width if whole else GATHERED_BYTES * widest))
     found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in lists}
+    recommended = []
+    keeper = _BestOnCpu if torch.device(device).type == "cpu" else _Best
     for start in range(0, len(users), rows):
         block = users[start : start + rows]
         target = targets[block]
@@ -223,7 +260,9 @@ def rank_held_out(
             everyone = np.arange(len(block))
             wanted_rows = np.concatenate([row, *(everyone.repeat(items.shape[1]) for items in drawn.values())])
             wanted = np.concatenate([item, *(items.clip(0).ravel() for items in drawn.values())])
-            reference, above, equal, values = catalogue.scan(block, target, wanted_rows, wanted)
+            best = None if known is None else keeper(catalogue, block, known, length)
+            reference, above, equal, values = catalogue.scan(block, target, wanted_rows, wanted, best)
+            recommended += [] if best is None else [best.items()]
             own, *listed = values.split([len(row), *(items.size for items in drawn.values())])
             owner = torch.as_tensor(row, device=device)
             limit = reference[owner]
@@ -243,10 +282,11 @@ def rank_held_out(
         for name in lists.keys() - drawn.keys():
             found[name].append(counts)
     back = order.argsort()
-    return {
+    counted = {
         name: Counts(*(torch.cat(parts).cpu().numpy()[back] for parts in zip(*blocks, strict=True)))
         for name, blocks in found.items()
     }
+    return counted, np.concatenate(recommended)[back] if recommended else None
 
 
 class _Catalogue:
@@ -271,8 +311,20 @@ class _Catalogue:
             return _of_shape(self.scorer.tile(users, items, out), shape)
         return _of_shape(self.scorer.block(users), shape)
 
+    def by_tile(self, items: np.ndarray) -> tuple[np.ndarray, list[slice]]:
+        """(n,) int64 order of (n,) items by tile, and which part of it is each tile's."""
+        home = items // self.width
+        order = home.astype(np.min_scalar_type(self.n_tiles)).argsort(kind="stable")  # fast for short integers
+        ends = home[order].searchsorted(np.arange(self.n_tiles + 1)).tolist()
+        return order, list(starmap(slice, pairwise(ends)))
+
     def scan(
-        self, users: np.ndarray, target: np.ndarray, rows: np.ndarray, items: np.ndarray
+        self,
+        users: np.ndarray,
+        target: np.ndarray,
+        rows: np.ndarray,
+        items: np.ndarray,
+        best: _Best | _BestOnCpu | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Compare the scores of a block of users for all items with that of one item each.
 
@@ -282,6 +334,7 @@ class _Catalogue:
         Args:
             users, target: (B,) int64, and an item of each, ascending.
             rows, items: (W,) int64: places in `users` and items, whose scores are wanted.
+            best: takes the best items of every user, where they are wanted.
 
         Returns:
             (B,) scores of the targets; (B,) int64 numbers of items that score above them, and as they do (themselves
@@ -297,23 +350,75 @@ class _Catalogue:
             kept_scores, (low, high) = self.tile(index, kept), home.searchsorted([kept, kept + 1])
             references.append(kept_scores[low:high].gather(1, column[low:high].unsqueeze(1)))
         reference = torch.cat(references).squeeze(1)
-        home = items // self.width
-        order = home.astype(np.min_scalar_type(self.n_tiles)).argsort(kind="stable")  # fast for short integers
-        ends = home[order].searchsorted(np.arange(self.n_tiles + 1)).tolist()
+        order, parts = self.by_tile(items)
         row, column = (torch.as_tensor(each[order], device=self.device) for each in (rows, items % self.width))
         wanted, above, equal, sums = [], torch.zeros_like(index), torch.zeros_like(index), torch.zeros_like(reference)
         compare = _compare_on_cpu if index.device.type == "cpu" else _compare
         memory = kept_scores.new_empty(len(users) * self.width)
-        for number, part in enumerate(starmap(slice, pairwise(ends))):
+        for number, part in enumerate(parts):
             scores = kept_scores if number == kept else self.tile(index, number, memory)
             wanted.append(scores[row[part], column[part]])
-            compare(scores, reference, above, equal, sums)
+            if best is None:
+                compare(scores, reference, above, equal, sums)
+            else:
+                best.compare(number, scores, reference, above, equal, sums)
         if not sums.isfinite().all():  # a sum is cheap and not finite if one of its scores is not
             for number in range(self.n_tiles):
                 _check_finite(self.tile(index, number), users, self.user_ids)
         values = torch.cat(wanted)
         values = torch.empty_like(values).index_copy_(0, torch.as_tensor(order, device=self.device), values)
         return reference, above, equal, values
+
+
+class _BestOnCpu:
+    """The best items of a block of users, kept while the tiles of the catalogue are compared in their order."""
+
+    def __init__(self, catalogue: _Catalogue, users: np.ndarray, known: Interactions, length: int) -> None:
+        self.width, self.users, self.known = catalogue.width, users, (known.indptr, known.items)
+        self.lists = np.full((len(users), length), -1)
+        self.values: np.ndarray | None = None
+
+    def compare(self, number: int, *tensors: Tensor) -> None:
+        """`_compare` the scores of the next tile, whose number it is, and keep its best items."""
+        from imgrec_lib import compiled
+
+        scores, *counted = (each.contiguous().numpy() for each in tensors)
+        if self.values is None:
+            self.values = np.full(self.lists.shape, -np.inf, scores.dtype)
+        first = number * self.width
+        compiled.compare_and_keep(scores, *counted, first, self.users, *self.known, self.lists, self.values)
+
+    def items(self) -> np.ndarray:
+        """(B, length) int64 items, best first; -1 past the end."""
+        return self.lists
+
+
+class _Best:
+    """The same by tensor operations, for a GPU."""
+
+    def __init__(self, catalogue: _Catalogue, users: np.ndarray, known: Interactions, length: int) -> None:
+        self.width, device = catalogue.width, catalogue.device
+        row, item = _rows(known, users)
+        order, self.parts = catalogue.by_tile(item)
+        self.known = tuple(torch.as_tensor(each[order], device=device) for each in (row, item % self.width))
+        self.keys = torch.full((len(users), length), LEAST_KEY, device=device)
+
+    def compare(self, number: int, *tensors: Tensor) -> None:
+        _compare(*tensors)
+        keys = _keys(tensors[0], number * self.width)
+        keys[tuple(each[self.parts[number]] for each in self.known)] = LEAST_KEY
+        self.keys = torch.cat([self.keys, keys], 1).topk(self.keys.shape[1]).values
+
+    def items(self) -> np.ndarray:
+        return torch.where(self.keys == LEAST_KEY, -1, LAST_ITEM - self.keys % 2**32).cpu().numpy()
+
+
+def _keys(scores: Tensor, first: int = 0) -> Tensor:
+    """Scores of consecutive items from `first` on -> int64 that sort like them, of equal ones the lower item higher."""
+    # float32 bits as integers in the same order (0.0 + -0.0 is 0.0), then the item: no two keys are equal.
+    bits = (scores.float() + 0.0).view(torch.int32).long()
+    items = torch.arange(first, first + scores.shape[1], device=scores.device)
+    return torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits) * 2**32 + (LAST_ITEM - items)
 
 
 def _rows(owned: Interactions, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -417,7 +522,6 @@ def recommend(
     width = min(k, train.n_items)
     rows = max(1, block_bytes // (4 * train.n_items))
     scorer = _scorer_of(model, None, device)
-    descending = torch.arange(train.n_items - 1, -1, -1, device=device)
     for start in range(0, len(users), rows):
         block = users[start : start + rows]
         scores = scorer.block(torch.as_tensor(block, device=device))
@@ -425,10 +529,7 @@ def recommend(
         if exclude_seen:
             owned = tuple(torch.as_tensor(each, device=device) for each in _rows(train, block))
             scores = scores.index_put(owned, scores.new_tensor(-torch.inf))
-        # float32 bits as integers in the same order (0.0 + -0.0 is 0.0), then the index: no two keys are equal.
-        bits = (scores + 0.0).view(torch.int32).long()
-        keys = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits) * 2**32 + descending
-        best = keys.topk(width, dim=1).indices
+        best = _keys(scores).topk(width, dim=1).indices
         chosen = scores.gather(1, best)
         items[start : start + rows, :width] = torch.where(chosen == -torch.inf, -1, best).cpu().numpy()
         values[start : start + rows, :width] = chosen.cpu().numpy()
@@ -440,21 +541,22 @@ def _user_ids(data: Dataset | TrainingData) -> np.ndarray:
     return data.user_ids if isinstance(data, Dataset) else np.arange(data.n_users)
 
 
-def user_metrics(per_user: pd.DataFrame, protocol: str = "exact") -> pd.DataFrame:
+def user_metrics(per_user: pd.DataFrame, protocol: str = "exact", cutoffs: Sequence[int] = CUTOFFS) -> pd.DataFrame:
     """Every metric of every user under one protocol, for statistics over users.
 
     Args:
         per_user: `Evaluation.per_user`.
         protocol: one of the evaluated protocols.
+        cutoffs: lengths of the list; any, whatever was asked for when the users were evaluated.
 
     Returns:
-        Columns "auc", "auc_strict", "hr@10", "ndcg@10" and "tie_share"; the index of `per_user`; NaN for a user without
+        The columns of `metrics.user_values` ("auc", "hr@10", ...); the index of `per_user`; NaN for a user without
         candidates.
 
     Raises:
         InputError: the protocol was not evaluated.
     """
-    return pd.DataFrame(user_values(*_counts_of(per_user, protocol)), index=per_user.index)
+    return pd.DataFrame(user_values(*_counts_of(per_user, protocol), None, cutoffs), index=per_user.index)
 
 
 def popularity_bands(

@@ -18,7 +18,7 @@ import torch
 
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.errors import InputError, unknown_name
-from imgrec_lib.evaluation import PROTOCOLS, ValidationAUC, evaluate
+from imgrec_lib.evaluation import ValidationAUC, evaluate
 from imgrec_lib.features import Features
 from imgrec_lib.files import fingerprint, make_folder, remove_abandoned, replacing, write_json
 from imgrec_lib.models import build_model, model_card
@@ -54,7 +54,8 @@ def train_run(
         model: what is asked for: a request, which the record keeps and from which the run's data can be loaded
             again; or a model's name, with the four arguments that are marked below.
         out: the run's folder.
-        features: visual features, for models that need them.
+        features: visual features, for models that need them; of any model's recommendations they tell how alike they
+            look.
         profile, seed, parameters, device: see `Request`; not beside one.
         stage: "trial", or "grid" for a configuration of a search: it is validated, and never tested.
         save_every: seconds between saves of the training state.
@@ -123,9 +124,9 @@ def train_run(
         result.curve.to_csv(temporary, index=False)
     metrics: Metrics = {}
     if stage == "trial":
-        evaluation = evaluate(
-            recommender, dataset, protocols=tuple(PROTOCOLS), seed=request.seed, device=request.device
-        )
+        # Another item's features, which a control gives the model, say nothing of how the lists look.
+        looks = None if features is None or features.description.get("control") else features.values
+        evaluation = evaluate(recommender, dataset, seed=request.seed, device=request.device, features=looks)
         metrics = evaluation.metrics
         with replacing(out / "per_user.parquet") as temporary:
             evaluation.per_user.to_parquet(temporary, index=False)
@@ -193,7 +194,7 @@ def oracle_metrics(dataset: Dataset, seed: int) -> dict[str, dict[str, float | i
     if dataset.oracle is None:
         return None
     oracle = InnerProduct(torch.as_tensor(dataset.oracle.users), torch.as_tensor(dataset.oracle.items))
-    return evaluate(oracle, dataset, protocols=tuple(PROTOCOLS), seed=seed).metrics
+    return evaluate(oracle, dataset, seed=seed).metrics
 
 
 def _device_name(device: str) -> str:
