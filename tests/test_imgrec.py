@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from toy import N_FEATURES, N_ITEMS, N_USERS, toy_data
+from conformance import train
+from toy import N_FEATURES, N_ITEMS, N_USERS, planted_dataset, toy_data
 
 from imgrec_lib.data.sampler import Batch, Sampler
 from imgrec_lib.errors import InputError
@@ -108,8 +109,37 @@ def test_initial_weights_have_keras_limits() -> None:
 
 def test_profiles_hold_the_papers_and_the_scripts_values() -> None:
     paper, code, men = (resolve_profile("imgrec-ft", name) for name in ("paper", "code", "code-men"))
-    assert (paper.parameters["factors"], paper.parameters["units"], paper.parameters["l2"]) == (20, 150, 0.1)
+    assert (paper.parameters["factors"], paper.parameters["units"], paper.parameters["l2"]) == (20, 150, 0.0)
     assert (code.parameters["factors"], code.parameters["l2"]) == (30, 0.0)
     assert (men.parameters["factors"], men.parameters["crelu"], men.phases[0].learning_rate) == (20, True, 5e-4)
     assert (code.phases[0].batch_size, men.phases[0].batch_size) == (1024, 512)
     assert (code.phases[0].epochs, men.phases[0].epochs) == (150, 120)
+    assert code.phases[0].restore == men.phases[0].restore == "last" and paper.phases[0].restore == "best"
+    # A step sums the losses of its positives and as many negatives.
+    assert [phase.epsilon * 2 * phase.batch_size for phase in (*code.phases, *men.phases)] == pytest.approx([1e-8] * 2)
+
+
+def test_ete_has_the_scripts_of_both_datasets() -> None:
+    fashion, men = (resolve_profile("imgrec-ete", name) for name in ("code", "code-men"))
+    assert (fashion.parameters["factors"], men.parameters["factors"]) == (30, 20)
+    assert ([phase.epochs for phase in fashion.phases], [phase.epochs for phase in men.phases]) == (
+        [150, 130],
+        [120, 120],
+    )
+    for profile in (fashion, men):
+        last = profile.phases[1]
+        assert (last.learning_rate, last.batch_size, last.epsilon, last.restore) == (5e-5, 256, 1e-7, "last")
+        assert (profile.parameters["size"], profile.parameters["pooling"]) == (244, "max")
+
+
+def test_an_l2_of_a_tenth_leaves_nothing_of_the_users() -> None:
+    """Profile `literal`: after a hundred steps the users' table is gone, as its card says; `paper` keeps it."""
+    dataset, features = planted_dataset()
+    data = dataset.training_data(features)
+    spread = {}
+    for profile in ("paper", "literal"):
+        model = build_model("imgrec-ft", data, profile=profile)
+        start = model.user_table.norm().item()
+        train(model, data, steps=100, batch_size=256)
+        spread[profile] = model.user_table.norm().item() / start
+    assert spread["literal"] < 0.02 < 1 < spread["paper"]

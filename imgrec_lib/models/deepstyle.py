@@ -128,7 +128,7 @@ CARD = ModelCard(
         ),
         "elliot": Profile(
             {"factors": 100, "l2": 2.5e-5, "l2_category": 2.5e-5},
-            (TrainSettings(learning_rate=5e-4, batch_size=128, epochs=50, patience=0),),
+            (TrainSettings(learning_rate=5e-4, batch_size=128, epochs=50, patience=0, epsilon=1e-7 / 128),),
             "the settings of sisinflab/elliot: Adam 5e-4, d 100, batch 128, 50 epochs, E without penalty",
         ),
     },

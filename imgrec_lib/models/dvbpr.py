@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -33,8 +34,9 @@ class DVBPR(Recommender):
         sum -ln sigma(<theta_u, Phi(x_i) - Phi(x_j)>) + lambda1 * 1/2 |W|^2 + lambda2 * sum 1/2 |theta_u|^2,
 
     W being the weights of all layers without the biases. The loss here is that sum divided by B, a mean as every
-    model's is: l2_network = lambda1 / B and l2_users = lambda2. Adam with its epsilon divided by B too makes the very
-    steps of the sum; the profiles `code` and `paper` are set so, with B = 128.
+    model's is: l2_network = lambda1 / B and l2_users = lambda2. With its epsilon divided by B, too, Adam makes the same
+    steps of both, up to where TensorFlow adds that epsilon (`docs/faithful.md`); so the profiles `code` and `paper` are
+    set, with B = 128.
 
     What costs is looking at pictures, so each picture of a step is looked at once, however often it occurs. In the
     papers' siamese network each occurrence has a dropout mask of its own; here the occurrences share one. A pair's two
@@ -225,14 +227,14 @@ CARD = ModelCard(
         "paper": Profile(
             {"factors": 50, "l2_network": 1e-3 / 128, "l2_users": 1.0},
             (CODE,),
-            "K = 50, else as `code`",
+            "K = 50, else as `code`, but the best epoch by validation is kept",
         ),
         "code": Profile(
             {"factors": 100, "l2_network": 1e-3 / 128, "l2_users": 1.0},
-            (CODE,),
+            (replace(CODE, restore="last"),),
             "kang205/DVBPR: K = 100, 224 px, Adam 1e-4, 128 triples a step, lambda1 1e-3 and lambda2 1 on the sum of "
             "their losses, 20 epochs; its pictures are resized by the nearest neighbour (option resample of the "
-            "datasets); the best epoch by validation is kept",
+            "datasets); the weights of the last epoch",
         ),
     },
 )

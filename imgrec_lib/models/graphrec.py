@@ -208,8 +208,19 @@ CARD = ModelCard(
         ),
         "paper": Profile(
             {"factors": 50, "l2_users": 0.05, "l2_items": 0.02, "mask_own_edge": False},
-            (TrainSettings(learning_rate=3e-5, batch_size=1000, epochs=196, positives_by="interaction"),),
-            "ahmedrashed-ml/GraphRec for MovieLens-100k with graph features; none is published for implicit feedback",
+            (
+                TrainSettings(
+                    learning_rate=3e-5,
+                    batch_size=1000,
+                    epochs=196,
+                    patience=0,
+                    restore="last",
+                    positives_by="interaction",
+                    epsilon=1e-8 / 2000,
+                ),
+            ),
+            "ahmedrashed-ml/GraphRec for MovieLens-100k with graph features, the weights of the last epoch; none is "
+            "published for implicit feedback",
         ),
     },
 )

@@ -15,7 +15,7 @@ from imgrec_lib.data.sampler import Batch, ItemBatch, Sampler
 from imgrec_lib.errors import unknown_name
 from imgrec_lib.features import Activations, Backbone, build_backbone, trunk_activations
 from imgrec_lib.models.base import ModelCard, Profile, TrainSettings, distinct, look_up
-from imgrec_lib.models.parts.imgrec import CODE, PAPER, SOURCE, ImgRec
+from imgrec_lib.models.parts.imgrec import CODE, CODE_MEN, KERAS, PAPER, SOURCE, ImgRec
 from imgrec_lib.models.parts.layers import feature_layer
 from imgrec_lib.models.parts.losses import item_batch_cross_entropy
 from imgrec_lib.models.parts.settings import LARGE_BATCHES
@@ -254,10 +254,18 @@ CARD = ModelCard(
             {"factors": 30, "pooling": "max", "size": 244, "batches": "interactions"},
             (
                 CODE,
-                replace(CODE, learning_rate=5e-5, batch_size=256, epochs=130, evaluate_every=15),
+                KERAS,
             ),
-            "the scripts for Amazon Fashion: K 30, 150 units, no effective L2, 244 px, maximum pooling; the chaining "
-            "of the phases is the paper's; their network is backbone='resnet50'",
+            "the scripts for Amazon Fashion: K 30, 150 units, no effective L2, 244 px, maximum pooling, the weights of "
+            "the last epoch; the chaining of the phases is the paper's; their network is backbone='resnet50'",
+        ),
+        "code-men": Profile(
+            {"factors": 20, "pooling": "max", "size": 244, "batches": "interactions"},
+            (
+                CODE_MEN,
+                replace(KERAS, epochs=120),
+            ),
+            "the scripts for Amazon Men: K 20 without CReLU, else as `code`, after the first phase of Men's FT",
         ),
     },
 )

@@ -107,6 +107,7 @@ REPOSITORIES = TrainSettings(
     optimiser="sgd",
     batch_size=64 * 6,
     patience=0,
+    restore="last",
     negatives=5,
     positives_by="interaction",
     gradient_clip=5.0,

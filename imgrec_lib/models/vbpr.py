@@ -164,9 +164,10 @@ CARD = ModelCard(
             "10, no penalty on E, validation every 20 iterations with a patience of 20 iterations",
         ),
         "elliot": Profile(
-            {"factors": 100, "visual_factors": 20, "l2": 2.5e-5, "l2_negative": 2.5e-5, "l2_visual": 2e-3},
-            (TrainSettings(learning_rate=5e-4, batch_size=128),),
-            "the settings of sisinflab/elliot: Adam 5e-4, K 100, K2 20, batch 128",
+            {"factors": 100, "visual_factors": 20, "l2": 2.5e-5, "l2_negative": 2.5e-5, "l2_visual": 2e-3 / 128},
+            (TrainSettings(learning_rate=5e-4, batch_size=128, epsilon=1e-7 / 128),),
+            "the settings of sisinflab/elliot: Adam 5e-4, K 100, K2 20, batch 128, l_w 2.5e-5 and l_e 2e-3 on the sum "
+            "of a batch's losses; the start values are ours",
         ),
     },
 )
