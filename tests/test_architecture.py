@@ -11,7 +11,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
     ["errors"],
-    ["options"],
+    ["options", "additions"],
     ["files"],
     ["compiled"],
     ["data"],

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from toy import toy_data
 
-from imgrec_lib import compiled
+from imgrec_lib.compiled import compiled
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Sampler
 from imgrec_lib.models import build_model
 from imgrec_lib.models.base import Recommender, look_up
 from imgrec_lib.training import fit, trainer
+from imgrec_lib.training.compiled import adagrad_step
 from imgrec_lib.training.rows import RowAdagrad, RowAdam, rows_only
 
 N, K, RATE = 40, 3, 0.02
@@ -111,14 +112,14 @@ def test_kernels_work_where_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch)
         raise RuntimeError("cannot cache function")
 
     monkeypatch.setattr(numba.core.caching.CacheImpl, "__init__", refuse)
-    assert compiled._compiled(lambda x: x + 1)(1) == 2
+    assert compiled(lambda x: x + 1)(1) == 2
 
 
 def test_gradients_of_the_same_row_add_up() -> None:
     """Adagrad's first step is the sign of the sum: row 2's three gradients by hand, row 0 untouched."""
     values, squares = np.zeros((3, 2), np.float32), np.zeros((3, 2), np.float32)
     gradient = np.array([[1, 4], [3, 0], [2, -5], [-9, 2]], np.float32)
-    compiled.adagrad_step(np.array([2, 1, 2, 2]), gradient, values, squares, 0.5, 0.0)
+    adagrad_step(np.array([2, 1, 2, 2]), gradient, values, squares, 0.5, 0.0)
     assert squares.tolist() == [[0, 0], [9, 0], [36, 1]]
     assert values[2].tolist() == [0.5, -0.5] and values[0].tolist() == [0, 0]
 

@@ -1,4 +1,8 @@
-"""Readers of data sets: a new one is one file, and one line here."""
+"""Readers of data sets: a new one is one file, and one line here.
+
+A package of its own may add readers too: by an entry point of the group `imgrec.datasets` that names a `DatasetCard`,
+which every process finds, or by `register_dataset`, for the process that calls it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from imgrec_lib.additions import Additions
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.options import Option, check_options, options_of
@@ -77,9 +82,25 @@ CARDS = (
 )
 
 
+_added: Additions[DatasetCard] = Additions("imgrec.datasets", DatasetCard, [card.name for card in CARDS])
+
+
+def register_dataset(card: DatasetCard) -> None:
+    """Add a dataset reader for this process; a card of the same name that was added so before is replaced.
+
+    Raises:
+        InputError: the name is taken by a reader of imgrec's, or this is no card.
+    """
+    _added.register(card)
+
+
 def list_datasets() -> dict[str, DatasetCard]:
-    """All dataset readers by name."""
-    return {card.name: card for card in CARDS}
+    """All dataset readers by name; those of other packages come last.
+
+    Raises:
+        InputError: an installed package announces a reader that cannot be imported, or whose name is taken.
+    """
+    return {card.name: card for card in CARDS} | _added.by_name()
 
 
 def load_dataset(name: str, /, root: str | Path | None = None, **options: Any) -> Dataset:

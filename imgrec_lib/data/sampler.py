@@ -198,7 +198,7 @@ class Sampler:
 
     def _not_owned_on_cpu(self, users: Tensor, rank: Tensor) -> Tensor:
         """The same, searching among each user's own items only."""
-        from imgrec_lib import compiled
+        from imgrec_lib.data import compiled
 
         arrays = (each.contiguous().numpy() for each in (users, rank, self._indptr, self._items))
         return torch.from_numpy(compiled.items_not_owned(*arrays))

@@ -380,7 +380,7 @@ class _BestOnCpu:
 
     def compare(self, number: int, *tensors: Tensor) -> None:
         """`_compare` the scores of the next tile, whose number it is, and keep its best items."""
-        from imgrec_lib import compiled
+        from imgrec_lib.evaluation import compiled
 
         scores, *counted = (each.contiguous().numpy() for each in tensors)
         if self.values is None:
@@ -448,7 +448,7 @@ def _compare(scores: Tensor, reference: Tensor, above: Tensor, equal: Tensor, su
 
 def _compare_on_cpu(*tensors: Tensor) -> None:
     """The same in one pass over the scores."""
-    from imgrec_lib import compiled
+    from imgrec_lib.evaluation import compiled
 
     compiled.compare(*(each.contiguous().numpy() for each in tensors))
 

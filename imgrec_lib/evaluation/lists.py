@@ -95,7 +95,7 @@ def visual_diversity(lists: np.ndarray, features: np.ndarray, cutoffs: Sequence[
     Returns:
         For each cut-off (n_users,) float64; NaN for a list without a pair of pictures.
     """
-    from imgrec_lib import compiled
+    from imgrec_lib.evaluation import compiled
 
     values = np.asarray(features, np.float32)  # a memory-mapped file stays one
     squares, pictures = compiled.sums_of_lists(lists, values, np.asarray(cutoffs))

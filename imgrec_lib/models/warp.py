@@ -126,10 +126,10 @@ def _search(batch: Batch, owned: Tensor, users: Tensor, items: Tensor, item_bias
 
     One trial after the other, until one violates: most are never scored.
     """
-    from imgrec_lib import compiled
+    from imgrec_lib.models.parts import warp_search
 
     arrays = (batch.users, batch.positives, batch.negatives, owned, users, items, item_bias)
-    return torch.from_numpy(compiled.first_violators(*(array.detach().contiguous().numpy() for array in arrays)))
+    return torch.from_numpy(warp_search.first_violators(*(array.detach().contiguous().numpy() for array in arrays)))
 
 
 def _search_all(batch: Batch, owned: Tensor, users: Tensor, items: Tensor, item_bias: Tensor) -> Tensor:

@@ -12,14 +12,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.evaluation import ValidationAUC, evaluate
-from imgrec_lib.features import Features
 from imgrec_lib.files import fingerprint, make_folder, remove_abandoned, replacing, write_json
 from imgrec_lib.models import build_model, model_card
 from imgrec_lib.models.base import InnerProduct
@@ -27,6 +26,9 @@ from imgrec_lib.request import Request
 from imgrec_lib.runs.record import STAGES, Cost, DatasetRecord, Metrics, Record, Run, Validation, open_run, weights_of
 from imgrec_lib.source import run_fingerprint
 from imgrec_lib.training import distributed, fit, write_checkpoint
+
+if TYPE_CHECKING:
+    from imgrec_lib.features import Features
 
 
 def train_run(

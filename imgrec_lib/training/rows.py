@@ -171,7 +171,7 @@ class _Table:
 @cache
 def _loops() -> ModuleType:
     """Imported when first wanted: small tables are trained without."""
-    from imgrec_lib import compiled
+    from imgrec_lib.training import compiled
 
     return compiled
 

@@ -1,0 +1,126 @@
+"""What evaluation counts, keeps and sums up, compiled for the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from imgrec_lib.compiled import Array, compiled, dot, summing
+
+
+@summing
+def _compare_row(scores: Array, reference: float, least: float) -> tuple[Any, ...]:
+    """How many of (n,) scores are above the reference, how many equal it, their sum, how many are above `least`."""
+    # Counts as narrow as the scores, lest they halve the numbers that are compared at once.
+    higher, tied, total, over = np.int32(0), np.int32(0), scores.dtype.type(0), np.int32(0)
+    for column in range(len(scores)):
+        score = scores[column]
+        higher = np.int32(higher + np.int32(score > reference))
+        tied = np.int32(tied + np.int32(score == reference))
+        total += score
+        over = np.int32(over + np.int32(score > least))
+    return higher, tied, total, over
+
+
+@compiled
+def compare(scores: Array, references: Array, above: Array, equal: Array, sums: Array) -> None:
+    """Compare each row of scores with a number of its own, and add up what is found.
+
+    Args:
+        scores: (B, n).
+        references: (B,), of the same type.
+        above, equal: (B,) int64, to which the numbers of scores above the reference and equal to it are added.
+        sums: (B,), of the scores' type, to which their sums are added.
+    """
+    for row in range(len(scores)):
+        higher, tied, total, _ = _compare_row(scores[row], references[row], np.inf)
+        above[row] += higher
+        equal[row] += tied
+        sums[row] += total
+
+
+@compiled
+def compare_and_keep(
+    scores: Array, references: Array, above: Array, equal: Array, sums: Array,
+    first: int, users: Array, indptr: Array, owned: Array, items: Array, values: Array,
+) -> None:  # fmt: skip
+    """`compare` and, while a row is in the nearest cache, take its best items into the user's list.
+
+    Of equal scores those that came first, or have the lower index, stay before the others.
+
+    Args:
+        scores: (B, n), of the items first, first + 1, ...
+        references, above, equal, sums: see `compare`.
+        first: see `scores`.
+        users: (B,) int64.
+        indptr, owned: what each user may not have in the list, as in `Interactions`.
+        items, values: (B, k) int64 and of the scores' type: the lists and their scores, descending; at the start -1 and
+            -inf.
+    """
+    last = values.shape[1] - 1
+    for row, user in enumerate(users):
+        higher, tied, total, over = _compare_row(scores[row], references[row], values[row, last])
+        above[row] += higher
+        equal[row] += tied
+        sums[row] += total
+        if over > 0:
+            _keep(scores[row], first, owned[indptr[user] : indptr[user + 1]], items[row], values[row])
+
+
+@compiled
+def _keep(scores: Array, first: int, owned: Array, items: Array, values: Array) -> None:
+    last = len(values) - 1
+    # A few scores at once are looked at together: seldom is one of them among the best.
+    for begin in range(0, len(scores), 32):
+        part, least, over = scores[begin : begin + 32], values[last], np.int32(0)
+        for column in range(len(part)):
+            over = np.int32(over + np.int32(part[column] > least))
+        if over == 0:
+            continue
+        for column in range(len(part)):
+            score, item = part[column], first + begin + column
+            if score > values[last]:
+                place = np.searchsorted(owned, item)
+                if place < len(owned) and owned[place] == item:
+                    continue
+                place = np.int64(last)
+                while place > 0 and values[place - 1] < score:
+                    values[place], items[place] = values[place - 1], items[place - 1]
+                    place -= 1
+                values[place], items[place] = score, item
+
+
+@summing
+def sums_of_lists(lists: Array, features: Array, cutoffs: Array) -> tuple[Array, Array]:
+    """Squared length of the sum of each list's feature vectors, each divided by its length; rows of zeros do not count.
+
+    Args:
+        lists: (B, k) int64 items, -1 past the end.
+        features: (n, d) float32.
+        cutoffs: (c,) int64, ascending: how many of the first items are summed.
+
+    Returns:
+        (B, c) float64 squared lengths, and (B, c) int64 numbers of vectors.
+    """
+    number = features.dtype.type
+    squares, numbers = np.zeros((len(lists), len(cutoffs))), np.zeros((len(lists), len(cutoffs)), np.int64)
+    weights = np.full(len(features), number(-1))  # 1 / length of the rows that were met
+    total = np.empty(features.shape[1], features.dtype)
+    for row in range(len(lists)):
+        total[:] = 0
+        count, place = 0, 0
+        for at, cutoff in enumerate(cutoffs):
+            while place < min(cutoff, lists.shape[1]) and lists[row, place] >= 0:
+                item = lists[row, place]
+                values = features[item]
+                if weights[item] < 0:
+                    square = dot(values, values)
+                    weights[item] = number(1) / np.sqrt(square) if square > 0 else number(0)
+                weight = weights[item]
+                for column in range(len(total)):
+                    total[column] += values[column] * weight
+                count += int(weight > 0)
+                place += 1
+            squares[row, at], numbers[row, at] = dot(total, total), count
+    return squares, numbers
