@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 
 from imgrec_lib.data import list_datasets, load_dataset
 from imgrec_lib.errors import InputError
-from imgrec_lib.evaluation import ValidationAUC, evaluate, recommend
+from imgrec_lib.evaluation import ValidationAUC, ValidationMetrics, evaluate, recommend
 from imgrec_lib.features import extract_features, list_backbones
 from imgrec_lib.models import build_model, list_models
 from imgrec_lib.runs import find_runs, load_model, open_run, train_run
@@ -23,6 +23,7 @@ from imgrec_lib.training import fit
 __all__ = [
     "InputError",
     "ValidationAUC",
+    "ValidationMetrics",
     "build_model",
     "evaluate",
     "extract_features",

@@ -21,6 +21,7 @@ from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation import (
     PROTOCOLS,
     ValidationAUC,
+    ValidationMetrics,
     evaluate,
     history_bands,
     negative_lists,
@@ -28,7 +29,7 @@ from imgrec_lib.evaluation import (
     recommend,
     user_metrics,
 )
-from imgrec_lib.models.base import InnerProduct, Recommender
+from imgrec_lib.models.base import InnerProduct, Recommender, TrainSettings
 
 
 class Table:
@@ -343,6 +344,13 @@ def test_validation_auc_is_exact_and_blind_to_the_test_items() -> None:
     assert value == evaluate(Table(scores), dataset, protocols=["exact"], part="validation").metrics["exact"]["auc"]
     for items in (np.full(40, -1), np.roll(dataset.test.items, 1)):
         assert value == ValidationAUC(replace(dataset, test=HeldOut(items)))(Model(Table(scores)))
+    model = Model(Table(scores))
+    model.phases = (TrainSettings(choose_by="map@7"), TrainSettings(choose_by="map@7"))
+    measured = ValidationMetrics(dataset)(model)
+    assert measured["auc"] == value
+    expected = evaluate(Table(scores), dataset, protocols=["exact"], part="validation", cutoffs=[10, 20, 7]).metrics
+    assert measured.keys() >= {"map@7", "recall@20", "auc_strict"}
+    assert measured.items() <= expected["exact"].items()
     held = vars(ValidationAUC(dataset)).values()
     assert not any(value is dataset or value is dataset.test.items for value in held)
 

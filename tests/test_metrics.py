@@ -17,6 +17,7 @@ from imgrec_lib.evaluation.metrics import (
     auc,
     auc_strict,
     check_cutoffs,
+    check_metric,
     hit_ratio,
     ndcg,
     ranks,
@@ -174,6 +175,25 @@ def test_auc_is_the_mean_over_the_user_s_held_out_items() -> None:
     assert values["tie_share"].tolist() == [0.0, pytest.approx((0.5 + 0.25) / 2)]
     means = summary(higher, tied, candidates, np.array([9, 2, 9]), cutoffs=[2])
     assert means["users"] == 2 and means["hr@2"] == pytest.approx((1 + 1 / 3) / 2) and "hr@10" not in means
+
+
+def test_a_metric_to_choose_by_is_known_or_a_sentence() -> None:
+    assert [check_metric(name, 30) for name in ("auc", "auc_strict", "ndcg@10", "map@30")] == [None, None, 10, 30]
+    for name, sentence in (
+        ("ndgc@10", r"unknown metric 'ndgc@10': did you mean 'ndcg@10'\?"),
+        ("tie_share", "unknown metric 'tie_share'"),
+        ("", "unknown metric ''"),
+        ("hr", "metric 'hr' needs the length of the list behind an @: write hr@10"),
+        ("hr@", "write hr@10"),
+        ("hr@-1", "write hr@10"),
+        ("hr@²", "write hr@10"),
+        ("hr@" + "9" * 5000, "write hr@10"),
+        ("hr@0", "at least one item"),
+        ("hr@31", "longer than the catalogue, which has 30 items"),
+        ("gini@10", "'gini@10' measures all users' lists together.*write auc or ndcg@10"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            check_metric(name, 30)
 
 
 def test_cut_offs_beyond_the_catalogue_are_sentences() -> None:

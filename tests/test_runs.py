@@ -44,6 +44,27 @@ def test_a_run_says_what_made_it_and_what_came_out(run, small_wardrobe, features
     ]  # fmt: skip
 
 
+def test_a_run_is_chosen_by_the_metric_that_is_asked_for(small_wardrobe, tmp_path) -> None:
+    options = {"factors": 4, "epochs": 6, "patience": 0, "learning_rate": 0.05}
+    by_auc, as_ever, by_ndcg = (
+        train_run(small_wardrobe, "bpr-mf", tmp_path / name, parameters=options | more, progress=False)
+        for name, more in (("auc", {"choose_by": "auc"}), ("default", {}), ("ndcg", {"choose_by": "ndcg@5"}))
+    )
+    assert by_auc.record.identity == as_ever.record.identity != by_ndcg.record.identity
+    assert by_auc.metrics == as_ever.metrics and list(by_auc.curve) == list(as_ever.curve)
+    found, curve = by_ndcg.record.validation, by_ndcg.curve
+    assert found.choose_by == "ndcg@5" and found.epoch == curve["validation_ndcg@5"].idxmax()
+    assert found.metrics["ndcg@5"] == curve["validation_ndcg@5"].max()
+    assert found.metrics["auc"] == found.auc == curve["validation_auc"][found.epoch]
+    assert by_auc.record.validation.epoch == by_auc.curve["validation_auc"].idxmax()
+    again = evaluate(load_model(by_ndcg, small_wardrobe), small_wardrobe, part="validation", cutoffs=[5, 10, 20])
+    for name, value in found.metrics.items():
+        assert value == pytest.approx(again.metrics["exact"][name]), name
+    for wrong, sentence in (("ndcg@10000", "longer than the catalogue"), ("coverage@10", "nothing to choose by")):
+        with pytest.raises(InputError, match=sentence):
+            train_run(small_wardrobe, "bpr-mf", tmp_path / "wrong", parameters={"choose_by": wrong}, progress=False)
+
+
 def test_recorded_metrics_are_those_of_the_saved_weights(run, small_wardrobe, features) -> None:
     model = load_model(run, small_wardrobe, features)
     again = evaluate(model, small_wardrobe, seed=3, features=features.values)
@@ -134,7 +155,10 @@ def test_runs_of_the_first_format_still_open_and_are_written_as_they_were(tmp_pa
     (tmp_path / "run.json").write_bytes(content)
     record = open_run(tmp_path).record
     assert (record.stage, record.tested, bool(record.metrics)) == (name, name == "trial", name == "trial")
-    assert json.dumps(record.to_json()) == json.dumps(json.loads(content))
+    written = record.to_json()
+    later = {name: written["validation"].pop(name) for name in ("choose_by", "metrics")}
+    assert later == {"choose_by": "auc", "metrics": {}}  # what records say since models are chosen by other metrics too
+    assert json.dumps(written) == json.dumps(json.loads(content))
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def data() -> TrainingData:
     return TrainingData(Interactions.from_pairs(users, items, 40, 30), features=features)
 
 
-def scripted(values: list[float]):
+def scripted(values: list):
     """A validation function that returns the given values one after the other, and keeps what it was asked."""
     calls: list[dict[str, torch.Tensor]] = []
 
@@ -64,6 +64,47 @@ def test_patience_counts_validations_and_the_best_weights_return(data: TrainingD
     for name, value in validate.calls[2].items():
         assert torch.equal(model.state_dict()[name], value)
     assert not model.training
+
+
+def test_weights_are_chosen_by_the_metric_that_is_asked_for(data: TrainingData) -> None:
+    """AUC falls while NDCG rises; the metrics that come with the best NDCG are kept, the curve has both."""
+    values = [{"auc": 0.9 - e / 100, "ndcg@10": n, "hr@7": e / 10} for e, n in enumerate([0.1, 0.3, 0.2, 0.25, 0.9])]
+    model = build_model("bpr-mf", data, patience=2, epochs=50, batch_size=32, choose_by="ndcg@10")
+    validate, seen = scripted(values), []
+    result = fit(model, data, validate, progress=False, observe=seen.append)
+    assert list(result.curve.columns) == ["phase", "epoch", "loss", "validation_auc", "validation_ndcg@10", "seconds"]
+    assert list(result.curve["validation_ndcg@10"]) == [0.1, 0.3, 0.2, 0.25]
+    assert list(result.curve["validation_auc"]) == [0.9, 0.89, 0.88, 0.87]
+    assert (result.choose_by, result.best_epoch, result.best_auc) == ("ndcg@10", 1, 0.89)
+    assert result.validation == values[1]
+    assert [(row["choose_by"], row["best"]) for row in seen] == [("ndcg@10", 0.3)] * 3
+    for name, value in validate.calls[1].items():
+        assert torch.equal(model.state_dict()[name], value)
+
+
+def test_what_is_chosen_by_must_be_measured_and_the_same_in_all_phases(data: TrainingData) -> None:
+    with pytest.raises(InputError, match=r"validation does not measure 'ndcg@10'.*ValidationMetrics"):
+        fit(build_model("bpr-mf", data, choose_by="ndcg@10"), data, scripted([0.5]), progress=False)
+    with pytest.raises(InputError, match="validation does not measure 'auc'"):
+        fit(build_model("bpr-mf", data), data, scripted([{"hr@10": 0.5}]), progress=False)
+    model = build_model("bpr-mf", data)
+    model.phases = (model.phases[0], replace(model.phases[0], choose_by="hr@10"))
+    with pytest.raises(InputError, match="all phases choose by the same metric, not by 'auc' and 'hr@10'"):
+        fit(model, data, scripted([0.5]), progress=False)
+
+
+def test_without_validation_all_epochs_run_and_the_last_weights_stay(data: TrainingData) -> None:
+    model, reference = (build_model("bpr-mf", data, patience=1, epochs=3, batch_size=32) for _ in range(2))
+    seen: list[dict[str, object]] = []
+    result = fit(model, data, None, progress=False, observe=seen.append)
+    reference.phases = (replace(reference.phases[0], patience=0, restore="last"),)
+    fit(reference, data, scripted([0.5, 0.4]), progress=False)
+    for name, value in reference.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value)
+    assert list(result.curve["epoch"]) == [0, 1, 2, 3] and result.curve["validation_auc"].isna().all()
+    assert (result.best_auc, result.validation, result.best_epoch) == (None, {}, 3)
+    assert [row["best"] for row in seen] == [None] * 3
+    assert fit(build_model("poprank", data), data, None, progress=False).best_auc is None
 
 
 def test_the_last_weights_stay_where_they_are_asked_for(data: TrainingData) -> None:

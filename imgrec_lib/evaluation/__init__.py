@@ -3,12 +3,14 @@
 from imgrec_lib.evaluation.evaluate import (
     Evaluation,
     ValidationAUC,
+    ValidationMetrics,
     evaluate,
     history_bands,
     popularity_bands,
     recommend,
     user_metrics,
 )
+from imgrec_lib.evaluation.metrics import check_metric
 from imgrec_lib.evaluation.protocols import PROTOCOLS, EvaluationProtocol, negative_lists
 
 __all__ = [
@@ -16,6 +18,8 @@ __all__ = [
     "Evaluation",
     "EvaluationProtocol",
     "ValidationAUC",
+    "ValidationMetrics",
+    "check_metric",
     "evaluate",
     "history_bands",
     "negative_lists",

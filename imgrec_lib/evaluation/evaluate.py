@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from imgrec_lib.data.dataset import Dataset, Interactions, TrainingData
 from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation.lists import list_metrics
-from imgrec_lib.evaluation.metrics import CUTOFFS, auc, check_cutoffs, summary, user_values
+from imgrec_lib.evaluation.metrics import CUTOFFS, auc, check_cutoffs, check_metric, summary, user_values
 from imgrec_lib.evaluation.protocols import PROTOCOLS, evaluation_protocol, held_out, negative_lists, owned_items
 from imgrec_lib.models.base import Sliceable
 
@@ -153,8 +153,31 @@ def evaluate(
     return Evaluation(part, seed, metrics, pd.DataFrame(columns), recommended)
 
 
-class ValidationAUC:
-    """The number by which models are selected: mean exact mid-rank AUC of the validation items.
+class _Validation:
+    """Ranks the validation items: what `ValidationMetrics` and `ValidationAUC` share."""
+
+    def __init__(self, dataset: Dataset, device: torch.device | str = "cpu", block_bytes: int = BLOCK_BYTES) -> None:
+        self.device, self.block_bytes = torch.device(device), block_bytes
+        self.user_ids = dataset.user_ids
+        self.targets, self.times = dataset.validation.items, dataset.validation.times
+        self.owned = owned_items(dataset.train, self.targets)
+        if not (self.targets >= 0).any():
+            raise InputError(f"no user of dataset {dataset.name!r} has a validation item: hold some out.")
+
+    def counts(self, model: Recommender) -> Counts:
+        """The counts of the users with a validation item.
+
+        Raises:
+            InputError: a score is not finite.
+        """
+        scorer = _scorer_of(model, self.times, self.device)
+        return rank_held_out(
+            scorer, self.user_ids, self.targets, self.owned, {"exact": None}, self.device, self.block_bytes
+        )[0]["exact"]
+
+
+class ValidationAUC(_Validation):
+    """The number by which models are selected unless another is asked for: mean exact mid-rank AUC.
 
     The candidates are all items but the user's training items and the validation item. The test items are
     candidates like any other: this object keeps no reference to them and so cannot tell which they are.
@@ -168,26 +191,38 @@ class ValidationAUC:
         InputError: no user has a validation item.
     """
 
-    def __init__(self, dataset: Dataset, device: torch.device | str = "cpu", block_bytes: int = BLOCK_BYTES) -> None:
-        self.device, self.block_bytes = torch.device(device), block_bytes
-        self.user_ids = dataset.user_ids
-        self.targets, self.times = dataset.validation.items, dataset.validation.times
-        self.owned = owned_items(dataset.train, self.targets)
-        if not (self.targets >= 0).any():
-            raise InputError(f"no user of dataset {dataset.name!r} has a validation item: hold some out.")
-
     def __call__(self, model: Recommender) -> float:
         """Validation AUC of a model; NaN if no user has a candidate.
 
         Raises:
             InputError: a score is not finite.
         """
-        scorer = _scorer_of(model, self.times, self.device)
-        counts = rank_held_out(
-            scorer, self.user_ids, self.targets, self.owned, {"exact": None}, self.device, self.block_bytes
-        )[0]["exact"]
+        counts = self.counts(model)
         values = auc(*counts)
         return float(np.mean(values[counts.candidates > 0])) if (counts.candidates > 0).any() else float("nan")
+
+
+class ValidationMetrics(_Validation):
+    """Every metric by which a model may be selected (`TrainSettings.choose_by`), from one exact ranking.
+
+    Candidates, arguments and errors as in `ValidationAUC`.
+    """
+
+    def __call__(self, model: Recommender) -> dict[str, float]:
+        """Means over users of the metrics of `metrics.user_values`, at its cut-offs and that which the model asks for.
+
+        Returns:
+            By name; NaN if no user has a candidate.
+
+        Raises:
+            InputError: a score is not finite, or the model's settings name an unknown metric or a list longer than the
+                catalogue.
+        """
+        asked = {check_metric(phase.choose_by, self.owned.n_items) for phase in model.phases}
+        counts = self.counts(model)
+        values = user_values(*counts, None, tuple(dict.fromkeys([*CUTOFFS, *filter(None, asked)])))
+        ranked = counts.candidates > 0
+        return {name: float(np.mean(each[ranked])) if ranked.any() else math.nan for name, each in values.items()}
 
 
 @torch.no_grad()

@@ -14,6 +14,9 @@ import numpy as np
 from imgrec_lib.data.dataset import Interactions
 from imgrec_lib.errors import InputError
 
+LIST_METRICS = ("coverage", "gini", "novelty", "popularity", "category_diversity", "visual_diversity")
+"""The metrics of lists, by the name that stands before the @."""
+
 
 def coverage(lists: np.ndarray, n_items: int) -> float:
     """Share of the catalogue that occurs in some list.

@@ -12,12 +12,14 @@ share of ties is reported beside them. The scripts' own rule for HR@10 is not of
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from imgrec_lib.errors import InputError
+from imgrec_lib.errors import InputError, shown, unknown_name
+from imgrec_lib.evaluation.lists import LIST_METRICS
 
 CUTOFFS = (10, 20)
 """Lengths of the recommendation lists that are measured where nothing else is asked for."""
@@ -252,6 +254,35 @@ def check_cutoffs(cutoffs: Sequence[int], n_items: int) -> None:
                 f"a list of {k} recommendations is longer than the catalogue, which has {n_items} items: "
                 "lower the cut-off."
             )
+
+
+def check_metric(name: str, n_items: int | None = None) -> int | None:
+    """Refuse what is no metric of a user's held-out items, by which models may be chosen.
+
+    Args:
+        name: "auc", "auc_strict", or one of `AT_CUTOFF` with its cut-off, such as "ndcg@10".
+        n_items: size of the catalogue, or None where it is not known yet.
+
+    Returns:
+        The cut-off; None for a metric without.
+
+    Raises:
+        InputError: there is no such metric, or the list is longer than the catalogue.
+    """
+    kind, _, k = name.partition("@")
+    if name in ("auc", "auc_strict"):
+        return None
+    if kind in AT_CUTOFF and k.isascii() and k.isdigit() and len(k) < 10:
+        check_cutoffs([int(k)], n_items or sys.maxsize)
+        return int(k)
+    if kind in AT_CUTOFF:
+        raise InputError(f"metric {shown(name)} needs the length of the list behind an @: write {kind}@10.")
+    if kind in LIST_METRICS:
+        raise InputError(
+            f"{shown(name)} measures all users' lists together, however wrong they are, and is nothing to choose by: "
+            "write auc or ndcg@10."
+        )
+    raise unknown_name("metric", name, ["auc", "auc_strict", *(f"{metric}@10" for metric in AT_CUTOFF)])
 
 
 def user_values(

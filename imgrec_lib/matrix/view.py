@@ -237,7 +237,8 @@ def _epoch(task: Task) -> str:
     try:
         last = json.loads((task.folder / "progress.json").read_text(encoding="utf-8"))
         phase = f"phase {last['phase']}, " if last["phases"] > 1 else ""
-        return f"{phase}epoch {last['epoch']} of {last['epochs']}, validation AUC {last['best_auc']:.4f}"
+        best = "" if last["best"] is None else f", validation {last['choose_by'].upper()} {last['best']:.4f}"
+        return f"{phase}epoch {last['epoch']} of {last['epochs']}{best}"
     except (OSError, ValueError, KeyError):
         return ""
 

@@ -251,7 +251,9 @@ class TrainSettings:
         accumulate: batches a step: its gradient is the mean of theirs, so that 4 batches of 256 train as one of 1024
             does, in a quarter of the memory.
         epochs: at most so many; one epoch draws as many positives as there are training interactions.
-        patience: stop after so many validations without a better validation AUC (0: run all epochs).
+        patience: stop after so many validations without a better one (0: run all epochs).
+        choose_by: the metric of the validation items by which one validation is better than another: "auc" or any other
+            of `evaluation.metrics.user_values`, such as "ndcg@10"; the same in all phases.
         restore: which weights the phase leaves behind: "best", those of the best validation, or "last", those of the
             last epoch, as scripts without model selection do; it then runs all epochs.
         evaluate_every: epochs between validations.
@@ -279,6 +281,7 @@ class TrainSettings:
     accumulate: int = 1
     precision: str = "auto"
     restore: str = "best"
+    choose_by: str = "auc"
 
 
 class Recommender(nn.Module):

@@ -76,12 +76,21 @@ class DatasetRecord:
 
 @dataclass(frozen=True)
 class Validation:
-    """When training was at its best: the highest exact AUC on the validation items, in which phase and epoch (from 1;
-    both are 0 for a model that is not trained)."""
+    """The weights that training kept, ranked exactly on the validation items.
+
+    Attributes:
+        auc: exact AUC.
+        phase, epoch: when they were reached, from 1; both are 0 for a model that is not trained.
+        choose_by: the metric by which they are the best (`TrainSettings.choose_by`).
+        metrics: every metric by which one may choose, by name ("auc", "ndcg@10", ...); empty in records of versions
+            that knew AUC alone.
+    """
 
     auc: float
     phase: int
     epoch: int
+    choose_by: str = "auc"
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

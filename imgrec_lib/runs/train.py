@@ -18,10 +18,10 @@ import torch
 
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.errors import InputError, unknown_name
-from imgrec_lib.evaluation import ValidationAUC, evaluate
+from imgrec_lib.evaluation import ValidationMetrics, evaluate
 from imgrec_lib.files import fingerprint, make_folder, remove_abandoned, replacing, write_json
 from imgrec_lib.models import build_model, model_card
-from imgrec_lib.models.base import InnerProduct
+from imgrec_lib.models.base import InnerProduct, TrainSettings
 from imgrec_lib.request import Request
 from imgrec_lib.runs.record import STAGES, Cost, DatasetRecord, Metrics, Record, Run, Validation, open_run, weights_of
 from imgrec_lib.source import run_fingerprint
@@ -29,6 +29,9 @@ from imgrec_lib.training import distributed, fit, write_checkpoint
 
 if TYPE_CHECKING:
     from imgrec_lib.features import Features
+
+LATER_SETTINGS = {"restore": "best", "choose_by": "auc"}
+"""Settings that the first runs did not know, and what was done then."""
 
 
 def train_run(
@@ -79,7 +82,7 @@ def train_run(
         "model": request.model,
         "profile": request.profile,
         "parameters": dict(resolved.parameters),
-        "phases": [asdict(phase) for phase in resolved.phases],
+        "phases": [_told_apart(phase) for phase in resolved.phases],
         "seed": request.seed,
         "dataset": dataset.fingerprint,
         "features": features.fingerprint if features is not None and uses_features else None,
@@ -109,7 +112,7 @@ def train_run(
     result = fit(
         recommender,
         data,
-        ValidationAUC(dataset, device=request.device),
+        ValidationMetrics(dataset, device=request.device),
         seed=request.seed,
         device=request.device,
         checkpoint=out / "training.safetensors",
@@ -153,7 +156,9 @@ def train_run(
         requested=request.to_json(),
         metrics=metrics,
         oracle=oracle_metrics(dataset, request.seed) if stage == "trial" else None,
-        validation=Validation(result.best_auc, result.best_phase, result.best_epoch),
+        validation=Validation(
+            result.validation["auc"], result.best_phase, result.best_epoch, result.choose_by, result.validation
+        ),
         cost=Cost(
             epochs=int((result.curve["epoch"] > 0).sum()),
             seconds_training=float(seconds.sum()),
@@ -176,6 +181,11 @@ def train_run(
     write_json(out / "run.json", record.to_json())
     distributed.barrier()
     return open_run(out)
+
+
+def _told_apart(settings: TrainSettings) -> dict[str, Any]:
+    """What of the settings enters a run's identity: those that came after the first runs only where they change it."""
+    return {name: value for name, value in asdict(settings).items() if LATER_SETTINGS.get(name, ...) != value}
 
 
 class _ProgressFile:

@@ -1,4 +1,4 @@
-"""The trainer: one loop for every model, with early stopping on validation AUC and exact resumption.
+"""The trainer: one loop for every model, with early stopping by a validation metric and exact resumption.
 
 It knows a model only through `Recommender`, and validation only as a function that it is given: held-out items
 never reach it.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,9 @@ ROWS_PER_LOOK_UP = 8
 LEAST_WIDTH = 8
 """Finding a row in memory takes as long as moving so many numbers: a narrower table has to have more rows."""
 
+Validate = Callable[[Recommender], float | Mapping[str, float]]
+"""Validates a model as it is: the metrics of the validation items by name, "auc" among them, or AUC alone."""
+
 
 @dataclass(frozen=True)
 class FitResult:
@@ -40,18 +43,26 @@ class FitResult:
 
     Attributes:
         curve: one row an epoch: `phase` and `epoch` (both from 1; epoch 0 is before training), `loss` (mean over the
-            epoch's steps; missing at epoch 0), `validation_auc` (missing where not validated), `seconds` of training
-            in this epoch, validation excluded.
-        best_auc: validation AUC of the weights that are kept, the best or, with restore "last", the last; best_phase,
-            best_epoch: when it was reached.
+            epoch's steps; missing at epoch 0), `validation_auc` (missing where not validated), where the weights are
+            chosen by another metric that one too (`validation_ndcg@10`), `seconds` of training in this epoch,
+            validation excluded.
+        validation: metrics, by name, of the weights that are kept, the best or, with restore "last", the last; empty
+            where nothing was validated. best_phase, best_epoch: when they were reached.
         interactions_per_second: positives drawn a second of training, over all epochs.
+        choose_by: the metric by which the weights were chosen.
     """
 
     curve: pd.DataFrame
-    best_auc: float
+    validation: dict[str, float]
     best_phase: int
     best_epoch: int
     interactions_per_second: float
+    choose_by: str = "auc"
+
+    @property
+    def best_auc(self) -> float | None:
+        """Validation AUC of the weights that are kept; None where nothing was validated."""
+        return self.validation.get("auc")
 
 
 @dataclass
@@ -60,7 +71,8 @@ class _Progress:
 
     phase: int = 0
     epoch: int = 0
-    best_auc: float = -1.0
+    best: float | None = None
+    validation: dict[str, float] = field(default_factory=dict)
     best_phase: int = 0
     best_epoch: int = 0
     stale: int = 0
@@ -71,7 +83,7 @@ class _Progress:
 def fit(
     model: Recommender,
     data: TrainingData,
-    validate: Callable[[Recommender], float],
+    validate: Validate | None,
     *,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -95,7 +107,8 @@ def fit(
             `model.phases` are the settings of each training phase; a phase starts from the weights that the one before
             left behind, with a fresh optimiser. A model without phases is only validated.
         data: its training data.
-        validate: returns the validation AUC of the model as it is.
+        validate: see `Validate`. None where there are no validation items: all epochs are run, and the last weights
+            kept.
         seed: seeds batches and dropout.
         device: where to train; the model is moved there.
         checkpoint: file to save to while training (safetensors); when it exists, training goes on from it and ends as
@@ -104,7 +117,8 @@ def fit(
         save_every: seconds between saves, after the first epoch's; 0 saves after every epoch.
         progress: show a progress bar.
         observe: called after each epoch, in the first process, with the epoch's row of the curve, `phases`, `epochs`
-            (at most so many in this phase) and `best_auc`.
+            (at most so many in this phase), `choose_by` and `best`, the best value of that metric so far (None
+            without validation).
 
     Raises:
         InputError: the checkpoint belongs to another run, a setting is unknown or not for this model, a batch is
@@ -116,7 +130,7 @@ def fit(
     for settings in phases:
         _check(settings, model)
     if not phases:
-        return FitResult(_curve([]), _auc(model, validate, device), 0, 0, 0.0)
+        return FitResult(_curve([]), _metrics(model, validate, "auc", device), 0, 0, 0.0)
     with _reproducible(device, seed):
         sampler = Sampler(data, seed, device)
         state = _Progress()
@@ -165,11 +179,12 @@ def fit(
                 if state.epoch % settings.evaluate_every == 0 or state.epoch == settings.epochs:
                     best = _validated(model, validate, state, best, device, settings, loss, seconds)
                 else:
-                    state.curve.append(_row(state, loss, None, seconds))
-                bar.set_postfix(loss=f"{loss:.4f}", best_auc=f"{state.best_auc:.4f}")
+                    state.curve.append(_row(state, settings, loss, {}, seconds))
+                best_so_far = {} if state.best is None else {f"best_{settings.choose_by}": f"{state.best:.4f}"}
+                bar.set_postfix({"loss": f"{loss:.4f}"} | best_so_far)
                 if observe is not None and first:
-                    whole = {"phases": len(phases), "epochs": settings.epochs, "best_auc": state.best_auc}
-                    observe(state.curve[-1] | whole)
+                    whole = {"phases": len(phases), "epochs": settings.epochs, "choose_by": settings.choose_by}
+                    observe(state.curve[-1] | whole | {"best": state.best})
                 if checkpoint is not None and first and time.monotonic() - last_save >= save_every:
                     groups = {"model": model.state_dict(), "best": best, "optimiser": optimiser_tensors(optimiser)}
                     groups["random"] = {"sampler": sampler.generator.get_state(), "global": _random_state(device)}
@@ -182,8 +197,9 @@ def fit(
     if checkpoint is not None and first:
         checkpoint.unlink(missing_ok=True)
     seconds = sum(row["seconds"] for row in state.curve)
+    rate = state.positives / max(seconds, 1e-9)
     return FitResult(
-        _curve(state.curve), state.best_auc, state.best_phase, state.best_epoch, state.positives / max(seconds, 1e-9)
+        _curve(state.curve), state.validation, state.best_phase, state.best_epoch, rate, phases[0].choose_by
     )
 
 
@@ -253,7 +269,7 @@ def _epoch(
 
 def _validated(
     model: Recommender,
-    validate: Callable[[Recommender], float],
+    validate: Validate | None,
     state: _Progress,
     best: dict[str, Tensor],
     device: torch.device,
@@ -262,25 +278,42 @@ def _validated(
     seconds: float,
 ) -> dict[str, Tensor]:
     """Validate, record it, and return the weights to be kept: the best so far, or these (`TrainSettings.restore`)."""
-    auc = _auc(model, validate, device)
-    state.curve.append(_row(state, loss, auc, seconds))
-    if auc > state.best_auc or settings.restore == "last":
-        state.best_auc, state.best_phase, state.best_epoch, state.stale = auc, state.phase + 1, state.epoch, 0
+    values = _metrics(model, validate, settings.choose_by, device)
+    state.curve.append(_row(state, settings, loss, values, seconds))
+    value = values.get(settings.choose_by)
+    if value is None or state.best is None or value > state.best or settings.restore == "last":
+        state.best, state.validation = value, values
+        state.best_phase, state.best_epoch, state.stale = state.phase + 1, state.epoch, 0
         return {name: value.detach().clone() for name, value in model.state_dict().items()}
     state.stale += 1
     return best
 
 
-def _auc(model: Recommender, validate: Callable[[Recommender], float], device: torch.device) -> float:
-    """The validation AUC, by the first process; every process returns the same number, so that all stop together."""
+def _metrics(model: Recommender, validate: Validate | None, choose_by: str, device: torch.device) -> dict[str, float]:
+    """The validation metrics, by the first process; empty without validation.
+
+    Every process returns the same AUC and the same metric that is chosen by, so that all stop together.
+    """
+    if validate is None:
+        return {}
     model.eval()
-    value = distributed.agreed(validate(model) if distributed.rank() == 0 else 0.0, device)
-    if math.isnan(value):
+    found: dict[str, float] = {}
+    if distributed.rank() == 0:
+        measured = validate(model)
+        found = dict(measured) if isinstance(measured, Mapping) else {"auc": measured}
+        for name in (choose_by, "auc"):
+            if name not in found:
+                raise InputError(
+                    f"validation does not measure {name!r}, by which the weights are to be chosen: pass fit a "
+                    "ValidationMetrics of the dataset."
+                )
+    found |= {name: distributed.agreed(found.get(name, 0.0), device) for name in ("auc", choose_by)}
+    if math.isnan(found[choose_by]):
         raise InputError(
-            "the validation AUC is not a number: no user has an item to rank the validation item against; "
+            f"the validation {choose_by} is not a number: no user has an item to rank the validation item against; "
             "use a larger catalogue."
         )
-    return value
+    return found
 
 
 def _check(settings: TrainSettings, model: Recommender) -> None:
@@ -294,6 +327,11 @@ def _check(settings: TrainSettings, model: Recommender) -> None:
         raise InputError("restore 'last' keeps the last of all epochs: set patience to 0.")
     if settings.schedule not in ("constant", "linear"):
         raise InputError(f"the schedule is 'constant' or 'linear', not {settings.schedule!r}.")
+    if settings.choose_by != model.phases[0].choose_by:
+        raise InputError(
+            f"all phases choose by the same metric, not by {model.phases[0].choose_by!r} and {settings.choose_by!r}: "
+            "a phase starts from the best weights of the one before."
+        )
     if settings.accumulate < 1:
         raise InputError(f"accumulate must be at least 1, not {settings.accumulate}.")
     if settings.batch_size < distributed.world_size():
@@ -303,13 +341,17 @@ def _check(settings: TrainSettings, model: Recommender) -> None:
         )
 
 
-def _row(state: _Progress, loss: float | None, auc: float | None, seconds: float) -> dict[str, Any]:
-    return {"phase": state.phase + 1, "epoch": state.epoch, "loss": loss, "validation_auc": auc, "seconds": seconds}
+def _row(
+    state: _Progress, settings: TrainSettings, loss: float | None, values: Mapping[str, float], seconds: float
+) -> dict[str, Any]:
+    validated = {f"validation_{name}": values.get(name) for name in ("auc", settings.choose_by)}
+    return {"phase": state.phase + 1, "epoch": state.epoch, "loss": loss, **validated, "seconds": seconds}
 
 
 def _curve(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows, columns=["phase", "epoch", "loss", "validation_auc", "seconds"])
-    return frame.astype({"loss": float, "validation_auc": float})
+    columns = list(rows[0]) if rows else ["phase", "epoch", "loss", "validation_auc", "seconds"]
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.astype({name: float for name in columns if name == "loss" or name.startswith("validation_")})
 
 
 def _row_tables(
