@@ -12,15 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from imgrec_lib.data.dataset import Columns, Dataset, HeldOut, Interactions
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError
+from imgrec_lib.evaluation.neighbours import search_neighbours
 from imgrec_lib.models.base import InnerProduct
-from imgrec_lib.report import Cell, Gallery, Row, nearest, neighbour_gallery, recommendation_gallery, side_by_side
+from imgrec_lib.report import Cell, Gallery, Row, neighbour_gallery, recommendation_gallery, side_by_side
 
 N_USERS, N_ITEMS = 4, 9
 HISTORIES = ([0, 1, 2], [3], [4, 5], [0, 6, 7, 8])
@@ -69,53 +68,15 @@ class Elements(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-@settings(deadline=None)
-@given(st.integers(0, 10_000), st.integers(2, 30), st.integers(1, 6), st.integers(1, 40), st.booleans())
-def test_nearest_equals_brute_force(seed: int, n_items: int, width: int, k: int, exclude: bool) -> None:
-    rng = np.random.default_rng(seed)
-    vectors = rng.normal(size=(n_items, width)).astype(np.float32)
-    vectors[rng.integers(n_items)] = 0
-    queries = rng.integers(0, n_items, 3)
-    items, similarity = nearest(vectors, queries.tolist(), k, exclude_self=exclude)
-    norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
-    for row, query in enumerate(queries):
-        cosines = np.zeros(n_items)
-        for other in range(n_items):
-            if norms[query] > 0 and norms[other] > 0:
-                cosines[other] = vectors[query].astype(np.float64) @ vectors[other] / (norms[query] * norms[other])
-        others = [i for i in range(n_items) if not (exclude and i == query)]
-        expected = sorted((cosines[i] for i in others), reverse=True)[:k]
-        np.testing.assert_allclose(similarity[row].numpy(), expected, atol=1e-5)
-        np.testing.assert_allclose(cosines[items[row].numpy()], expected, atol=1e-5)
-        assert len(set(items[row].tolist())) == len(expected)
-        assert not (exclude and int(query) in items[row].tolist())
-
-
-def test_nearest_breaks_ties_by_index_and_takes_tensors_and_blocks() -> None:
-    vectors = torch.tensor([[1.0, 0], [2, 0], [0, 1], [3, 0], [0, 0]], dtype=torch.float64)
-    items, similarity = nearest(vectors, [3, 4], 4)
-    assert items.tolist() == [[0, 1, 2, 4], [0, 1, 2, 3]]
-    assert similarity.tolist() == [[1, 1, 0, 0], [0, 0, 0, 0]]
-    many = np.random.default_rng(0).normal(size=(20_000, 3)).astype(np.float32)
-    many[17_000] = 2 * many[5]
-    assert nearest(many, [5], 1)[0].tolist() == [[17_000]]
-
-
-@pytest.mark.parametrize(("queries", "k"), [([9], 1), ([-1], 1), ([0], 0)])
-def test_nearest_refuses(queries: list[int], k: int) -> None:
-    with pytest.raises(InputError):
-        nearest(np.eye(9, dtype=np.float32), queries, k)
-
-
 def test_neighbour_gallery(dataset: Dataset) -> None:
     vectors = np.random.default_rng(1).normal(size=(N_ITEMS, 4))
     shown = neighbour_gallery(dataset, vectors, [2, 0], k=3)
-    found, similarity = nearest(vectors, [2, 0], 3)
+    found = search_neighbours(vectors, [2, 0], 3)
     assert [row.title for row in shown.rows] == ["hat", "red shirt"]
-    for row, query, items, values in zip(shown.rows, [2, 0], found.tolist(), similarity.tolist(), strict=True):
+    for row, query, near, cosines in zip(shown.rows, [2, 0], found.items, found.similarity, strict=True):
         assert row.cells[0].item == query and row.cells[0].mark == "query" and row.cells[0].score is None
-        assert [cell.item for cell in row.cells[1:]] == items
-        assert [cell.score for cell in row.cells[1:]] == values
+        assert [cell.item for cell in row.cells[1:]] == near.tolist()
+        assert [cell.score for cell in row.cells[1:]] == cosines.tolist()
     with pytest.raises(InputError, match="8 vectors for the 9 items"):
         neighbour_gallery(dataset, vectors[:8], [0])
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation import neighbours
-from imgrec_lib.evaluation.neighbours import search_neighbours
+from imgrec_lib.evaluation.neighbours import nearest_to, search_neighbours
 
 
 def brute_force(vectors: np.ndarray, queries: list[int], k: int, exclude: bool) -> list[list[int]]:
@@ -43,6 +43,48 @@ def test_exact_search_is_a_stable_sort_however_many_tie(
     assert found.recall == 1
     cosines = vectors[queries][:, None] * vectors[found.items]
     np.testing.assert_array_equal(found.similarity, cosines.sum(2) / 4)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 30), st.integers(1, 6), st.integers(1, 40), st.booleans())
+def test_nearest_equals_brute_force(seed: int, n_items: int, width: int, k: int, exclude: bool) -> None:
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(n_items, width)).astype(np.float32)
+    vectors[rng.integers(n_items)] = 0
+    queries = rng.integers(0, n_items, 3)
+    found = search_neighbours(vectors, queries.tolist(), k, exclude_self=exclude)
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    for row, query in enumerate(queries):
+        cosines = np.zeros(n_items)
+        for other in range(n_items):
+            if norms[query] > 0 and norms[other] > 0:
+                cosines[other] = vectors[query].astype(np.float64) @ vectors[other] / (norms[query] * norms[other])
+        others = [i for i in range(n_items) if not (exclude and i == query)]
+        expected = sorted((cosines[i] for i in others), reverse=True)[:k]
+        np.testing.assert_allclose(found.similarity[row], expected, atol=1e-5)
+        np.testing.assert_allclose(cosines[found.items[row]], expected, atol=1e-5)
+        assert len(set(found.items[row].tolist())) == len(expected)
+        assert not (exclude and int(query) in found.items[row].tolist())
+
+
+def test_nearest_breaks_ties_by_index_and_takes_tensors_and_blocks() -> None:
+    vectors = torch.tensor([[1.0, 0], [2, 0], [0, 1], [3, 0], [0, 0]], dtype=torch.float64)
+    found = search_neighbours(vectors, [3, 4], 4)
+    assert found.items.tolist() == [[0, 1, 2, 4], [0, 1, 2, 3]]
+    assert found.similarity.tolist() == [[1, 1, 0, 0], [0, 0, 0, 0]]
+    many = np.random.default_rng(0).normal(size=(20_000, 3)).astype(np.float32)
+    many[17_000] = 2 * many[5]
+    assert search_neighbours(many, [5], 1).items.tolist() == [[17_000]]
+
+
+def test_one_vector_finds_what_an_item_with_it_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "ITEMS_AT_ONCE", 7)
+    vectors = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
+    vectors[[3, 8]] = vectors[20]
+    expected = search_neighbours(vectors, [20], 6, exclude_self=False)
+    items, similarity = nearest_to(torch.from_numpy(vectors), torch.from_numpy(vectors[20]), 6)
+    assert items.tolist() == expected.items[0].tolist() and items[:3].tolist() == [3, 8, 20]
+    np.testing.assert_allclose(similarity, expected.similarity[0], atol=1e-6)
 
 
 def clustered(n_items: int = 3000) -> np.ndarray:
@@ -96,7 +138,7 @@ def test_faiss_and_torch_work_together_in_either_order(first: str) -> None:
     """Each brings its own OpenMP: a crash or a hang would show here."""
     program = f"""
 import {first}, faiss, torch, numpy as np
-from imgrec_lib.evaluation.neighbours import search_neighbours
+from imgrec_lib.evaluation.neighbours import nearest_to, search_neighbours
 for threads in (1, 2):
     torch.set_num_threads(threads)
     a = torch.randn(200, 200) @ torch.randn(200, 200)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -275,6 +275,27 @@ class Dataset:
     def with_images(self, images: ImageStore) -> Dataset:
         """The same dataset with another image store."""
         return replace(self, images=images)
+
+
+def latest_items(dataset: Dataset, user: int) -> np.ndarray:
+    """Training items of a user, the latest first where times are known: (history length,) int64."""
+    items, times = dataset.train.of(user), dataset.train.times
+    if times is None:
+        return items
+    own = times[dataset.train.indptr[user] : dataset.train.indptr[user + 1]]
+    return items[np.argsort(-own, kind="stable")]
+
+
+def describe_item(dataset: Dataset, item: int) -> tuple[str, ...]:
+    """Name (the id where it has none) and category of an item, where known."""
+    columns = (Columns.ITEM, Columns.NAME, Columns.CATEGORY)
+    # One cell at a time: a whole row of a table is slow to take.
+    row: dict[str, Any] = {column: dataset.items[column].iat[item] for column in columns if column in dataset.items}
+    name = row.get(Columns.NAME)
+    lines = [str(row[Columns.ITEM] if name is None or pd.isna(name) or not str(name).strip() else name)]
+    if Columns.CATEGORY in row:
+        lines.append(str(row[Columns.CATEGORY]))
+    return tuple(lines)
 
 
 def _require_finite(features: np.ndarray, ids: pd.Series, rows: int = 4096) -> None:

@@ -84,6 +84,23 @@ def search_neighbours(
     return Neighbours(items, similarity, hits / true.size)
 
 
+def nearest_to(vectors: Tensor | np.ndarray, query: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """`search_neighbours` for one vector that is no item's.
+
+    Args:
+        vectors: (n_items, d) floats; may be memory-mapped.
+        query: (d,) floats.
+        k: neighbours wanted; fewer where the catalogue is smaller.
+
+    Returns:
+        Items (k,) int64 and cosines (k,) float32, best first.
+    """
+    wanted = torch.nn.functional.normalize(query.detach().cpu().float(), dim=0).numpy()
+    similarity = np.concatenate([block @ wanted for _, block in _blocks(vectors)])
+    items = np.argsort(-similarity, kind="stable")[:k]
+    return items, similarity[items]
+
+
 def _exact(vectors: Tensor | np.ndarray, chosen: np.ndarray, own: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     faiss = _faiss()
     query = _unit_rows(vectors, chosen)

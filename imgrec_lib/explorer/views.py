@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from imgrec_lib.data.dataset import Columns
+from imgrec_lib.data.dataset import Columns, describe_item, latest_items
 from imgrec_lib.errors import InputError
+from imgrec_lib.evaluation.neighbours import nearest_to, search_neighbours
 from imgrec_lib.explorer.item_map import ItemMap, project
 from imgrec_lib.explorer.new_item import new_item
 from imgrec_lib.explorer.opened import Opened, Runs, find_item, find_user
 from imgrec_lib.explorer.ranking import Ranking, attended_attributes, candidates, closest_purchases, rank, score_parts
 from imgrec_lib.explorer.state import State
-from imgrec_lib.report.gallery import Cell, Gallery, Row, describe_item, latest_items, nearest, nearest_to
+from imgrec_lib.report.gallery import Cell, Gallery, Row
 
 EXPLAINED = 5
 """Recommended items for which the purchases that pull them up are shown as pictures."""
@@ -278,7 +279,8 @@ def _nearest_row(
     """Nearest items of an item, or of a vector."""
     assert vectors is not None
     if isinstance(query, int):
-        found, similarity = (each[0] for each in nearest(vectors, [query], number))
+        near = search_neighbours(vectors, [query], number)
+        found, similarity = near.items[0], near.similarity[0]
     else:
         found, similarity = nearest_to(vectors, query, number)
     return Row(title, tuple(_cell(opened, int(i), float(s)) for i, s in zip(found, similarity, strict=True)))

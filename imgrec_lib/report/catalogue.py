@@ -8,9 +8,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from imgrec_lib.data.dataset import Dataset
+from imgrec_lib.data.dataset import Dataset, describe_item
+from imgrec_lib.evaluation.neighbours import search_neighbours
 from imgrec_lib.report.curves import COLOURS, INK, MARKERS, literal
-from imgrec_lib.report.gallery import Cell, Gallery, Row, describe_item, nearest
+from imgrec_lib.report.gallery import Cell, Gallery, Row
 
 SECONDS_A_WEEK = 7 * 86400
 
@@ -101,7 +102,7 @@ def category_agreement(
     """
     rng = np.random.default_rng(seed)
     asked = rng.choice(dataset.n_items, size=min(queries, dataset.n_items), replace=False)
-    found = nearest(vectors, asked, k)[0].numpy()
+    found = search_neighbours(vectors, asked, k).items
     rows = {}
     for column in [c for c in ("category", *dataset.attribute_columns) if c in dataset.items]:
         codes, values = pd.factorize(dataset.items[column].astype(str))

@@ -14,16 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
-import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from imgrec_lib.data.dataset import Columns, Dataset
+from imgrec_lib.data.dataset import Dataset, describe_item, latest_items
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation import recommend
@@ -304,37 +302,6 @@ def data_uri(image: Image.Image) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def nearest(
-    vectors: Tensor | np.ndarray, queries: Sequence[int] | np.ndarray, k: int, *, exclude_self: bool = True
-) -> tuple[Tensor, Tensor]:
-    """The items whose vectors have the largest cosine with those of the query items.
-
-    Of equal cosines the lower index comes first; a zero vector has cosine 0 with everything.
-
-    Args:
-        vectors: (n_items, d) floats; may be memory-mapped.
-        queries: (Q,) item indices.
-        k: neighbours wanted; fewer where the catalogue is smaller.
-        exclude_self: leave the query itself out.
-
-    Returns:
-        Items (Q, k) int64 and cosines (Q, k) float32, best first.
-
-    Raises:
-        InputError: a query that is no item, or k below 1.
-    """
-    found = search_neighbours(vectors, queries, k, exclude_self=exclude_self)
-    return torch.from_numpy(found.items), torch.from_numpy(found.similarity)
-
-
-def nearest_to(vectors: Tensor | np.ndarray, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Like `nearest`, for one vector (d,) that is no item's: items (k,) and cosines (k,)."""
-    values = torch.as_tensor(np.asarray(vectors)) if isinstance(vectors, np.ndarray) else vectors.detach().cpu()
-    cosine = F.cosine_similarity(values.float(), query.detach().cpu().float()[None])
-    similarity, items = cosine.sort(descending=True, stable=True)
-    return items[:k], similarity[:k]
-
-
 def neighbour_gallery(
     dataset: Dataset,
     vectors: Tensor | np.ndarray,
@@ -352,15 +319,15 @@ def neighbour_gallery(
         title: names the space.
 
     Raises:
-        InputError: see `nearest`; or the vectors are not one for each item.
+        InputError: see `search_neighbours`; or the vectors are not one for each item.
     """
     if len(vectors) != dataset.n_items:
         raise InputError(
             f"there are {len(vectors)} vectors for the {dataset.n_items} items of {dataset.name!r}: give one each."
         )
-    found, similarity = nearest(vectors, items, k)
+    found = search_neighbours(vectors, items, k)
     rows = []
-    for item, neighbours, values in zip(items, found.tolist(), similarity.tolist(), strict=True):
+    for item, neighbours, values in zip(items, found.items.tolist(), found.similarity.tolist(), strict=True):
         cells = [Cell(n, describe_item(dataset, n), value) for n, value in zip(neighbours, values, strict=True)]
         query = Cell(int(item), describe_item(dataset, int(item)), mark="query")
         rows.append(Row(query.caption[0], (query, *cells)))
@@ -430,24 +397,3 @@ def _place(scorer: Scorer, user: int, item: int, history: np.ndarray) -> tuple[i
     scores[torch.from_numpy(history)] = -torch.inf
     before = int((scores > score).sum()) + int((scores[:item] == score).sum())
     return before + 1, score
-
-
-def latest_items(dataset: Dataset, user: int) -> np.ndarray:
-    """Training items of a user, the latest first where times are known: (history length,) int64."""
-    items, times = dataset.train.of(user), dataset.train.times
-    if times is None:
-        return items
-    own = times[dataset.train.indptr[user] : dataset.train.indptr[user + 1]]
-    return items[np.argsort(-own, kind="stable")]
-
-
-def describe_item(dataset: Dataset, item: int) -> tuple[str, ...]:
-    """Name (the id where it has none) and category of an item, where known."""
-    columns = (Columns.ITEM, Columns.NAME, Columns.CATEGORY)
-    # One cell at a time: a whole row of a table is slow to take.
-    row: dict[str, Any] = {column: dataset.items[column].iat[item] for column in columns if column in dataset.items}
-    name = row.get(Columns.NAME)
-    lines = [str(row[Columns.ITEM] if name is None or pd.isna(name) or not str(name).strip() else name)]
-    if Columns.CATEGORY in row:
-        lines.append(str(row[Columns.CATEGORY]))
-    return tuple(lines)

@@ -8,11 +8,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from imgrec_lib.data.dataset import Dataset
+from imgrec_lib.data.dataset import Dataset, describe_item, latest_items
 from imgrec_lib.data.images import ImageStore
+from imgrec_lib.evaluation.neighbours import search_neighbours
 from imgrec_lib.generation import Design, Pictures
 from imgrec_lib.report.curves import COLOURS, INK, LINES
-from imgrec_lib.report.gallery import Cell, Gallery, Row, describe_item, latest_items, nearest
+from imgrec_lib.report.gallery import Cell, Gallery, Row
 
 
 def picture_grid(pictures: np.ndarray, rows: Sequence[str], columns: Sequence[str] = (), title: str = "") -> Figure:
@@ -97,10 +98,10 @@ def nearest_items_gallery(
     """
     n_items = dataset.n_items
     vectors = np.concatenate([items, designed]).astype(np.float32)
-    found, cosine = nearest(vectors, np.arange(n_items, len(vectors)), k + len(designs))
+    found = search_neighbours(vectors, np.arange(n_items, len(vectors)), k + len(designs))
     shown = [
         [(item, value) for item, value in zip(near, values, strict=True) if item < n_items][:k]
-        for near, values in zip(found.tolist(), cosine.tolist(), strict=True)
+        for near, values in zip(found.items.tolist(), found.similarity.tolist(), strict=True)
     ]
     store, place, first = _store(dataset, [item for row in shown for item, _ in row], best_pictures(designs))
     rows = []

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from imgrec_lib.data.dataset import Dataset
-from imgrec_lib.report.gallery import Gallery, nearest, neighbour_gallery, side_by_side
+from imgrec_lib.evaluation.neighbours import search_neighbours
+from imgrec_lib.report.gallery import Gallery, neighbour_gallery, side_by_side
 
 
 def item_movement(dataset: Dataset, before: Tensor, after: Tensor, k: int = 10) -> pd.DataFrame:
@@ -27,10 +27,10 @@ def item_movement(dataset: Dataset, before: Tensor, after: Tensor, k: int = 10) 
     cosine = F.cosine_similarity(before.float(), after.float(), dim=1).cpu().numpy()
     kept = []
     for part in np.array_split(np.arange(dataset.n_items), -(-dataset.n_items // 1024)):
-        old, new = (nearest(vectors, part, k)[0] for vectors in (before, after))
-        kept.append((old.unsqueeze(2) == new.unsqueeze(1)).any(2).float().mean(1))
+        old, new = (search_neighbours(vectors, part, k).items for vectors in (before, after))
+        kept.append((old[:, :, None] == new[:, None]).any(2).mean(1))
     return pd.DataFrame(
-        {"moved": 1 - cosine, "neighbours_kept": torch.cat(kept).numpy(), "popularity": dataset.train.popularity}
+        {"moved": 1 - cosine, "neighbours_kept": np.concatenate(kept), "popularity": dataset.train.popularity}
     )
 
 
