@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from imgrec_lib.gallery.gallery import Cell, Gallery, Row
+from imgrec_lib.gallery.views import neighbour_gallery, recommendation_gallery, side_by_side
 from imgrec_lib.report.attributes import attention_by_user, attention_figure, attention_gallery, region_gallery
 from imgrec_lib.report.catalogue import (
     category_agreement,
@@ -19,14 +21,6 @@ from imgrec_lib.report.curves import (
     sampled_vs_exact,
 )
 from imgrec_lib.report.formats import format_table, show_table
-from imgrec_lib.report.gallery import (
-    Cell,
-    Gallery,
-    Row,
-    neighbour_gallery,
-    recommendation_gallery,
-    side_by_side,
-)
 from imgrec_lib.report.generated import (
     best_pictures,
     design_gallery,

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.evaluation.neighbours import search_neighbours
-from imgrec_lib.report.gallery import Gallery, neighbour_gallery, side_by_side
+from imgrec_lib.gallery.gallery import Gallery
+from imgrec_lib.gallery.views import neighbour_gallery, side_by_side
 
 
 def item_movement(dataset: Dataset, before: Tensor, after: Tensor, k: int = 10) -> pd.DataFrame:

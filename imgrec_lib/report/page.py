@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from imgrec_lib import __version__
 from imgrec_lib.files import replacing_folder, write_text
-from imgrec_lib.report import gallery
+from imgrec_lib.gallery.gallery import STYLE
 from imgrec_lib.report.notebook_pages import is_executed, write_notebook_pages
 from imgrec_lib.report.sections import Section, dataset_section, load_again, section_prefix, sizes_section
 from imgrec_lib.report.texts import insert_results, markdown_tables, write_tables
@@ -130,7 +130,7 @@ def _render(sections: Sequence[Section], runs: Sequence[Run], stages: dict[str, 
     return environment.get_template("report.html.j2").render(
         sections=sections,
         stages=stages,
-        gallery_style=Markup(gallery.STYLE),
+        gallery_style=Markup(STYLE),
         runs=len(runs),
         models=len({run.record.model for run in runs}),
         seeds=len({run.record.seed for run in runs}),

@@ -20,11 +20,12 @@ from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation import user_metrics
 from imgrec_lib.features import Features
+from imgrec_lib.gallery.gallery import Gallery
+from imgrec_lib.gallery.views import neighbour_gallery, recommendation_gallery, side_by_side
 from imgrec_lib.models.base import InnerProduct, Scorer
-from imgrec_lib.report import curves, gallery, grid
+from imgrec_lib.report import curves, grid
 from imgrec_lib.report.curves import Chart
 from imgrec_lib.report.formats import MISSING, format_table
-from imgrec_lib.report.gallery import Gallery
 from imgrec_lib.results.comparison import HOLDS, comparison_note, difference_table, user_auc
 from imgrec_lib.results.paper import PAPER, PAPER_TABLES, paper_dataset, paper_tables, sizes_table
 from imgrec_lib.results.results import Results
@@ -409,15 +410,15 @@ def _neighbours(anchor: str, dataset: Dataset, inputs: Inputs) -> Block:
             f" and by what {model} (seed {run.record.seed}) learned. Features find the same shape and colour; "
             "a learned embedding should find what the same people buy"
         )
-    rows = [gallery.neighbour_gallery(dataset, vectors, items, NEIGHBOURS, space) for space, vectors in spaces.items()]
-    return _gallery_block(anchor, f"{look}. The number is the cosine.", gallery.side_by_side(title, *rows))
+    rows = [neighbour_gallery(dataset, vectors, items, NEIGHBOURS, space) for space, vectors in spaces.items()]
+    return _gallery_block(anchor, f"{look}. The number is the cosine.", side_by_side(title, *rows))
 
 
 def _recommendations(anchor: str, dataset: Dataset, inputs: Inputs) -> Block:
     run = inputs.recommender
     scorer = _scorer(run, dataset, inputs.features[run.name])
     title = "Recommendations to three users"
-    shown = gallery.recommendation_gallery(dataset, scorer, _users(run), NEIGHBOURS + 1, title)
+    shown = recommendation_gallery(dataset, scorer, _users(run), NEIGHBOURS + 1, title)
     look = (
         f"By {run.record.title}, seed {run.record.seed}, the run with the best validation AUC, to those users "
         "whose test item it ranks badly, typically and well (5th, 50th and 95th percentile of AUC). See whether the "
@@ -435,7 +436,7 @@ def _worst_served(anchor: str, dataset: Dataset, inputs: Inputs, results: Result
     worst = about.iloc[: max(WORST, len(about) // 100)]
     scorer = _scorer(run, dataset, inputs.features[run.name])
     users = [int(user) for user in worst.index[:WORST]]
-    shown = gallery.recommendation_gallery(dataset, scorer, users, NEIGHBOURS + 1, "The worst-served users")
+    shown = recommendation_gallery(dataset, scorer, users, NEIGHBOURS + 1, "The worst-served users")
     sold, sold_to_all = worst["item_popularity"].mean(), about["item_popularity"].mean()
     look = (
         f"The {len(users)} users with the lowest AUC by {row.label}, mean over {len(row.runs)} trials; the pictures "

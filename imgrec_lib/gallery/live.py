@@ -13,7 +13,7 @@ import ipywidgets
 import traitlets
 
 if TYPE_CHECKING:
-    from imgrec_lib.report.gallery import Gallery
+    from imgrec_lib.gallery.gallery import Gallery
 
 
 class Pictures(anywidget.AnyWidget):
