@@ -48,9 +48,9 @@ from imgrec_lib.explorer import (
     user_order,
 )
 from imgrec_lib.explorer import views as views_module
+from imgrec_lib.gallery import Gallery
 from imgrec_lib.models.base import AttributeAttention, Extensible, PictureEmbedding, PurchaseParts, ScoreParts
 from imgrec_lib.notebooks import notebook_parameters, notebook_path
-from imgrec_lib.report import Gallery
 from imgrec_lib.request import Request
 from imgrec_lib.runs import train_run
 

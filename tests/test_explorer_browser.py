@@ -19,8 +19,8 @@ from browser import chromium, jupyterlab, run_all_cells
 from PIL import Image
 
 from imgrec_lib.explorer import NOTEBOOK, VIEWS, Runs, State, report, state_of
+from imgrec_lib.gallery import Gallery
 from imgrec_lib.notebooks import notebook_path
-from imgrec_lib.report import Gallery
 from imgrec_lib.request import Request
 from imgrec_lib.runs import train_run
 

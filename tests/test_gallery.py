@@ -18,8 +18,8 @@ from imgrec_lib.data.dataset import Columns, Dataset, HeldOut, Interactions
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation.neighbours import search_neighbours
+from imgrec_lib.gallery import Cell, Gallery, Row, neighbour_gallery, recommendation_gallery, side_by_side
 from imgrec_lib.models.base import InnerProduct
-from imgrec_lib.report import Cell, Gallery, Row, neighbour_gallery, recommendation_gallery, side_by_side
 
 N_USERS, N_ITEMS = 4, 9
 HISTORIES = ([0, 1, 2], [3], [4, 5], [0, 6, 7, 8])

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from imgrec_lib.data.dataset import Dataset
-from imgrec_lib.generation import Design, Pictures, class_pictures
-from imgrec_lib.report import (
+from imgrec_lib.figures import (
     best_pictures,
     design_gallery,
     nearest_items_gallery,
@@ -16,6 +15,7 @@ from imgrec_lib.report import (
     progress_grid,
     steps_grid,
 )
+from imgrec_lib.generation import Design, Pictures, class_pictures
 
 
 @pytest.fixture(scope="module")

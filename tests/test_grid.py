@@ -10,7 +10,7 @@ from records import write_run
 from toy import planted_dataset
 
 from imgrec_lib.data.dataset import Dataset
-from imgrec_lib.report.grid import validation_surface
+from imgrec_lib.figures.grid import validation_surface
 from imgrec_lib.results import Results
 from imgrec_lib.results.tables import grid_table
 from imgrec_lib.runs import Run, Validation, find_runs

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from imgrec_lib.data.dataset import Dataset
-from imgrec_lib.report import item_movement, movement_by_popularity, movement_gallery
+from imgrec_lib.figures import item_movement, movement_by_popularity, movement_gallery
 
 
 def circle(degrees: list[float]) -> torch.Tensor:

@@ -13,8 +13,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from PIL import Image
 
 from imgrec_lib.errors import InputError
+from imgrec_lib.figures.curves import single_panel
 from imgrec_lib.report import notebook_page
-from imgrec_lib.report.curves import single_panel
 from imgrec_lib.report.notebook_pages import is_executed, write_notebook_pages
 
 EVIL = '"><script>alert(1)</script>'

@@ -24,32 +24,33 @@ from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation import user_metrics
 from imgrec_lib.features import extract_features
-from imgrec_lib.report import (
+from imgrec_lib.figures import (
     auc_by_history,
     auc_by_popularity,
+    cost_vs_quality,
+    difference_matrix,
+    learning_curves,
+    sampled_vs_exact,
+)
+from imgrec_lib.figures.curves import _name_points, single_panel, validation_curve
+from imgrec_lib.report import format_table, write_report
+from imgrec_lib.request import Request
+from imgrec_lib.results import (
+    Results,
     auc_table,
     caption,
     cold_table,
     comparison_note,
     cost_table,
-    cost_vs_quality,
-    difference_matrix,
-    format_table,
     history_table,
-    learning_curves,
     paper_tables,
     popularity_table,
     protocol_table,
     ranking_table,
     results_table,
     run_table,
-    sampled_vs_exact,
     sizes_table,
-    write_report,
 )
-from imgrec_lib.report.curves import _name_points, single_panel, validation_curve
-from imgrec_lib.request import Request
-from imgrec_lib.results import Results
 from imgrec_lib.results.paper import DIFFERENCE, PAPER_TABLES
 from imgrec_lib.results.trials import ORACLE
 from imgrec_lib.runs import DatasetRecord, Run, Validation, find_runs, open_run, train_run

@@ -11,7 +11,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from records import with_cold_items, write_run
 from toy import planted_dataset
 
-from imgrec_lib.report import learning_curves, write_report
+from imgrec_lib.figures import learning_curves
+from imgrec_lib.report import write_report
 from imgrec_lib.results import Results
 from imgrec_lib.runs import find_runs
 

@@ -17,12 +17,12 @@ from imgrec_lib.data.images import ImageStore
 from imgrec_lib.data.sampler import Batch, Sampler
 from imgrec_lib.errors import InputError
 from imgrec_lib.features import FeatureMaps
+from imgrec_lib.figures import attention_by_user, attention_figure, attention_gallery, region_gallery
 from imgrec_lib.models import build_model
 from imgrec_lib.models.base import InnerProduct
 from imgrec_lib.models.parts.attention import AttentiveScorer
 from imgrec_lib.models.parts.projection import Projection
 from imgrec_lib.models.saers import SAERS
-from imgrec_lib.report import attention_by_user, attention_figure, attention_gallery, region_gallery
 from imgrec_lib.runs import load_model, train_run
 
 SMALL = {"factors": 4, "attention_units": 3, "size": 32, "keep": "recompute", "components": 0, "progress": False}

@@ -20,11 +20,11 @@ from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation import user_metrics
 from imgrec_lib.features import Features
+from imgrec_lib.figures import curves, grid
+from imgrec_lib.figures.curves import Chart
 from imgrec_lib.gallery.gallery import Gallery
 from imgrec_lib.gallery.views import neighbour_gallery, recommendation_gallery, side_by_side
 from imgrec_lib.models.base import InnerProduct, Scorer
-from imgrec_lib.report import curves, grid
-from imgrec_lib.report.curves import Chart
 from imgrec_lib.report.formats import MISSING, format_table
 from imgrec_lib.results.comparison import HOLDS, comparison_note, difference_table, user_auc
 from imgrec_lib.results.paper import PAPER, PAPER_TABLES, paper_dataset, paper_tables, sizes_table

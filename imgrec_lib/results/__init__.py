@@ -1,5 +1,39 @@
 """What finished runs say, as numbers: trials, comparisons, tables. No pixel is drawn here."""
 
-from imgrec_lib.results.results import Results
+from __future__ import annotations
 
-__all__ = ["Results"]
+from imgrec_lib.results.comparison import comparison_note, difference_table
+from imgrec_lib.results.paper import paper_tables, sizes_table
+from imgrec_lib.results.results import Results
+from imgrec_lib.results.tables import (
+    auc_table,
+    caption,
+    cold_table,
+    cost_table,
+    grid_table,
+    history_table,
+    popularity_table,
+    protocol_table,
+    ranking_table,
+    results_table,
+    run_table,
+)
+
+__all__ = [
+    "Results",
+    "auc_table",
+    "caption",
+    "cold_table",
+    "comparison_note",
+    "cost_table",
+    "difference_table",
+    "grid_table",
+    "history_table",
+    "paper_tables",
+    "popularity_table",
+    "protocol_table",
+    "ranking_table",
+    "results_table",
+    "run_table",
+    "sizes_table",
+]

@@ -14,9 +14,9 @@ from imgrec_lib.data.dataset import Dataset, describe_item
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError
 from imgrec_lib.features.attributes import activation_maps, strong_part
+from imgrec_lib.figures.curves import COLOURS, INK
 from imgrec_lib.gallery.gallery import Cell, Gallery, Row
 from imgrec_lib.models.saers import SAERS
-from imgrec_lib.report.curves import COLOURS, INK
 
 SIDE = 224
 """Side in pixels of the pictures that boxes are drawn on."""

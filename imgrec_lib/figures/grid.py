@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from imgrec_lib.report.curves import ACCENT, INK, MARKERS, Chart, finish, literal, single_panel
+from imgrec_lib.figures.curves import ACCENT, INK, MARKERS, Chart, finish, literal, single_panel
 from imgrec_lib.results.tables import VALIDATION
 
 

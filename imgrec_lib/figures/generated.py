@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from imgrec_lib.data.dataset import Dataset, describe_item, latest_items
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.evaluation.neighbours import search_neighbours
+from imgrec_lib.figures.curves import COLOURS, INK, LINES
 from imgrec_lib.gallery.gallery import Cell, Gallery, Row
 from imgrec_lib.generation import Design, Pictures
-from imgrec_lib.report.curves import COLOURS, INK, LINES
 
 
 def picture_grid(pictures: np.ndarray, rows: Sequence[str], columns: Sequence[str] = (), title: str = "") -> Figure:
