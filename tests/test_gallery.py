@@ -18,7 +18,8 @@ from imgrec_lib.data.dataset import Columns, Dataset, HeldOut, Interactions
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation.neighbours import search_neighbours
-from imgrec_lib.gallery import Cell, Gallery, Row, neighbour_gallery, recommendation_gallery, side_by_side
+from imgrec_lib.gallery import Cell, Gallery, LiveGallery, Row, neighbour_gallery, recommendation_gallery, side_by_side
+from imgrec_lib.gallery.png import sheet_size
 from imgrec_lib.models.base import InnerProduct
 
 N_USERS, N_ITEMS = 4, 9
@@ -171,7 +172,7 @@ def test_without_images_text_stands_in_their_place(dataset: Dataset, tmp_path: P
     elements = Elements(bare.html())
     assert not elements.of("img") and "red shirt" in elements.text
     with Image.open(bare.png(tmp_path / "bare.png")) as image:
-        assert image.size == bare.sheet_size()
+        assert image.size == sheet_size(bare.rows)
 
 
 @pytest.mark.parametrize("size", [32, 80])
@@ -180,7 +181,7 @@ def test_contact_sheet(dataset: Dataset, tmp_path: Path, size: int) -> None:
     path = shown.png(tmp_path / "sheets" / "sheet.png", size)
     with Image.open(path) as image:
         assert image.format == "PNG"
-        assert image.size == shown.sheet_size(size)
+        assert image.size == sheet_size(shown.rows, size)
         assert image.width == 2 * 16 + 6 * (size + 10) - 10
         # The query's picture stands in the first column.
         assert dataset.images is not None
@@ -193,12 +194,12 @@ def test_contact_sheet(dataset: Dataset, tmp_path: Path, size: int) -> None:
 def test_contact_sheet_of_odd_content(tmp_path: Path) -> None:
     odd = Gallery("x" * 500, (Row("", ()), Row("Ünïcode, 日本", (Cell(0, (EVIL * 3, ""), 1.0, "m" * 99),))), None)
     with Image.open(odd.png(tmp_path / "odd.png")) as image:
-        assert image.size == odd.sheet_size()
+        assert image.size == sheet_size(odd.rows)
 
 
 def test_widget_follows_its_slider(dataset: Dataset) -> None:
     shown = neighbour_gallery(dataset, np.eye(N_ITEMS), [0], 2)
-    slider, view = shown.widget().children
+    slider, view = LiveGallery(shown).children
     assert view.html == shown.html(96)
     slider.value = 64
     assert view.html == shown.html(64) != shown.html(96)
@@ -206,7 +207,7 @@ def test_widget_follows_its_slider(dataset: Dataset) -> None:
 
 def test_widget_carries_its_static_face(dataset: Dataset) -> None:
     shown = neighbour_gallery(dataset, np.eye(N_ITEMS), [0], 2)
-    bundle = shown.widget()._repr_mimebundle_()
+    bundle = LiveGallery(shown)._repr_mimebundle_()
     assert bundle["text/html"] == shown.html()
     assert "application/vnd.jupyter.widget-view+json" in bundle
 
@@ -227,7 +228,7 @@ def test_parts_of_a_score_are_shown_and_said(dataset: Dataset, tmp_path: Path) -
     assert [(side, share) for side, _, share in bars] == [("left", "50"), ("right", "100")]
     assert bars[0][1] != bars[1][1] and "picture &amp; more" in text
     with Image.open(shown.png(tmp_path / "why.png")) as image:
-        assert image.size == shown.sheet_size()
+        assert image.size == sheet_size(shown.rows)
 
 
 def test_a_picture_of_no_item_is_shown(dataset: Dataset, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from toy import planted_dataset
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.figures import category_table, feature_map, item_gallery
-from imgrec_lib.gallery import neighbour_gallery, recommendation_gallery
+from imgrec_lib.gallery import LiveGallery, neighbour_gallery, recommendation_gallery
 from imgrec_lib.models.base import InnerProduct
 from imgrec_lib.notebooks import notebooks_folder
 
@@ -169,7 +169,7 @@ def test_galleries_and_tables_of_hostile_names(evil: Dataset, tmp_path: Path) ->
     for number, gallery in enumerate(galleries):
         assert_harmless(gallery.html())
         assert_harmless(gallery._repr_html_())
-        assert_harmless(gallery.widget().pictures.html)
+        assert_harmless(LiveGallery(gallery).pictures.html)
         gallery.png(tmp_path / f"{number}.png")
     assert_harmless(category_table(evil)._repr_html_())
 

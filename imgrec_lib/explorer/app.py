@@ -19,7 +19,8 @@ from imgrec_lib.explorer.new_item import keep_picture, read_picture
 from imgrec_lib.explorer.opened import USER_ORDERS, Opened, Runs, find_user, user_order
 from imgrec_lib.explorer.state import POPULARITY, PROJECTIONS, SEEN, SPACES, State, freeze
 from imgrec_lib.explorer.views import VIEWS, item_of, user_of
-from imgrec_lib.gallery.gallery import STYLE, Gallery
+from imgrec_lib.gallery.gallery import Gallery
+from imgrec_lib.gallery.html import STYLE
 from imgrec_lib.gallery.live import Pictures
 from imgrec_lib.runs import Run
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError
-from imgrec_lib.gallery.gallery import data_uri
+from imgrec_lib.gallery.html import data_uri
 
 STYLE = """\
 .imgrec-map-title { margin: 1em 0 .4em; font: 13px/1.35 system-ui, sans-serif; color: inherit; }

@@ -18,7 +18,8 @@ from imgrec_lib.explorer.new_item import new_item
 from imgrec_lib.explorer.opened import Opened, Runs, find_item, find_user
 from imgrec_lib.explorer.ranking import Ranking, attended_attributes, candidates, closest_purchases, rank, score_parts
 from imgrec_lib.explorer.state import State
-from imgrec_lib.gallery.gallery import Cell, Gallery, Row
+from imgrec_lib.gallery.gallery import Gallery
+from imgrec_lib.gallery.rows import Cell, Row
 
 EXPLAINED = 5
 """Recommended items for which the purchases that pull them up are shown as pictures."""

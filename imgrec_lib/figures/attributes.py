@@ -15,7 +15,8 @@ from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError
 from imgrec_lib.features.attributes import activation_maps, strong_part
 from imgrec_lib.figures.curves import COLOURS, INK
-from imgrec_lib.gallery.gallery import Cell, Gallery, Row
+from imgrec_lib.gallery.gallery import Gallery
+from imgrec_lib.gallery.rows import Cell, Row
 from imgrec_lib.models.saers import SAERS
 
 SIDE = 224

@@ -11,7 +11,8 @@ from torch import Tensor
 from imgrec_lib.data.dataset import Dataset, describe_item
 from imgrec_lib.evaluation.neighbours import search_neighbours
 from imgrec_lib.figures.curves import COLOURS, INK, MARKERS, literal
-from imgrec_lib.gallery.gallery import Cell, Gallery, Row
+from imgrec_lib.gallery.gallery import Gallery
+from imgrec_lib.gallery.rows import Cell, Row
 
 SECONDS_A_WEEK = 7 * 86400
 

@@ -6,14 +6,13 @@ HTML with the pictures inside draws several times faster than one image widget a
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anywidget
 import ipywidgets
 import traitlets
 
-if TYPE_CHECKING:
-    from imgrec_lib.gallery.gallery import Gallery
+from imgrec_lib.gallery.gallery import Gallery
 
 
 class Pictures(anywidget.AnyWidget):
@@ -32,7 +31,9 @@ class Pictures(anywidget.AnyWidget):
 
 
 class LiveGallery(ipywidgets.VBox):
-    """A gallery with a slider for the size of its pictures. Where no kernel runs, its static face stands for it.
+    """A gallery with a slider for the size of its pictures; one is chosen by a click, or by Tab and Enter.
+
+    Where no kernel runs, its static face stands for it.
 
     Args:
         gallery: what to show.

@@ -12,7 +12,8 @@ from imgrec_lib.data.dataset import Dataset, describe_item, latest_items
 from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation import recommend
 from imgrec_lib.evaluation.neighbours import search_neighbours
-from imgrec_lib.gallery.gallery import Cell, Gallery, Row
+from imgrec_lib.gallery.gallery import Gallery
+from imgrec_lib.gallery.rows import Cell, Row
 from imgrec_lib.models.base import Scorer
 
 

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from imgrec_lib import __version__
 from imgrec_lib.files import replacing_folder, write_text
-from imgrec_lib.gallery.gallery import STYLE
+from imgrec_lib.gallery.html import STYLE
 from imgrec_lib.report.notebook_pages import is_executed, write_notebook_pages
 from imgrec_lib.report.sections import Section, dataset_section, load_again, section_prefix, sizes_section
 from imgrec_lib.report.texts import insert_results, markdown_tables, write_tables
