@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import yaml
@@ -57,6 +58,25 @@ def test_no_module_imports_downstream() -> None:
         for other in imported_rooms(path) - {room}:
             assert RANK[other] < RANK[room], f"{path.relative_to(ROOT)} imports {other}, which comes after {room}"
     assert seen == RANK.keys()
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    modules = {}
+    for path in (ROOT / "imgrec_lib").rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        modules[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    imported: dict[str, set[str]] = {}
+    for name, path in modules.items():
+        found = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                paths = (f"{node.module}.{alias.name}" for alias in node.names)
+                found |= {each if each in modules else node.module for each in paths}
+            elif isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+        imported[name] = found & modules.keys() - {"imgrec_lib"}  # that one is imported for its version alone
+    assert imported["imgrec_lib.gallery.live"] == {"imgrec_lib.gallery.gallery"}
+    TopologicalSorter(imported).prepare()  # raises CycleError, which names the modules
 
 
 def test_every_module_has_a_docstring() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import logging
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 
 import ipywidgets
 import numpy as np
+from markupsafe import Markup
 
 from imgrec_lib.errors import InputError
 from imgrec_lib.explorer.new_item import keep_picture, read_picture
@@ -123,8 +123,10 @@ class Explorer(ipywidgets.VBox):
 
     def _say(self, sentence: str) -> None:
         self._shown = ()
-        text = html.escape(" ".join(sentence.split()))
-        self.alert.value = f'<p role="alert" data-error style="color:#b3261e;font-weight:600">{text}</p>'
+        text = " ".join(sentence.split())
+        self.alert.value = Markup('<p role="alert" data-error style="color:#b3261e;font-weight:600">{}</p>').format(
+            text
+        )
         self.pictures.html, self.status.value = "", ""
 
     def _change(self, **fields: Any) -> None:
@@ -166,12 +168,11 @@ class Explorer(ipywidgets.VBox):
 
     def _freeze(self, _: None) -> None:
         frozen = freeze(self.state, self.runs.folder, self.notebook, self.folder)
-        self.frozen.value = (
-            f'<p>This view is kept in <code data-parameters="{html.escape(str(frozen.parameters))}">'
-            f"{html.escape(str(frozen.parameters))}</code>. The command below makes of it a report without widgets, "
-            f"<code>{html.escape(frozen.page.name)}</code>, with the same pictures:</p>"
-            f'<pre data-command tabindex="0" style="white-space:pre-wrap">{html.escape(frozen.command)}</pre>'
-        )
+        self.frozen.value = Markup(
+            '<p>This view is kept in <code data-parameters="{parameters}">{parameters}</code>. The command below makes '
+            "of it a report without widgets, <code>{page}</code>, with the same pictures:</p>"
+            '<pre data-command tabindex="0" style="white-space:pre-wrap">{command}</pre>'
+        ).format(parameters=str(frozen.parameters), page=frozen.page.name, command=frozen.command)
 
     def _follow(self) -> None:
         """Let the controls show the state."""
@@ -210,18 +211,18 @@ class Explorer(ipywidgets.VBox):
         if key == self._shown:
             return
         galleries = view.show(self.runs, self.state)
-        parts = (g.html(size, style=False) if isinstance(g, Gallery) else g.html() for g in galleries)
-        inner = "".join(parts)
+        parts = [g.html(size, style=False) if isinstance(g, Gallery) else g.html() for g in galleries]
         self.pictures.set_trait("region", list(self.state.region))
-        self.pictures.html = f'<style>{STYLE}</style><section data-view="{name}">{inner}</section>'
+        self.pictures.html = Markup('<style>{}</style><section data-view="{}">{}</section>').format(
+            Markup(STYLE), name, Markup().join(parts)
+        )
         opened = self.opened
         user = str(opened.dataset.user_ids[user_of(opened, self.state)])
         auc = opened.run.metrics["exact"]["auc"]
-        self.status.value = (
-            f'<p role="status" data-view="{name}" data-user="{html.escape(user)}" '
-            f'data-run="{html.escape(opened.run.name)}">{html.escape(opened.title)}, test AUC {auc:.3f}; '
-            f"user {html.escape(user)}; {html.escape(name.lower())}</p>"
-        )
+        self.status.value = Markup(
+            '<p role="status" data-view="{view}" data-user="{user}" data-run="{run}">{title}, test AUC {auc:.3f}; '
+            "user {user}; {words}</p>"
+        ).format(view=name, user=user, run=opened.run.name, title=opened.title, auc=auc, words=name.lower())
         self._shown = key
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:

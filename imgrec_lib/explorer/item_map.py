@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import torch
+from markupsafe import Markup
 from torch import Tensor
 
 from imgrec_lib.data.images import ImageStore
@@ -27,6 +27,16 @@ STYLE = """\
   background: rgba(11, 92, 173, .12); pointer-events: none; }
 """
 COLUMNS, ROWS = 24, 14
+
+_MAP = Markup(
+    '<style>{style}</style>\n<p class="imgrec-map-title">{title}</p>\n<div class="imgrec-map" data-map="{number}">'
+    '<svg viewBox="0 0 960 560" preserveAspectRatio="none" aria-hidden="true">'
+    '<path d="{dots}" stroke="#8b949e" stroke-width="3" stroke-linecap="round"/></svg>{thumbnails}{chosen}</div>\n'
+)
+_THUMBNAIL = Markup(
+    '<figure class="thumbnail" data-region="{region}" style="{style}" title="{alt}"><img src="{source}" alt="{alt}">'
+    "</figure>"
+)
 
 
 def project(vectors: Tensor | np.ndarray, method: str = "pca") -> np.ndarray:
@@ -104,7 +114,7 @@ class ItemMap:
         x, y = self.positions[self.shown].T
         return self.shown[(left <= x) & (x <= right) & (top <= y) & (y <= bottom)]
 
-    def html(self) -> str:
+    def html(self) -> Markup:
         """HTML without any reference to the outside; a thumbnail carries its cell as `data-region`."""
         x, y = self.positions[self.shown].T
         dots = "".join(f"M{960 * a:.0f} {560 * b:.0f}h0" for a, b in zip(x, y, strict=True))
@@ -118,23 +128,21 @@ class ItemMap:
             j, i = divmod(cell, COLUMNS)
             region = " ".join(f"{value:.4f}" for value in (i / COLUMNS, j / ROWS, (i + 1) / COLUMNS, (j + 1) / ROWS))
             others = f" and {count - 1:,} others near it" if count > 1 else ""
-            alt = html.escape(f"{self.names[item]}{others}")
             style = f"left:{100 * (i + 0.5) / COLUMNS:.2f}%;top:{100 * (j + 0.5) / ROWS:.2f}%"
-            thumbnails.append(
-                f'<figure class="thumbnail" data-region="{region}" style="{style}" title="{alt}">'
-                f'<img src="{_thumbnail(self.images, item)}" alt="{alt}"></figure>'
-            )
-        chosen = ""
+            alt, source = f"{self.names[item]}{others}", _thumbnail(self.images, item)
+            thumbnails.append(_THUMBNAIL.format(region=region, style=style, alt=alt, source=source))
+        chosen = Markup()
         if self.region:
             left, top, right, bottom = (100 * value for value in self.region)
             box = f"left:{left:.2f}%;top:{top:.2f}%;width:{right - left:.2f}%;height:{bottom - top:.2f}%"
-            chosen = f'<div class="region" style="{box}"></div>'
-        dots = f'<path d="{dots}" stroke="#8b949e" stroke-width="3" stroke-linecap="round"/>'
-        return (
-            f'<style>{STYLE}</style>\n<p class="imgrec-map-title">{html.escape(self.title)}</p>\n'
-            f'<div class="imgrec-map" data-map="{len(self.shown)}">'
-            f'<svg viewBox="0 0 960 560" preserveAspectRatio="none" aria-hidden="true">{dots}</svg>'
-            f"{''.join(thumbnails)}{chosen}</div>\n"
+            chosen = Markup('<div class="region" style="{}"></div>').format(box)
+        return _MAP.format(
+            style=Markup(STYLE),
+            title=self.title,
+            number=len(self.shown),
+            dots=dots,
+            thumbnails=Markup().join(thumbnails),
+            chosen=chosen,
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 from IPython.display import HTML
+from markupsafe import Markup, escape
 
 from imgrec_lib.errors import unknown_name
 from imgrec_lib.results.comparison import HOLDS
@@ -145,26 +146,31 @@ def _markdown(head: list[str], labels: list[str], body: list[list[Cell]], links:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _html(head: list[str], labels: list[str], body: list[list[Cell]], links: Mapping[str, str]) -> str:
-    def cell(value: Cell, row: str) -> str:
+def _html(head: list[str], labels: list[str], body: list[list[Cell]], links: Mapping[str, str]) -> Markup:
+    def cell(value: Cell, row: str) -> Markup:
         marks = {0: "{}", 1: "<strong>{}</strong>", 2: "<u>{}</u>"}
-        text = marks[value.place].format(html.escape(value.text))
+        text = Markup(marks[value.place]).format(value.text)
         if row in links and value.ours and value.text != MISSING:
-            text = f'<a class="number" tabindex="-1" href="{html.escape(links[row])}">{text}</a>'
-        star = f'<span class="holds" title="holds">{HOLDS}</span>' if value.holds else ""
-        spread = f" <small>{html.escape(value.spread)}</small>" if value.spread else ""
-        return f"<td>{text}{star}{spread}</td>"
+            text = Markup('<a class="number" tabindex="-1" href="{}">{}</a>').format(links[row], text)
+        if value.holds:
+            text += Markup('<span class="holds" title="holds">{}</span>').format(HOLDS)
+        if value.spread:
+            text += Markup(" <small>{}</small>").format(value.spread)
+        return Markup("<td>{}</td>").format(text)
 
-    def label(value: str) -> str:
-        text = html.escape(value)
-        return f'<a href="{html.escape(links[value])}">{text}</a>' if value in links else text
+    def label(value: str) -> Markup:
+        return Markup('<a href="{}">{}</a>').format(links[value], value) if value in links else escape(value)
 
-    heads = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in head)
-    rows = "".join(
-        f'<tr><th scope="row">{label(name)}</th>{"".join(cell(value, name) for value in cells)}</tr>\n'
+    heads = Markup().join(Markup('<th scope="col">{}</th>').format(name) for name in head)
+    rows = Markup().join(
+        Markup('<tr><th scope="row">{}</th>{}</tr>\n').format(
+            label(name), Markup().join(cell(value, name) for value in cells)
+        )
         for name, cells in zip(labels, body, strict=True)
     )
-    return f'<table class="imgrec-table">\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table>\n'
+    return Markup('<table class="imgrec-table">\n<thead><tr>{}</tr></thead>\n<tbody>\n{}</tbody>\n</table>\n').format(
+        heads, rows
+    )
 
 
 _LATEX = str.maketrans(
