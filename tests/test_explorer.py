@@ -388,8 +388,10 @@ def test_a_new_picture_is_placed_as_brute_force_places_it(runs: Runs, picture: P
     for user in range(0, 60, 7):
         unseen = np.setdiff1d(np.arange(80), opened.dataset.train.of(user))
         scores = opened.scores(user)[unseen]
-        higher, tied = (scores > new.scores[user]).sum(), (scores == new.scores[user]).sum()
-        assert new.places[user] == higher + tied // 2 + 1
+        # The picture is item 7's: where it scores as that item does, rounding may put it before or behind.
+        near = np.isclose(scores, new.scores[user], rtol=1e-5, atol=1e-6)
+        higher = (scores[~near] > new.scores[user]).sum()
+        assert higher + 1 <= new.places[user] <= higher + near.sum() + 1 and near.sum() <= 1
     galleries = VIEWS["New picture"].show(runs, State(run=name, picture=str(picture), number=3))
     by_picture = galleries[0].rows[1]
     assert by_picture.cells[0].item == 7 and by_picture.cells[0].score == pytest.approx(1, abs=1e-3)
@@ -629,7 +631,7 @@ def test_any_failure_is_a_sentence(page: Explorer, monkeypatch: pytest.MonkeyPat
     page.controls["view"].value = "Map"
     assert "RuntimeError: first line second &lt;b&gt;line" in page.alert.value
     page.controls["user"].value = "nobody"
-    assert "no user has &#x27;nobody&#x27;" in page.alert.value
+    assert "no user has 'nobody'" in html.unescape(page.alert.value)
     page.controls["view"].value = "Recommendations"
     assert not page.alert.value and items_of(page)
 
