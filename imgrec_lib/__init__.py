@@ -14,14 +14,16 @@ __version__ = "0.1.0"
 
 from imgrec_lib.data import list_datasets, load_dataset
 from imgrec_lib.errors import InputError
-from imgrec_lib.evaluation import ValidationAUC, ValidationMetrics, evaluate, recommend
+from imgrec_lib.evaluation import ValidationAUC, ValidationMetrics, evaluate
 from imgrec_lib.features import extract_features, list_backbones
 from imgrec_lib.models import build_model, list_models
 from imgrec_lib.runs import find_runs, load_model, open_run, train_run
+from imgrec_lib.serving import Trained, open_trained, recommend, train
 from imgrec_lib.training import fit
 
 __all__ = [
     "InputError",
+    "Trained",
     "ValidationAUC",
     "ValidationMetrics",
     "build_model",
@@ -35,6 +37,8 @@ __all__ = [
     "load_dataset",
     "load_model",
     "open_run",
+    "open_trained",
     "recommend",
+    "train",
     "train_run",
 ]

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from imgrec_lib.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 app = typer.Typer(
     help="Image-based fashion recommendation: reproduce, compare and extend visual recommenders.",
@@ -131,6 +137,7 @@ def train(
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    root: Annotated[str, typer.Option(help="Where the run's data lie now, if they were moved.")] = "",
     as_json: Json = False,
 ) -> None:
     """Load a run's weights, evaluate them again on the test items, and print every metric.
@@ -141,12 +148,121 @@ def evaluate(
     from imgrec_lib.runs import load_inputs, load_model, open_run
 
     opened = open_run(run)
-    dataset, features = load_inputs(opened)
+    dataset, features = load_inputs(opened, root=root or None)
     metrics = evaluate_model(load_model(opened, dataset, features), dataset, seed=opened.record.seed).metrics
     if as_json:
         typer.echo(json.dumps(metrics, indent=2))
     else:
         _print_metrics(metrics)
+
+
+RunFolder = Annotated[Path, typer.Argument(help="The folder of a finished run.")]
+Root = Annotated[str, typer.Option(help="Where the run's data lie now, if they were moved.")]
+Out = Annotated[
+    Path | None, typer.Option(help="A .csv, .parquet or .jsonl file; without it a table is printed.", dir_okay=False)
+]
+Length = Annotated[int, typer.Option("-k", "--length", help="Items a list.")]
+
+
+@app.command()
+def recommend(
+    run: RunFolder,
+    out: Out = None,
+    k: Length = 10,
+    users: Annotated[str, typer.Option(help="Ids with commas between them, or a file with one a line; else all.")] = "",
+    baskets: Annotated[
+        Path | None, typer.Option(help="What new customers bought: a table with the columns user and item.")
+    ] = None,
+    include_owned: Annotated[bool, typer.Option("--include-owned", help="Also what a user has bought.")] = False,
+    items: Annotated[str, typer.Option(help="Only these items: ids or a file.")] = "",
+    without: Annotated[str, typer.Option(help="Not these items: ids or a file.")] = "",
+    where: Annotated[
+        list[str] | None, typer.Option(help="Only items with this value in the item table, column=value; repeatable.")
+    ] = None,
+    one_per_group: Annotated[
+        bool, typer.Option("--one-per-group", help="Of the variants of a product only the best.")
+    ] = False,
+    root: Root = "",
+) -> None:
+    """Write every user's best items, by the catalogue's own ids; what a user has bought is left out.
+
+    Example: imgrec recommend runs/ft-0 --out lists.csv -k 20 --where category=shoes
+    """
+    from imgrec_lib.serving import open_trained
+    from imgrec_lib.serving.ids import read_ids
+
+    trained = open_trained(run, root=root or None)
+    with _warnings_as_notes():
+        lists = trained.recommend(
+            read_ids(users) if users else None,
+            k,
+            baskets=baskets,
+            include_owned=include_owned,
+            items=read_ids(items) if items else None,
+            without=read_ids(without) if without else (),
+            where=_conditions(where),
+            one_per_group=one_per_group,
+        )
+    _write_or_print(lists, out)
+
+
+@app.command()
+def similar(
+    run: RunFolder,
+    out: Out = None,
+    k: Length = 10,
+    items: Annotated[str, typer.Option(help="Ids with commas between them, or a file with one a line; else all.")] = "",
+    by: Annotated[
+        str, typer.Option(help="learned: as the model has learnt them; picture: by visual features.")
+    ] = "learned",
+    root: Root = "",
+) -> None:
+    """Write the items most similar to each item.
+
+    Example: imgrec similar runs/ft-0 --items 0110065001,0110065002 --by picture
+    """
+    from imgrec_lib.serving import open_trained
+    from imgrec_lib.serving.ids import read_ids
+
+    trained = open_trained(run, root=root or None)
+    _write_or_print(trained.similar(read_ids(items) if items else None, k, by=by), out)
+
+
+@app.command()
+def score(
+    run: RunFolder,
+    pairs: Annotated[Path, typer.Argument(help="A table with the columns user and item.")],
+    out: Out = None,
+    root: Root = "",
+) -> None:
+    """Write the score of each pair of a user and an item.
+
+    Example: imgrec score runs/ft-0 pairs.csv --out scores.csv
+    """
+    from imgrec_lib.serving import open_trained
+
+    _write_or_print(open_trained(run, root=root or None).score(pairs), out)
+
+
+@app.command()
+def embed(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option(help="A folder for items.parquet, users.parquet and what else is asked for.")],
+    form: Annotated[
+        str, typer.Option("--format", help="parquet, or safetensors with the ids in a text file.")
+    ] = "parquet",
+    index: Annotated[bool, typer.Option("--index", help="Also a faiss index of the items, items.faiss.")] = False,
+    root: Root = "",
+) -> None:
+    """Write the vectors of items and users whose inner product is the score.
+
+    Example: imgrec embed runs/ft-0 --out vectors --index
+    """
+    from imgrec_lib.serving import open_trained
+    from imgrec_lib.serving.vectors import write_vectors
+
+    for path in write_vectors(open_trained(run, root=root or None), out, form=form, index=index):
+        typer.echo(path)
 
 
 @app.command()
@@ -241,6 +357,26 @@ def watch(
     from imgrec_lib.matrix import watch_matrix
 
     watch_matrix(matrix, runs, reports, roots=root or [])
+
+
+@contextmanager
+def _warnings_as_notes() -> Iterator[None]:
+    """Print what the library warns of as a line, without the line of code that it comes from."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for warning in caught:
+        typer.echo(f"imgrec: {warning.message}", err=True)
+
+
+def _write_or_print(table: pd.DataFrame, out: Path | None) -> None:
+    from imgrec_lib.serving.ids import write_table
+
+    if out is None:
+        typer.echo(table.to_string(index=False))
+        return
+    write_table(table, out)
+    typer.echo(f"{len(table):,} rows in {out}")
 
 
 def _conditions(texts: list[str] | None) -> dict[str, list[str]]:

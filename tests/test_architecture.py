@@ -22,6 +22,7 @@ ORDER = [
     ["source", "request"],
     ["generation"],
     ["runs"],
+    ["serving"],
     ["gallery"],
     ["explorer"],
     ["results"],

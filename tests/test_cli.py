@@ -11,7 +11,19 @@ import pytest
 from imgrec_lib import list_models, open_run
 from imgrec_lib.cli import app, main
 
-COMMANDS = ["models", "datasets", "train", "evaluate", "report", "run", "watch"]
+COMMANDS = [
+    "models",
+    "datasets",
+    "train",
+    "evaluate",
+    "report",
+    "run",
+    "watch",
+    "recommend",
+    "similar",
+    "score",
+    "embed",
+]
 
 
 def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:

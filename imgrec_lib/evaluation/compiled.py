@@ -124,3 +124,12 @@ def sums_of_lists(lists: Array, features: Array, cutoffs: Array) -> tuple[Array,
                 place += 1
             squares[row, at], numbers[row, at] = dot(total, total), count
     return squares, numbers
+
+
+@compiled
+def keep_best(
+    scores: Array, first: int, users: Array, indptr: Array, owned: Array, items: Array, values: Array
+) -> None:
+    """Take the best items of a tile into each user's list: see `compare_and_keep`, whose arguments these are."""
+    for row, user in enumerate(users):
+        _keep(scores[row], first, owned[indptr[user] : indptr[user + 1]], items[row], values[row])

@@ -1,0 +1,5 @@
+"""Trained models in use: lists, scores and vectors by the catalogue's own ids, for known and for new customers."""
+
+from imgrec_lib.serving.trained import Trained, open_trained, recommend, train
+
+__all__ = ["Trained", "open_trained", "recommend", "train"]

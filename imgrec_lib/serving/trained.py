@@ -1,0 +1,420 @@
+"""A trained model with the data that it stands on: what one recommends with, by the catalogue's own ids."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from imgrec_lib.data.dataset import Columns, Dataset, Interactions
+from imgrec_lib.errors import InputError, unknown_name
+from imgrec_lib.evaluation import ValidationMetrics
+from imgrec_lib.evaluation.neighbours import search_neighbours
+from imgrec_lib.evaluation.protocols import owned_items
+from imgrec_lib.evaluation.top import top_items
+from imgrec_lib.features import Features, extract_features
+from imgrec_lib.models import build_model, list_models, model_card
+from imgrec_lib.models.base import Baskets, InnerProduct, Recommender, Scorer
+from imgrec_lib.runs import Run, load_inputs, load_model, open_run
+from imgrec_lib.serving.ids import pairs_of, positions
+from imgrec_lib.training import fit
+
+BASKETS_AT_ONCE = 256
+"""New customers who are scored at a time, each for the whole catalogue."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained model and its data.
+
+    Attributes:
+        model: the trained model, in evaluation mode.
+        dataset: what it was trained on.
+        features: the visual features that it was given; None for a model without.
+        run: the run that it comes from; None for one that was trained in memory.
+        name: what to call the model in tables ("BPR-MF").
+    """
+
+    model: Recommender
+    dataset: Dataset
+    features: Features | None
+    run: Run | None
+    name: str
+
+    @cached_property
+    def item_ids(self) -> np.ndarray:
+        """(n_items,) str."""
+        return self.dataset.items[Columns.ITEM].to_numpy().astype(str)
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """The model's scorer, at the time of the test items where the model uses time."""
+        times = self.dataset.test.times
+        with torch.no_grad():
+            return self.model.scorer(None if times is None else torch.as_tensor(times))
+
+    @cached_property
+    def owned(self) -> Interactions:
+        """All that each user is known to have bought: training, validation and test items."""
+        dataset = self.dataset
+        return owned_items(dataset.train, dataset.validation.items, dataset.test.items)
+
+    def recommend(
+        self,
+        users: Iterable[Any] | None = None,
+        k: int = 10,
+        *,
+        baskets: pd.DataFrame | Path | str | None = None,
+        include_owned: bool = False,
+        items: Iterable[Any] | None = None,
+        without: Iterable[Any] = (),
+        where: Mapping[str, Any] | None = None,
+        one_per_group: bool = False,
+    ) -> pd.DataFrame:
+        """The k best items of each user, in the catalogue's own ids.
+
+        Args:
+            users: ids of known users; all of them where neither users nor baskets are given.
+            k: length of a list.
+            baskets: what customers bought whom the model was not trained on: a table or file with the columns `user`
+                and `item`. A customer of whom no item is known gets the most popular items, and a warning says so.
+            include_owned: also recommend what a user has bought already (held-out purchases count as bought).
+            items: ids of the items that may be recommended; None: all.
+            without: ids of items that may not.
+            where: values of columns of the item table that an item must have, such as {"category": "shoes"} or
+                {"colour": ["red", "pink"]}.
+            one_per_group: of the variants of a product (column `group` of the item table) only the best.
+
+        Returns:
+            Columns `user`, `item`, `rank` (from 1), `score`, `name` (where the item table has it) and `by` (the
+            model's name, or "popularity"); best first, users in the order given.
+
+        Raises:
+            InputError: an unknown user, item or column, `k` below 1, no item that may be recommended, or a model that
+                cannot score for baskets.
+        """
+        admissible = self._admissible(items, without, where)
+        groups = self._groups() if one_per_group else None
+        parts = []
+        if users is not None or baskets is None:
+            known = (
+                np.arange(self.dataset.n_users) if users is None else positions("user", self.dataset.user_ids, users)
+            )
+            owned = self._nothing(self.dataset.n_users) if include_owned else self.owned
+            ids = self.dataset.user_ids[known]
+            parts.append(self._lists(self.scorer, known, ids, owned, k, admissible, groups, self.name))
+        if baskets is not None:
+            parts.extend(self._for_baskets(pairs_of(baskets), k, include_owned, admissible, groups))
+        return pd.concat(parts, ignore_index=True)
+
+    def similar(self, items: Iterable[Any] | None = None, k: int = 10, *, by: str = "learned") -> pd.DataFrame:
+        """The k most similar items of each item, by cosine.
+
+        Args:
+            items: ids; all items where None.
+            k: length of a list.
+            by: "learned", the items as the model has learnt them, or "picture", the visual features.
+
+        Returns:
+            Columns `item`, `similar`, `rank`, `similarity` and, where the item table has names, `name` (of the similar
+            item).
+
+        Raises:
+            InputError: an unknown item, or the model has no such vectors.
+        """
+        queries = np.arange(self.dataset.n_items) if items is None else positions("item", self.item_ids, items)
+        found = search_neighbours(self.item_vectors(by), queries, k)
+        width = found.items.shape[1]
+        table = {
+            "item": np.repeat(self.item_ids[queries], width),
+            "similar": self.item_ids[found.items.ravel()],
+            "rank": np.tile(np.arange(1, width + 1), len(queries)),
+            "similarity": found.similarity.ravel(),
+        }
+        return self._with_names(pd.DataFrame(table), found.items.ravel())
+
+    def score(self, pairs: pd.DataFrame | Path | str) -> pd.DataFrame:
+        """The scores of users for items.
+
+        Args:
+            pairs: a table or file with the columns `user` and `item`.
+
+        Returns:
+            The table with a column `score`.
+
+        Raises:
+            InputError: an unknown user or item.
+        """
+        table = pairs_of(pairs)
+        users = positions("user", self.dataset.user_ids, table["user"])
+        items = positions("item", self.item_ids, table["item"])
+        with torch.no_grad():
+            scores = self.scorer.pairs(torch.from_numpy(users), torch.from_numpy(items).unsqueeze(1))
+        return table.assign(score=scores[:, 0].float().numpy())
+
+    def item_vectors(self, by: str = "learned") -> Tensor | np.ndarray:
+        """(n_items, k) float32: the items as the model has learnt them, or their visual features.
+
+        Raises:
+            InputError: there are none.
+        """
+        if by == "picture":
+            if self.features is None:
+                raise InputError(f"{self.name} was given no visual features: ask by 'learned', or open a visual model.")
+            return self.features.values
+        if by != "learned":
+            raise unknown_name("kind of item vectors", by, ("learned", "picture"))
+        personal = self.scorer.personal() if isinstance(self.scorer, InnerProduct) else torch.zeros(1, dtype=torch.bool)
+        if not isinstance(self.scorer, InnerProduct) or not personal.any():
+            raise InputError(
+                f"{self.name} has no vectors of items, for its score is no inner product: ask by 'picture', or open "
+                "a model of latent factors."
+            )
+        return self.scorer.items[:, personal]
+
+    def _lists(
+        self,
+        scorer: Scorer,
+        rows: np.ndarray,
+        ids: np.ndarray,
+        owned: Interactions,
+        k: int,
+        admissible: np.ndarray | None,
+        groups: np.ndarray | None,
+        by: str,
+    ) -> pd.DataFrame:
+        """Lists as a table: `rows` are users of the scorer and of `owned`, `ids` what they are called."""
+        found, scores = top_items(scorer, rows, owned, k, admissible=admissible, user_ids=self.dataset.user_ids)
+        if groups is not None:
+            found, scores = self._one_per_group(scorer, rows, owned, k, admissible, groups, found, scores)
+        there = found >= 0
+        row, place = np.nonzero(there)
+        # The rank counts what is kept: an earlier variant of the same product leaves no gap.
+        rank = np.cumsum(there, 1)[row, place]
+        chosen = found[row, place]
+        table = pd.DataFrame(
+            {"user": ids[row], "item": self.item_ids[chosen], "rank": rank, "score": scores[row, place]}
+        )
+        return self._with_names(table, chosen).assign(by=by)
+
+    def _one_per_group(
+        self,
+        scorer: Scorer,
+        rows: np.ndarray,
+        owned: Interactions,
+        k: int,
+        admissible: np.ndarray | None,
+        groups: np.ndarray,
+        found: np.ndarray,
+        scores: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Longer and longer lists, until each holds k groups or the whole catalogue."""
+        length = k
+        while True:
+            kept = np.full(found.shape, False)
+            for row, items in enumerate(found):
+                _, first = np.unique(groups[items], return_index=True)
+                kept[row, first] = True
+            kept &= found >= 0
+            enough = (kept.sum(1) >= k) | (found < 0).any(1)
+            if enough.all() or length >= self.dataset.n_items:
+                within = kept & (np.cumsum(kept, 1) <= k)
+                return np.where(within, found, -1), np.where(within, scores, -np.inf)
+            length = min(2 * length, self.dataset.n_items)
+            found, scores = top_items(
+                scorer, rows, owned, length, admissible=admissible, user_ids=self.dataset.user_ids
+            )
+
+    def _for_baskets(
+        self,
+        table: pd.DataFrame,
+        k: int,
+        include_owned: bool,
+        admissible: np.ndarray | None,
+        groups: np.ndarray | None,
+    ) -> Iterable[pd.DataFrame]:
+        if not isinstance(self.model, Baskets):
+            able = [name for name, card in list_models().items() if hasattr(card.build, "score_baskets")]
+            raise InputError(
+                f"{self.name} cannot score for customers that it was not trained on: train it again with them, or take "
+                f"one of {', '.join(able)}."
+            )
+        ids = table["user"].drop_duplicates().to_numpy()
+        row = pd.Index(ids).get_indexer(table["user"])
+        item = pd.Index(self.item_ids).get_indexer(table["item"])
+        unknown = int((item < 0).sum())
+        if unknown:
+            warnings.warn(
+                f"{unknown:,} of {len(table):,} purchases in the baskets are of items that the catalogue does not "
+                "have: they are passed over.",
+                stacklevel=3,
+            )
+        there = item >= 0
+        pairs = np.unique(np.c_[row[there], item[there]], axis=0)
+        baskets = Interactions.from_pairs(pairs[:, 0], pairs[:, 1], len(ids), self.dataset.n_items)
+        owned = self._nothing(len(ids)) if include_owned else baskets
+        empty = baskets.history_lengths == 0
+        for scorer, rows, by in (
+            (_BasketScorer(self.model, baskets), np.flatnonzero(~empty), self.name),
+            (_Popularity(self.dataset.train.popularity), np.flatnonzero(empty), "popularity"),
+        ):
+            if len(rows):
+                yield self._lists(scorer, rows, ids[rows], owned, k, admissible, groups, by)
+        if empty.any():
+            warnings.warn(
+                f"of {int(empty.sum()):,} customers no purchase is known: they get the most popular items.",
+                stacklevel=3,
+            )
+
+    def _admissible(
+        self, items: Iterable[Any] | None, without: Iterable[Any], where: Mapping[str, Any] | None
+    ) -> np.ndarray | None:
+        without = [without] if isinstance(without, str) else list(without)
+        if items is None and not without and not where:
+            return None
+        mask = np.full(self.dataset.n_items, items is None)
+        if items is not None:
+            mask[positions("item", self.item_ids, items)] = True
+        if without:
+            mask[positions("item", self.item_ids, without)] = False
+        for column, wanted in (where or {}).items():
+            if column not in self.dataset.items:
+                raise unknown_name("column of the item table", column, map(str, self.dataset.items.columns))
+            values = [str(each) for each in (wanted if isinstance(wanted, list | tuple | set) else [wanted])]
+            own = self.dataset.items[column].astype(str)
+            for value in values:
+                if not (own == value).any():
+                    raise unknown_name(f"value of column {column!r}", value, own.unique()[:50].tolist())
+            mask &= own.isin(values).to_numpy()
+        if not mask.any():
+            raise InputError("no item may be recommended by these conditions: leave one of them out.")
+        return mask
+
+    def _groups(self) -> np.ndarray:
+        groups = self.dataset.groups
+        if groups is None:
+            raise InputError(
+                f"dataset {self.dataset.name!r} does not say which items are variants of one product: add a column "
+                "'group' to the item table, or leave one_per_group out."
+            )
+        return groups
+
+    def _nothing(self, n_users: int) -> Interactions:
+        return Interactions(np.zeros(n_users + 1, np.int64), np.empty(0, np.int64), self.dataset.n_items)
+
+    def _with_names(self, table: pd.DataFrame, items: np.ndarray) -> pd.DataFrame:
+        if Columns.NAME not in self.dataset.items:
+            return table
+        return table.assign(name=self.dataset.items[Columns.NAME].astype(str).to_numpy()[items])
+
+
+@dataclass(frozen=True)
+class _BasketScorer:
+    """The scores of customers of whom a basket is known."""
+
+    model: Baskets
+    baskets: Interactions
+
+    def block(self, users: Tensor) -> Tensor:
+        chosen = users.numpy()
+        parts = []
+        for start in range(0, len(chosen), BASKETS_AT_ONCE):
+            rows = chosen[start : start + BASKETS_AT_ONCE]
+            lengths = self.baskets.history_lengths[rows]
+            items = np.concatenate([self.baskets.of(row) for row in rows])
+            some = Interactions(np.r_[0, lengths.cumsum()], items, self.baskets.n_items)
+            parts.append(self.model.score_baskets(some))
+        return torch.cat(parts)
+
+    def pairs(self, users: Tensor, items: Tensor) -> Tensor:
+        return self.block(users).gather(1, items)
+
+
+@dataclass(frozen=True)
+class _Popularity:
+    """The same scores for everybody: how often each item was bought."""
+
+    counts: np.ndarray
+
+    def block(self, users: Tensor) -> Tensor:
+        return torch.from_numpy(self.counts.astype(np.float32)).expand(len(users), -1).clone()
+
+    def pairs(self, users: Tensor, items: Tensor) -> Tensor:
+        return self.block(users).gather(1, items)
+
+
+def recommend(
+    model: Recommender, dataset: Dataset, users: Iterable[Any] | None = None, k: int = 10, **conditions: Any
+) -> pd.DataFrame:
+    """The k best items of each user, in the catalogue's own ids: `Trained.recommend` of a model at hand.
+
+    Args:
+        model: the trained model.
+        dataset: what it was trained on.
+        users: ids; all users where None.
+        k: length of a list.
+        conditions: see `Trained.recommend`.
+    """
+    return Trained(model.eval(), dataset, None, None, type(model).__name__).recommend(users, k, **conditions)
+
+
+def train(
+    model: str,
+    dataset: Dataset,
+    *,
+    features: Features | None = None,
+    profile: str = "default",
+    seed: int = 0,
+    device: str = "cpu",
+    progress: bool = True,
+    **parameters: Any,
+) -> Trained:
+    """Train a model in memory; `train_run` also tests it and leaves a record.
+
+    Args:
+        model: a name of `list_models()`.
+        dataset: what to train on.
+        features: visual features; extracted with the default backbone where the model uses some and none are given.
+        profile, parameters: see `resolve_profile`.
+        seed: seeds initial weights and batches.
+        device: "cpu", "cuda", ...
+        progress: show progress bars.
+
+    Returns:
+        The trained model, on the CPU.
+
+    Raises:
+        InputError: see `build_model` and `fit`.
+    """
+    card = model_card(model)
+    if features is None and "features" in card.uses and dataset.images is not None:
+        features = extract_features(dataset.images, device=device, progress=progress)
+    used = features if "features" in card.uses else None
+    data = dataset.training_data(None if used is None else used.values)
+    built = build_model(model, data, profile=profile, seed=seed, **parameters)
+    fit(built, data, ValidationMetrics(dataset, device=device), seed=seed, device=device, progress=progress)
+    return Trained(built.to("cpu").eval(), dataset, used, None, card.title)
+
+
+def open_trained(run: Run | Path | str, *, root: Path | str | None = None, progress: bool = True) -> Trained:
+    """The trained model of a finished run, on the CPU.
+
+    Args:
+        run: the run or its folder.
+        root: where its data lie now, if they were moved.
+        progress: show progress bars while pictures and features are prepared.
+
+    Raises:
+        InputError: no finished run, its data are not where they were, or they are other data.
+    """
+    opened = run if isinstance(run, Run) else open_run(Path(run))
+    dataset, features = load_inputs(opened, progress, root)
+    return Trained(load_model(opened, dataset, features), dataset, features, opened, opened.record.title)
