@@ -28,7 +28,11 @@ from write import write_report
 from imgrec_lib.files import default_cache, fingerprint, write_json
 
 HERE = Path(__file__).resolve().parent
-ENVIRONMENTS = {"peers": "requirements.txt", "recbole": "requirements-recbole.txt"}
+ENVIRONMENTS = {
+    "peers": "requirements.txt",
+    "recbole": "requirements-recbole.txt",
+    "rectools": "requirements-rectools.txt",  # for agreement.py
+}
 TIME_LIMIT = 600
 
 
