@@ -15,7 +15,7 @@ from imgrec_lib.errors import InputError, one_line
 from imgrec_lib.features import Features, extract_features, feature_options
 from imgrec_lib.features.backbones import backbone_spec
 from imgrec_lib.features.controls import check_control, with_control
-from imgrec_lib.models import check_needs, model_card, resolve_profile
+from imgrec_lib.models import check_needs, model_card, network_parameters, resolve_profile
 from imgrec_lib.models.base import Profile
 from imgrec_lib.options import Option, admits, check_options, options_of
 
@@ -33,7 +33,8 @@ class Request:
             load again from the request.
         root: file or folder of the dataset; None for a reader that needs none.
         dataset_options: options of the reader.
-        backbone, weights, feature_options: see `extract_features`.
+        backbone, weights, feature_options: see `extract_features`; a model that looks at pictures itself follows them,
+            where `parameters` do not say otherwise (`network_parameters`).
         control: see `with_control`; None for none.
         grid: those of `parameters` that a search varies; empty for a trial.
         searched: those of `parameters` that a search chose; empty where there was none.
@@ -103,13 +104,23 @@ class Request:
         return {name: "" if value is None else value for name, value in self.to_json().items()}
 
     @property
+    def overrides(self) -> dict[str, Any]:
+        """What replaces values of the profile: `parameters`, and what is asked of the network that looks at pictures.
+
+        Raises:
+            InputError: see `network_parameters`.
+        """
+        network = network_parameters(self.model, self.backbone, self.weights, self.feature_options)
+        return network | self.parameters
+
+    @property
     def resolved(self) -> Profile:
         """The model's complete profile.
 
         Raises:
-            InputError: see `resolve_profile`.
+            InputError: see `overrides` and `resolve_profile`.
         """
-        return resolve_profile(self.model, self.profile, **self.parameters)
+        return resolve_profile(self.model, self.profile, **self.overrides)
 
     def check(self) -> None:
         """Refuse, before any data is read, whatever can be refused without it.
@@ -124,6 +135,11 @@ class Request:
         backbone_spec(self.backbone)
         check_options("features", feature_options(), self.feature_options, "option")
         check_control(self.control)
+        card = model_card(self.model)
+        if self.control is not None and "features" not in card.uses:
+            raise InputError(
+                f"{card.title} uses no features, which the control {self.control!r} changes: leave it out."
+            )
         check_device(self.device)
 
     def load(self, *, with_features: bool | None = None, progress: bool = True) -> tuple[Dataset, Features | None]:

@@ -278,7 +278,7 @@ def every_profile_is_sound(name: str) -> None:
         for phase in resolved.phases:
             assert phase.optimiser in ("adam", "sgd", "adagrad") and phase.positives_by in ("user", "interaction")
             assert phase.schedule in ("constant", "linear") and phase.learning_rate > 0
-        build_model(name, data(), profile=profile)
+        build_model(name, data(), profile=profile, **({"size": SMALL["size"]} if "size" in defaults else {}))
 
 
 EVERY_MODEL = (

@@ -13,9 +13,9 @@ import torch
 from conformance import EVERY_MODEL, TRAINED_MODEL
 from torch import Tensor, nn
 
-from imgrec_lib import models
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch
+from imgrec_lib.models import registry
 from imgrec_lib.models.base import ModelCard, Profile, Recommender, TrainSettings
 from imgrec_lib.models.bprmf import BPRMF
 from imgrec_lib.models.parts.losses import bpr, half_squared_norm
@@ -82,7 +82,7 @@ def register(monkeypatch: pytest.MonkeyPatch, build: Callable[..., Recommender],
     """Give a model one line in the registry, with a profile `default` alone."""
     profile = Profile({}, (TrainSettings(),) if trained else ())
     card = ModelCard("guest", "Guest", "collaborative", frozenset(), "a test", "faithful", build, {"default": profile})
-    monkeypatch.setattr(models, "CARDS", (*models.CARDS, card))
+    monkeypatch.setattr(registry, "CARDS", (*registry.CARDS, card))
     return card.name
 
 

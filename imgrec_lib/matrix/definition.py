@@ -11,9 +11,11 @@ import yaml
 
 from imgrec_lib.data import list_datasets
 from imgrec_lib.errors import InputError, shown, unknown_name
+from imgrec_lib.features.controls import CONTROLS
 from imgrec_lib.models import list_models, model_card, resolve_profile
 from imgrec_lib.notebooks import notebook_options
 from imgrec_lib.options import Count, Option, check_options, options_of
+from imgrec_lib.request import Request
 
 DEEPEST = 20
 """Levels of lists and mappings that a matrix may have."""
@@ -24,11 +26,18 @@ SHORT_FORMS = {"dataset": Option(str), "root": Option(str), "dataset_options": O
 
 @dataclass(frozen=True)
 class Data:
-    """One dataset of a matrix: the arguments of `load_dataset`."""
+    """One dataset of a matrix.
+
+    Attributes:
+        dataset, root, options: the arguments of `load_dataset`.
+        profiles: for models named without one, in place of the matrix's: a script may have other settings for each
+            dataset; empty for the matrix's.
+    """
 
     dataset: str = "wardrobe"
     root: str = ""
     options: dict[str, Any] = field(default_factory=dict)
+    profiles: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -69,20 +78,20 @@ class Matrix:
     runs_per_device: Count = 1
     compare: dict[str, dict[str, Any]] = field(default_factory=lambda: {"04_compare": {}, "05_neighbours": {}})
 
-    def profiles_of(self, names: Iterable[str]) -> list[tuple[str, str]]:
-        """Model and profile of each name "model" or "model:profile"; "all" stands for every model.
+    def profiles_of(self, names: Iterable[str], data: Data) -> list[tuple[str, str]]:
+        """Model and profile, on one dataset, of each name "model" or "model:profile"; "all" stands for every model.
 
         Raises:
             InputError: unknown model or profile, or a model that has none of the matrix's profiles.
         """
-        pairs = []
+        pairs, profiles = [], data.profiles or self.profiles
         for name in [each for n in names for each in (list_models() if n == "all" else [n])]:
             model, _, profile = name.partition(":")
             card = model_card(model)
-            found = [profile] if profile else [p for p in self.profiles if p in card.profiles]
+            found = [profile] if profile else [p for p in profiles if p in card.profiles]
             if not found:
                 raise InputError(
-                    f"model {model!r} has no profile of {', '.join(self.profiles)}: "
+                    f"model {model!r} has no profile of {', '.join(profiles)}: "
                     f"name one of its own, such as '{model}:{next(iter(card.profiles))}'."
                 )
             for each in found:
@@ -171,8 +180,7 @@ def _datasets(path: Path, content: Mapping[str, Any]) -> dict[str, Data]:
             kind = f"dataset {name!r} of matrix {path}"
             if not isinstance(entry, dict):
                 raise InputError(f"{kind} must map names to values, such as 'dataset: hm', not {shown(entry)}.")
-            check_options(kind, options_of(Data), entry)
-            found[str(name)] = Data(entry.get("dataset", str(name)), entry.get("root", ""), entry.get("options", {}))
+            found[str(name)] = Data(**{"dataset": str(name)} | check_options(kind, options_of(Data), entry))
     for name, data in found.items():
         if data.dataset not in list_datasets():
             raise unknown_name("dataset", data.dataset, list_datasets())
@@ -185,8 +193,10 @@ def _datasets(path: Path, content: Mapping[str, Any]) -> dict[str, Data]:
 
 
 def _check(path: Path, matrix: Matrix) -> None:
-    for key in ("models", "profiles", "controls", "devices"):
-        for name in getattr(matrix, key):
+    names = {key: getattr(matrix, key) for key in ("models", "profiles", "controls", "devices")}
+    names |= {f"profiles of {name}": data.profiles for name, data in matrix.datasets.items()}
+    for key, values in names.items():
+        for name in values:
             if not isinstance(name, str):
                 raise InputError(f"{path}: {key} must be names, not {shown(name)}.")
     for key in ("models", "seeds", "devices"):
@@ -211,10 +221,14 @@ def _check(path: Path, matrix: Matrix) -> None:
             raise InputError(f"{path}: ablations of {model} must be a list of parameters, not {shown(variants)}.")
         for variant in variants:
             _check_mapping(path, f"ablation of {model}", variant)
-    for model, profile in matrix.profiles_of([*matrix.models, *matrix.controls]):
-        tried = [{name: value} for name, values in matrix.grid.get(model, {}).items() for value in values]
-        for changed in [{}, *tried, *matrix.ablations.get(model, [])]:
-            resolve_profile(model, profile, **(matrix.parameters.get(model, {}) | changed))
+    features = {"backbone": matrix.backbone, "weights": matrix.weights, "feature_options": matrix.feature_options}
+    for data in matrix.datasets.values():
+        for model, profile in matrix.profiles_of(matrix.controls, data):
+            Request(model, profile, control=CONTROLS[0], **features).check()
+        for model, profile in matrix.profiles_of([*matrix.models, *matrix.controls], data):
+            tried = [{name: value} for name, values in matrix.grid.get(model, {}).items() for value in values]
+            for changed in [{}, *tried, *matrix.ablations.get(model, [])]:
+                Request(model, profile, matrix.parameters.get(model, {}) | changed, **features).check()
     for notebook, chosen in matrix.compare.items():
         _check_mapping(path, f"parameters of {notebook}", chosen)
         check_options(f"notebook {notebook}", notebook_options(notebook), chosen)

@@ -240,7 +240,7 @@ def _plan_dataset(
     features = {"backbone": matrix.backbone, "weights": matrix.weights, "feature_options": matrix.feature_options}
     device = {"device": matrix.devices[0].partition(":")[0]}
     shown = source_fingerprint(["imgrec_lib.report"])
-    pairs, controls = matrix.profiles_of(matrix.models), matrix.profiles_of(matrix.controls)
+    pairs, controls = matrix.profiles_of(matrix.models, data), matrix.profiles_of(matrix.controls, data)
     preparing: dict[str, dict[str, Any]] = {"01_data": source}
     uses_features = any("features" in model_card(model).uses for model, _ in [*pairs, *controls])
     if uses_features and (facts is None or facts.pictures):

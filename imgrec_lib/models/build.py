@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,9 @@ from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.models.base import ModelCard, Profile, Recommender, TrainSettings
 from imgrec_lib.models.registry import model_card
 from imgrec_lib.options import check_options, options_of
+
+NETWORK_OPTIONS = ("pooling", "size", "stride", "preprocessing", "seed")
+"""Options of `extract_features` that say what the network is (`build_backbone`)."""
 
 
 def check_needs(card: ModelCard, data: TrainingData, coming: Iterable[str] = ()) -> None:
@@ -82,6 +85,48 @@ def resolve_profile(name: str, profile: str = "default", **overrides: Any) -> Pr
     return Profile(parameters, tuple(phases), chosen.note)
 
 
+def network_parameters(name: str, backbone: str, weights: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What is asked of the network that looks at pictures, for a model that looks at them by such a network itself.
+
+    ImgRec-EtE and SAERS do: one option then reaches the features and the models alike, or is refused.
+
+    Args:
+        name: the model.
+        backbone, weights: see `build_backbone`.
+        options: of `extract_features`, those that are given.
+
+    Returns:
+        Parameters of the model; none for a model without a hyper-parameter `backbone`.
+
+    Raises:
+        InputError: an option of the network that the model cannot follow.
+    """
+    card = model_card(name)
+    known = options_of(card.build)
+    if "backbone" not in known:
+        return {}
+    given = {key: value for key, value in options.items() if key in NETWORK_OPTIONS and value is not None}
+    for key in given:
+        if key not in known:
+            raise InputError(
+                f"{card.title} looks at the pictures itself and cannot follow the feature option {key!r}: leave the "
+                "option out, or the model."
+            )
+    return {"backbone": backbone, "weights": weights, **given}
+
+
+def _check_pictures(card: ModelCard, profile: str, data: TrainingData, overrides: Mapping[str, Any]) -> None:
+    """Refuse pictures that are smaller than a profile wants them for a network trained on sharp ones."""
+    size = card.profiles[profile].parameters.get("size", 0)
+    if "size" in overrides or "backbone" not in options_of(card.build) or data.images is None:
+        return
+    if data.images.size < size:
+        raise InputError(
+            f"profile {profile!r} of {card.title} looks at pictures of {size} pixels, and these are stored with "
+            f"{data.images.size}: load the dataset with image_size={size}, or give a size."
+        )
+
+
 def build_model(
     name: str, data: TrainingData, *, profile: str = "default", seed: int = 0, **overrides: Any
 ) -> Recommender:
@@ -98,11 +143,13 @@ def build_model(
         The model, on the CPU, with the trainer's settings in `phases`.
 
     Raises:
-        InputError: unknown name or parameter, or the data lacks what the model needs.
+        InputError: unknown name or parameter, the data lacks what the model needs, or its pictures are stored smaller
+            than the profile wants them.
     """
     card = model_card(name)
     resolved = resolve_profile(name, profile, **overrides)
     check_needs(card, data)
+    _check_pictures(card, profile, data, overrides)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = card.build(data, **resolved.parameters)

@@ -106,7 +106,7 @@ def train_run(
         return run
     distributed.barrier()  # all have looked for the record before the first one can write it
     data = dataset.training_data(features.values if features is not None and uses_features else None)
-    recommender = build_model(request.model, data, profile=request.profile, seed=request.seed, **request.parameters)
+    recommender = build_model(request.model, data, profile=request.profile, seed=request.seed, **request.overrides)
     make_folder(out)
     began = time.perf_counter()
     result = fit(
