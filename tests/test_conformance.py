@@ -187,6 +187,7 @@ def with_bpr_mf_s_parameters(build: type[BPRMF]) -> Callable[..., Recommender]:
     def constructor(data: TrainingData, **options: Any) -> Recommender:
         return build(data, **options)
 
+    constructor.__annotations__ = BPRMF.__init__.__annotations__
     constructor.__signature__ = inspect.signature(BPRMF)  # type: ignore[attr-defined]
     return constructor
 

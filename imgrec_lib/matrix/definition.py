@@ -221,7 +221,11 @@ def _check(path: Path, matrix: Matrix) -> None:
             raise InputError(f"{path}: ablations of {model} must be a list of parameters, not {shown(variants)}.")
         for variant in variants:
             _check_mapping(path, f"ablation of {model}", variant)
-    features = {"backbone": matrix.backbone, "weights": matrix.weights, "feature_options": matrix.feature_options}
+    features: dict[str, Any] = {
+        "backbone": matrix.backbone,
+        "weights": matrix.weights,
+        "feature_options": matrix.feature_options,
+    }
     for data in matrix.datasets.values():
         for model, profile in matrix.profiles_of(matrix.controls, data):
             Request(model, profile, control=CONTROLS[0], **features).check()
