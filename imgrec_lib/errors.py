@@ -1,9 +1,10 @@
-"""The one exception that bad input raises, and the suggestion that goes with a misspelt name."""
+"""The one exception that bad input raises, the warning that odd input gets, and what sentences are made of."""
 
 from __future__ import annotations
 
 import difflib
 import reprlib
+import warnings
 from collections.abc import Iterable
 
 LONGEST = 1000
@@ -18,9 +19,22 @@ class InputError(ValueError):
     """
 
     def __init__(self, sentence: str) -> None:
-        text = "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in sentence)
-        text = " ".join(text.split())
-        super().__init__(text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}")
+        super().__init__(_readable(sentence))
+
+
+class InputWarning(UserWarning):
+    """Input that is used, and what was taken from it, left out of it or guessed: see `tell`."""
+
+
+def tell(sentence: str) -> None:
+    """Warn of what was done with odd input, in one sentence as readable as that of an `InputError`."""
+    warnings.warn(InputWarning(_readable(sentence)), stacklevel=3)
+
+
+def _readable(sentence: str) -> str:
+    text = "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in sentence)
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
 
 
 def one_line(error: BaseException) -> str:

@@ -116,7 +116,7 @@ def test_hm_purchases(place: Path, name: str) -> None:
         (pd.DataFrame({"user": ["a"], "item": [np.nan]}), "has no 'item' in row 1: fill it in"),
         (pd.DataFrame({"a": [1]}), r"has no user column \(found: a\)"),
         (pd.DataFrame({"user": [], "item": []}), "is empty: it has no rows"),
-        (pd.DataFrame({"user": ["a"], "item": ["x"], "time": [1e300]}), "'time' in row 1: times are"),
+        (pd.DataFrame({"user": ["a"], "item": ["x"], "time": [1e300]}), "'time' in row 1: such a number does not say"),
     ],
 )
 def test_parquet(place: Path, table: pd.DataFrame, sentence: str) -> None:

@@ -200,6 +200,27 @@ def test_text_keys_no_categories_and_times(tmp_path: Path) -> None:
     assert dataset.images.present.tolist() == [True, False, True, True, True]
 
 
+def test_times_of_several_units_and_a_missing_one(tmp_path: Path) -> None:
+    def published(*times: int | None) -> Path:
+        rows = [
+            {"productid": p} | ({} if t is None else {"unixReviewTime": t}) for p, t in zip("wxyz", times, strict=True)
+        ]
+        parts = [{"ann": part} for part in (rows[:2], rows[2:3], rows[3:])]
+        items = {name: {"imgs": jpeg(0, 8)} for name in "wxyz"}
+        return write(tmp_path / "file.npy", python2([*parts, items, 1, 4]))
+
+    second = 1_400_000_000
+    with pytest.warns(UserWarning, match="seconds in rows 1, 3, 4; milliseconds in row 2"):
+        dataset = load(published(second, 1000 * second + 5000, second + 6, second + 7))
+    assert dataset.train.times.tolist() == [second, second + 5]
+    assert dataset.validation.times.tolist() == [second + 6] and dataset.test.times.tolist() == [second + 7]
+    with pytest.warns(UserWarning, match="1 of 4 interactions have no time, so that no time is used"):
+        assert load(published(second, None, second, second)).train.times is None
+    with pytest.raises(InputError, match=r"has 3 as 'unixReviewTime' in row 2: .* time_format='seconds'"):
+        load(published(second, 3, second, second))
+    assert load(published(second, 3, second, second), time_format="seconds").train.times.tolist() == [second, 3]
+
+
 class Attack:
     """Unpickling it would make a folder."""
 

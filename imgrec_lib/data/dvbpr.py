@@ -28,7 +28,8 @@ from tqdm.auto import tqdm
 from imgrec_lib.data.dataset import Columns, Dataset
 from imgrec_lib.data.images import FileSlice, Source, cached_images
 from imgrec_lib.data.split import given_split
-from imgrec_lib.errors import InputError
+from imgrec_lib.data.times import check_forms, read_times
+from imgrec_lib.errors import InputError, tell
 
 FASHION_CATEGORIES = (
     "men's tops",
@@ -51,6 +52,7 @@ def load_dvbpr(
     root: str | Path,
     *,
     name: str | None = None,
+    time_format: str | list[str] | None = None,
     image_size: int = 224,
     image_fit: str = "squash",
     image_resample: str = "bicubic",
@@ -61,11 +63,12 @@ def load_dvbpr(
 
     An item's id is its ASIN where the file has it, else its number. Textual categories are the third level of an
     item's first path (its last level where it is shorter); labels with fewer than 50 items become "other".
-    Timestamps are kept where every record has a `unixReviewTime`.
+    Times are kept where every record has a `unixReviewTime`.
 
     Args:
         root: the `.npy` file.
         name: what to call the dataset; by default the file's name.
+        time_format: the form of the times, or several, where it is not recognised; see `check_forms`.
         image_size: height and width of the stored pictures, in pixels.
         image_fit: "squash" changes the aspect ratio (the papers' choice), "pad" adds white, "crop" keeps the centre.
         image_resample: "bicubic", "bilinear" or "nearest" (DVBPR's, by Pillow's default of its time).
@@ -75,6 +78,7 @@ def load_dvbpr(
     Raises:
         InputError: the file is missing, truncated, not in the published format, or wants something executed.
     """
+    forms = check_forms(time_format)
     path = Path(root)
     train, validation, test, table, n_users, n_items = read_published(path, progress)
     if isinstance(table, list):
@@ -91,8 +95,7 @@ def load_dvbpr(
     user_index = {user: index for index, user in enumerate(users)}
     item_index = {item: index for index, item in enumerate(keys)}
     parts = [_interactions(path, part, user_index, item_index) for part in (train, validation, test)]
-    if not all(Columns.TIME in part for part in parts):
-        parts = [part.drop(columns=Columns.TIME, errors="ignore") for part in parts]
+    parts = _with_times(path, parts, forms)
     user_ids = np.array([str(user) for user in users], dtype=object)
     for what, ids in (("users", users), ("items", keys)):
         texts = [str(key) for key in ids]
@@ -400,7 +403,7 @@ def _ordered(keys: Iterable[Key]) -> list[Key]:
 def _interactions(
     path: Path, part: dict[Any, Any], user_index: dict[Any, int], item_index: dict[Any, int]
 ) -> pd.DataFrame:
-    """One part of the split as user and item indices, and times where all records have them."""
+    """One part of the split as user and item indices, and the times as they are written."""
     users, items, times = [], [], []
     for user, records in part.items():
         for record in records if isinstance(records, list) else [records]:
@@ -412,10 +415,28 @@ def _interactions(
             users.append(user_index[user])
             items.append(item_index[product])
             times.append(record.get("unixReviewTime"))
-    table = pd.DataFrame({Columns.USER: users, Columns.ITEM: items})
-    if all(isinstance(time, int) for time in times):
-        table[Columns.TIME] = times
-    return table
+    return pd.DataFrame(
+        {
+            Columns.USER: users,
+            Columns.ITEM: items,
+            Columns.TIME: pd.Series(times, index=range(len(times)), dtype=object),
+        }
+    )
+
+
+def _with_times(path: Path, parts: list[pd.DataFrame], forms: list[str]) -> list[pd.DataFrame]:
+    """The parts with their times in Unix seconds, or without times where a record has none."""
+    written = pd.concat([part[Columns.TIME] for part in parts])
+    missing = written.isna()
+    if missing.any():
+        if not missing.all():
+            tell(f"{path}: {missing.sum():,} of {len(written):,} interactions have no time, so that no time is used.")
+        return [part.drop(columns=Columns.TIME) for part in parts]
+    seconds = read_times(written, "unixReviewTime", path, forms)
+    ends = np.cumsum([len(part) for part in parts])
+    return [
+        part.assign(**{Columns.TIME: times}) for part, times in zip(parts, np.split(seconds, ends[:-1]), strict=True)
+    ]
 
 
 def _item_table(keys: list[Key], records: list[dict[str, Any]]) -> pd.DataFrame:

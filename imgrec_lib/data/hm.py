@@ -15,6 +15,7 @@ from imgrec_lib.data.dataset import Columns, Dataset
 from imgrec_lib.data.images import cached_images
 from imgrec_lib.data.split import split_dataset
 from imgrec_lib.data.table import find_column, read_table, require_groups
+from imgrec_lib.data.times import DAY, check_forms, read_times
 from imgrec_lib.errors import InputError
 
 ATTRIBUTES = (
@@ -27,7 +28,6 @@ ATTRIBUTES = (
     "section_name",
     "garment_group_name",
 )
-SECONDS_A_DAY = 86_400
 
 
 def load_hm(
@@ -38,6 +38,7 @@ def load_hm(
     seed: int = 0,
     since: str | None = None,
     until: str | None = None,
+    time_format: str | list[str] | None = None,
     category_column: str = "product_type_name",
     group_column: str | None = None,
     require_image: bool = True,
@@ -58,6 +59,7 @@ def load_hm(
         split: "random" or "time".
         seed: seeds the split.
         since, until: first and last day of the purchases to use, such as "2020-09-16".
+        time_format: the form of the days, or several, where it is not recognised; see `check_forms`.
         category_column: the column of `articles.csv` that is the category.
         group_column: the column of `articles.csv` that variants of one product share; by default their product code,
             which is the article's id without its last three digits.
@@ -73,6 +75,8 @@ def load_hm(
         InputError: a file or column is missing or unreadable, a day is malformed, a purchased article is not
             in `articles.csv`, or nothing is left.
     """
+    days = (_day(since), _day(until))
+    forms = check_forms(time_format)
     root = Path(root)
     articles_path, purchases_path = root / "articles.csv", root / "transactions_train.csv"
     raw = read_table(articles_path).fillna("")
@@ -95,7 +99,7 @@ def load_hm(
         items = items[items[Columns.ITEM].isin(photographs)]
         if items.empty:
             raise InputError(f"no photograph in {root / 'images'} is named after an article of {articles_path}.")
-    table = _read_purchases(purchases_path, ids, _day(since), _day(until), progress)
+    table = _read_purchases(purchases_path, ids, days, forms, progress)
     dataset = split_dataset(
         "hm",
         table[table[Columns.ITEM].isin(items[Columns.ITEM])],
@@ -130,9 +134,13 @@ def _day(text: str | None) -> int | None:
 
 
 def _read_purchases(
-    path: Path, articles: pd.Series, since: int | None, until: int | None, progress: bool
+    path: Path, articles: pd.Series, period: tuple[int | None, int | None], forms: list[str], progress: bool
 ) -> pd.DataFrame:
     """Read the purchases block by block: the competition's file has 31 million rows and 3.5 GB.
+
+    Args:
+        period: first and last day to use, as days since 1970; None for no bound.
+        forms: see `check_forms`.
 
     Returns:
         `user` and `item` as categoricals of the original ids, and `timestamp` in seconds.
@@ -140,7 +148,8 @@ def _read_purchases(
     if not path.is_file():
         raise InputError(f"there is no file {path}: `root` must be the folder of the competition's files.")
     known = pa.array(articles)
-    numbers: dict[str, int] = {}
+    customer_numbers: dict[str, int] = {}
+    day_numbers: dict[str, int] = {}
     users, items, days = [], [], []
     n_read = 0
     try:
@@ -152,7 +161,7 @@ def _read_purchases(
                 convert_options=pa.csv.ConvertOptions(
                     include_columns=["t_dat", "customer_id", "article_id"],
                     column_types={
-                        "t_dat": pa.date32(),
+                        "t_dat": pa.string(),
                         "customer_id": pa.string(),
                         "article_id": pa.string(),
                     },
@@ -164,7 +173,7 @@ def _read_purchases(
                 bar.update(file.tell() - bar.n)
                 item = pc.index_in(batch["article_id"], known)
                 for column in ("t_dat", "customer_id", "article_id"):
-                    empty = batch[column].is_null() if column == "t_dat" else pc.equal(batch[column], "")
+                    empty = pc.equal(batch[column], "")
                     if pc.any(empty).as_py():
                         row = n_read + pc.index(empty, True).as_py() + 1
                         raise InputError(f"{path} has no {column} in row {row}: fill it in or remove the row.")
@@ -175,28 +184,36 @@ def _read_purchases(
                         "has no row in articles.csv: add it, or remove its purchases."
                     )
                 n_read += len(item)
-                day = batch["t_dat"].cast(pa.int32()).to_numpy()
-                kept = np.ones(len(day), dtype=bool)
-                if since is not None:
-                    kept &= day >= since
-                if until is not None:
-                    kept &= day <= until
-                customers = batch["customer_id"].filter(pa.array(kept)).dictionary_encode()
-                codes = [numbers.setdefault(customer, len(numbers)) for customer in customers.dictionary.to_pylist()]
-                users.append(np.array(codes, dtype=np.int32)[customers.indices.to_numpy()])
-                items.append(item.to_numpy()[kept].astype(np.int32))
-                days.append(day[kept])
+                users.append(_numbered(batch["customer_id"], customer_numbers))
+                items.append(item.to_numpy().astype(np.int32))
+                days.append(_numbered(batch["t_dat"], day_numbers))
     except pa.ArrowInvalid as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise InputError(f"{path} cannot be read ({reason}): correct that row, or get the file again.") from None
     except KeyError as error:
         raise InputError(f"{path} lacks a column ({error.args[0]}): get the competition's file.") from None
-    if not users or not sum(map(len, users)):
-        raise InputError(f"there are no purchases in {path} between the days asked for: widen since and until.")
-    return pd.DataFrame(
+    if not n_read:
+        raise InputError(f"{path} is empty: it has no purchases.")
+    table = pd.DataFrame(
         {
-            Columns.USER: pd.Categorical.from_codes(np.concatenate(users), pd.Index(numbers)),
+            Columns.USER: pd.Categorical.from_codes(np.concatenate(users), pd.Index(customer_numbers)),
             Columns.ITEM: pd.Categorical.from_codes(np.concatenate(items), pd.Index(articles)),
-            Columns.TIME: np.concatenate(days).astype(np.int64) * SECONDS_A_DAY,
         }
     )
+    day = pd.Categorical.from_codes(np.concatenate(days), pd.Index(day_numbers))
+    table[Columns.TIME] = read_times(pd.Series(day), "t_dat", path, forms) // DAY * DAY
+    first, last = (None if bound is None else bound * DAY for bound in period)
+    if first is not None:
+        table = table[table[Columns.TIME] >= first]
+    if last is not None:
+        table = table[table[Columns.TIME] <= last]
+    if table.empty:
+        raise InputError(f"there are no purchases in {path} between the days asked for: widen since and until.")
+    return table
+
+
+def _numbered(texts: pa.Array, numbers: dict[str, int]) -> np.ndarray:
+    """The number of each text, (n,) int32; `numbers` gives those that it does not hold the next ones."""
+    encoded = texts.dictionary_encode()
+    codes = [numbers.setdefault(text, len(numbers)) for text in encoded.dictionary.to_pylist()]
+    return np.array(codes, dtype=np.int32)[encoded.indices.to_numpy()]

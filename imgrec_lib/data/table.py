@@ -14,19 +14,18 @@ import pandas as pd
 from imgrec_lib.data.dataset import Columns, Dataset
 from imgrec_lib.data.images import Source, cached_images
 from imgrec_lib.data.split import given_split, index_ids, split_dataset
+from imgrec_lib.data.times import are_clock_times, check_forms, read_times
 from imgrec_lib.errors import InputError, one_line, unknown_name
 
 # Names by which columns are recognised, in other data sets' words; case, "_", "-" and spaces are ignored.
 USER_NAMES = ("user", "userid", "reviewerid", "customerid", "customer", "uid", "visitorid")
 ITEM_NAMES = ("item", "itemid", "productid", "product", "asin", "articleid", "article", "iid", "sku")
 TIME_NAMES = ("timestamp", "time", "unixreviewtime", "tdat", "date", "datetime")
+DAY_NAMES = ("date", "day", "tdat")
 CATEGORY_NAMES = ("category", "categoryname", "producttypename", "producttype", "type")
 TEXT_NAMES = ("name", "title", "prodname", "productname")
 GROUP_NAMES = ("group", "itemgroup", "itemgroupid", "productcode", "parentasin")
 IMAGE_NAMES = ("image", "imagepath", "picture", "photo", "file", "filename")
-
-LATEST_TIME = 253_402_300_799_999
-"""The end of the year 9999 in milliseconds: what lies beyond it is no time."""
 
 TABLE_SUFFIXES = (".csv", ".parquet", ".tsv")
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"})
@@ -44,6 +43,7 @@ def load_table(
     user_column: str | None = None,
     item_column: str | None = None,
     time_column: str | None = None,
+    time_format: str | list[str] | None = None,
     category_column: str | None = None,
     name_column: str | None = None,
     group_column: str | None = None,
@@ -66,7 +66,7 @@ def load_table(
     and a folder `images`. Each may be `.parquet` or `.tsv` as well, and each can be named instead of found.
     Only interactions are needed. Ids are compared as text.
 
-    Interactions have a user, an item and perhaps a time (Unix seconds or milliseconds, or ISO dates). Items
+    Interactions have a user, an item and perhaps a time (`data.times` says what is recognised). Items
     have an item and perhaps a category, a name, a group (what variants of one product share, such as a product code)
     and an image (a path below the image folder); every further column is an attribute. Columns are recognised by
     usual names (user_id, reviewerID, customer_id; productId, asin, article_id; ...). Without an image column, the
@@ -78,6 +78,7 @@ def load_table(
         train, validation, test: paths of a split that came with the data; all three or none.
         user_column, item_column, time_column, category_column, name_column, group_column, image_column: column
             names, where they are not recognised.
+        time_format: the form of the times, or several, where it is not recognised; see `check_forms`.
         min_interactions: users with fewer different items are dropped; None drops none. Not used on a given
             split.
         keep_unused_items: whether items without interactions stay in the catalogue.
@@ -97,7 +98,7 @@ def load_table(
     folder = None if root is None else Path(root)
     if folder is not None and not folder.is_dir():
         raise InputError(f"there is no folder {folder}: give `root` the folder that holds interactions.csv.")
-    columns = (user_column, item_column, time_column)
+    columns = (user_column, item_column, time_column, check_forms(time_format))
     given = [
         _path(train, folder, "train"),
         _path(validation, folder, "validation", "valid"),
@@ -232,7 +233,11 @@ def find_column(
 
 
 def read_interactions(
-    path: Path, user_column: str | None = None, item_column: str | None = None, time_column: str | None = None
+    path: Path,
+    user_column: str | None = None,
+    item_column: str | None = None,
+    time_column: str | None = None,
+    time_format: str | Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Read interactions.
 
@@ -248,7 +253,11 @@ def read_interactions(
     time = find_column(raw, path, "time", TIME_NAMES, time_column, needed=False)
     table = pd.DataFrame({Columns.USER: _ids(raw, user, path), Columns.ITEM: _ids(raw, item, path)})
     if time is not None:
-        table[Columns.TIME] = _seconds(raw[time], time, path)
+        times = raw[time]
+        day = find_column(raw, path, "day", DAY_NAMES, None, needed=False)
+        if day not in (None, time) and are_clock_times(times):
+            times = raw[day].astype(str).where(raw[day].notna()) + " " + times.astype(str)
+        table[Columns.TIME] = read_times(times, time, path, time_format)
     return table
 
 
@@ -358,31 +367,6 @@ def _ids(table: pd.DataFrame, column: str | None, path: Path) -> pd.Series:
     if pd.api.types.is_float_dtype(values) and (values % 1 == 0).all():
         values = values.astype(np.int64)
     return values.astype(str).astype(object).reset_index(drop=True)
-
-
-def _seconds(values: pd.Series, column: str, path: Path) -> np.ndarray:
-    """Times as int64 Unix seconds."""
-    if pd.api.types.is_datetime64_any_dtype(values):
-        times = pd.to_datetime(values, utc=True)
-    else:
-        numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64, na_value=np.nan)
-        if np.isfinite(numbers).any():
-            bad = ~(np.abs(numbers) <= LATEST_TIME)
-            if not bad.any():
-                # Milliseconds, as in logs of web shops; as seconds they would lie beyond the year 5000.
-                return (numbers // 1000 if np.abs(numbers).max() > 1e11 else numbers).astype(np.int64)
-            times = None
-        else:
-            times = pd.to_datetime(values, format="ISO8601", utc=True, errors="coerce")
-            bad = times.isna().to_numpy()
-    if times is None or times.isna().any():
-        bad = bad if times is None else times.isna().to_numpy()
-        row = int(np.flatnonzero(bad)[0])
-        raise InputError(
-            f"{path} has {values.iloc[row]!r} as {column!r} in row {row + 1}: "
-            "times are Unix seconds, milliseconds or ISO dates such as 2020-09-16, all of one kind."
-        )
-    return times.dt.tz_localize(None).to_numpy("datetime64[s]").astype(np.int64)
 
 
 def _with_given_split(
