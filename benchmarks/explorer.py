@@ -63,7 +63,7 @@ def synthetic(n_users: int, n_items: int, factors: int, seed: int = 0) -> Synthe
         images=store,
     )
     features = rng.random((n_items, 1280), dtype=np.float32)
-    model = build_model("imgrec-ft", dataset.training_data(features), factors=factors).eval()
+    model = build_model("imgrec-ft", dataset.training_data(features, in_order=True), factors=factors).eval()
     record = {
         "title": "ImgRec-FT", "model": "imgrec-ft", "features": {}, "profile": "default", "seed": 0, "parameters": {},
         "phases": [{}], "metrics": {"exact": {"auc": float("nan")}}, "requested": {"dataset": "synthetic"},

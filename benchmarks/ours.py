@@ -32,7 +32,7 @@ STAGES = ("sampling", "idle rows", "forward", "backward", "optimiser", "end of e
 
 def model_of(name: str, files: Files, o: argparse.Namespace) -> tuple[Recommender, Any]:
     """A model of `o.factors` latent dimensions in all, without penalties, as its peers are run."""
-    data = open_dataset(files).training_data(files.features if name in ("vbpr", "imgrec-ft") else None)
+    data = open_dataset(files).training_data(files.features if name in ("vbpr", "imgrec-ft") else None, in_order=True)
     parameters: dict[str, Any] = {"factors": o.factors}
     if name == "vbpr":
         half = o.factors // 2
@@ -190,7 +190,7 @@ def evaluation_memory(files: Files, o: argparse.Namespace) -> dict[str, Any]:
 
 def training_memory(files: Files, o: argparse.Namespace) -> dict[str, Any]:
     """Peak memory of a whole process that trains ImgRec-FT with its default settings, then embeds the catalogue."""
-    data = open_dataset(files).training_data(files.features)
+    data = open_dataset(files).training_data(files.features, in_order=True)
     model = build_model("imgrec-ft", data)
     train(model, data, replace(model.phases[0], epochs=1, patience=0), 4, lambda model: 0.5, "cpu")
     model.scorer()
@@ -204,7 +204,7 @@ def start_up(files: Files, o: argparse.Namespace) -> dict[str, Any]:
 
     def opened() -> None:
         again = Files(files.folder)
-        Sampler(open_dataset(again).training_data(again.features), 0)
+        Sampler(open_dataset(again).training_data(again.features, in_order=True), 0)
 
     return {"seconds": min(timed(opened) for _ in range(3))}
 

@@ -184,11 +184,11 @@ def main() -> None:
     arguments = parser.parse_args()
     dataset = load_dataset(arguments.dataset, arguments.root)
     values = None if dataset.images is None else extract_features(dataset.images).values
-    data, reduced, scale = dataset.training_data(values), None, 1.0
+    data, reduced, scale = dataset.training_data(values, in_order=True), None, 1.0
     if values is not None and arguments.components:
         # A rotation keeps inner products and so what penalties mean; Adam's steps it does not: see `REDUCED`.
         axes = np.linalg.eigh(values.T @ values)[1][:, : -arguments.components - 1 : -1]
-        reduced, scale = dataset.training_data(values @ axes), float(np.abs(values).max())
+        reduced, scale = dataset.training_data(values @ axes, in_order=True), float(np.abs(values).max())
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name in arguments.models:
         path = arguments.out / f"{name}.csv"

@@ -4,7 +4,7 @@ from imgrec_lib import ValidationAUC, build_model, evaluate, extract_features, f
 
 dataset = load_dataset("wardrobe")
 features = extract_features(dataset.images)
-data = dataset.training_data(features.values)
+data = dataset.training_data(features)
 model = build_model("imgrec-ft", data)
 fit(model, data, ValidationAUC(dataset))
 print(evaluate(model, dataset).metrics["exact"]["auc"])

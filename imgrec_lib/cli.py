@@ -88,6 +88,13 @@ def train(
     ] = None,
     backbone: Annotated[str, typer.Option(help="Where visual features come from.")] = "efficientnet-lite0",
     weights: Annotated[str, typer.Option(help="default, random, a name of torchvision's, or a file.")] = "default",
+    features: Annotated[
+        list[str] | None,
+        typer.Option(help="A file of vectors in place of the pictures' features: FILE or NAME=FILE; repeatable."),
+    ] = None,
+    feature_option: Annotated[
+        list[str] | None, typer.Option(help="An option of the features, name=value; repeatable.")
+    ] = None,
     control: Annotated[str, typer.Option(help="'shuffled pictures': give each item another item's picture.")] = "",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     notebook: Annotated[bool, typer.Option(help="Run the notebook, or train alone, as under torchrun.")] = True,
@@ -114,6 +121,8 @@ def train(
         dataset_options=_assignments(option),
         backbone=backbone,
         weights=weights,
+        feature_options=_assignments(feature_option),
+        feature_files=_named_files(features),
         control=control or None,
     )
     request.check()
@@ -128,8 +137,8 @@ def train(
         return
     with distributed.process_group(device) as own_device:
         first, own = distributed.rank() == 0, replace(request, device=own_device)
-        data, features = own.load(progress=first)
-        run = train_run(data, own, out, features=features, progress=first)
+        data, vectors = own.load(progress=first)
+        run = train_run(data, own, out, features=vectors, progress=first)
         if first:
             _print_metrics(run.metrics)
 
@@ -388,6 +397,15 @@ def _conditions(texts: list[str] | None) -> dict[str, list[str]]:
             raise InputError(f"{text!r} is no condition: write key=value, such as model=vbpr.")
         found.setdefault(key, []).append(value)
     return found
+
+
+def _named_files(texts: list[str] | None) -> dict[str, str]:
+    """FILE or NAME=FILE texts as files by name; the name of a file alone is its own without ending."""
+    files: dict[str, str] = {}
+    for text in texts or []:
+        name, equals, path = text.partition("=")
+        files[name if equals else Path(text).stem] = path if equals else text
+    return files
 
 
 def _assignments(texts: list[str] | None) -> dict[str, Any]:

@@ -7,17 +7,22 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 
 from imgrec_lib.data import check_dataset_options, list_datasets, load_dataset
-from imgrec_lib.data.dataset import Dataset
+from imgrec_lib.data.dataset import Columns, Dataset
 from imgrec_lib.errors import InputError, one_line
-from imgrec_lib.features import Features, extract_features, feature_options
+from imgrec_lib.features import Features, extract_features, feature_options, given_feature_options, read_features
 from imgrec_lib.features.backbones import backbone_spec
 from imgrec_lib.features.controls import check_control, with_control
 from imgrec_lib.models import check_needs, model_card, network_parameters, resolve_profile
 from imgrec_lib.models.base import Profile
 from imgrec_lib.options import Option, admits, check_options, options_of
+
+PICTURES = "pictures"
+"""Among files of features: the features of the catalogue's own pictures."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,8 @@ class Request:
         dataset_options: options of the reader.
         backbone, weights, feature_options: see `extract_features`; a model that looks at pictures itself follows them,
             where `parameters` do not say otherwise (`network_parameters`).
+        feature_files: files of vectors by the name of each set, see `read_features`, in place of features of the
+            pictures; the file "pictures" stands for these. Empty: features of the pictures alone.
         control: see `with_control`; None for none.
         grid: those of `parameters` that a search varies; empty for a trial.
         searched: those of `parameters` that a search chose; empty where there was none.
@@ -51,6 +58,7 @@ class Request:
     backbone: str = "efficientnet-lite0"
     weights: str = "default"
     feature_options: dict[str, Any] = field(default_factory=dict)
+    feature_files: dict[str, str] = field(default_factory=dict)
     control: str | None = None
     grid: dict[str, Any] = field(default_factory=dict)
     searched: dict[str, Any] = field(default_factory=dict)
@@ -94,7 +102,10 @@ class Request:
         if self.dataset is not None:
             reader = list_datasets().get(self.dataset)
             values["dataset_options"] = _with_absolute_paths(self.dataset_options, reader.options if reader else {})
-        values["feature_options"] = _with_absolute_paths(self.feature_options, feature_options())
+        values["feature_options"] = _with_absolute_paths(self.feature_options, self._feature_options)
+        values["feature_files"] = {
+            name: path if path == PICTURES else _absolute(path) for name, path in self.feature_files.items()
+        }
         if Path(self.weights).expanduser().is_file():
             values["weights"] = _absolute(self.weights)
         return values
@@ -133,7 +144,10 @@ class Request:
         if self.dataset is not None:
             check_dataset_options(self.dataset, self.root, self.dataset_options)
         backbone_spec(self.backbone)
-        check_options("features", feature_options(), self.feature_options, "option")
+        check_options("features", self._feature_options, self.feature_options, "option")
+        for path in self.feature_files.values():
+            if path != PICTURES and not Path(path).expanduser().is_file():
+                raise InputError(f"there is no file of features {path}: check the path.")
         check_control(self.control)
         card = model_card(self.model)
         if self.control is not None and "features" not in card.uses:
@@ -159,22 +173,46 @@ class Request:
         if self.dataset is None:
             raise InputError("this request does not say how its dataset is loaded: load it yourself.")
         self.check()
-        dataset = load_dataset(self.dataset, self.root, **self.dataset_options)
+        options = dict(self.dataset_options)
+        if "progress" in list_datasets()[self.dataset].options:
+            options.setdefault("progress", progress)
+        dataset = load_dataset(self.dataset, self.root, **options)
         card = model_card(self.model)
         wanted = "features" in card.uses if with_features is None else with_features
-        coming = {"features"} if dataset.images is not None else set()
+        coming = {"features"} if dataset.images is not None or self.feature_files else set()
         check_needs(card, dataset.training_data(), coming)
-        if not wanted or dataset.images is None:
+        if not wanted or not coming:
             return dataset, None
-        features = extract_features(
-            dataset.images,
-            backbone=self.backbone,
-            weights=self.weights,
-            device=self.device,
-            progress=progress,
-            **self.feature_options,
-        )
-        return dataset, with_control(features, self.control)
+        return dataset, with_control(self._features(dataset, progress), self.control)
+
+    @property
+    def _feature_options(self) -> dict[str, Option]:
+        """The options that features of this request may have."""
+        extracted = feature_options() if PICTURES in self.feature_files.values() or not self.feature_files else {}
+        return extracted | (given_feature_options() if self.feature_files else {})
+
+    def _features(self, dataset: Dataset, progress: bool) -> Features:
+        """The features of the pictures, or those in the files, or both one behind the other."""
+        options = {name: value for name, value in self.feature_options.items() if name in feature_options()}
+        joining = {name: value for name, value in self.feature_options.items() if name not in options}
+        ids = dataset.items[Columns.ITEM].to_numpy().astype(str)
+        sources: dict[str, Any] = dict(self.feature_files)
+        if PICTURES in self.feature_files.values() or not self.feature_files:
+            if dataset.images is None:
+                raise InputError(f"dataset {dataset.name!r} has no pictures: leave them out of the feature files.")
+            extracted = extract_features(
+                dataset.images,
+                backbone=self.backbone,
+                weights=self.weights,
+                device=self.device,
+                progress=progress,
+                **options,
+            )
+            if not self.feature_files:
+                return extracted
+            table = pd.DataFrame(np.asarray(extracted.values), index=ids)
+            sources = {name: table if path == PICTURES else path for name, path in self.feature_files.items()}
+        return read_features(sources, ids, **joining)
 
     def at(self, root: str | Path | None) -> Request:
         """The same request for data that lie elsewhere; None leaves it as it is."""

@@ -350,7 +350,7 @@ def held_out_items_cannot_reach_the_weights(name: str) -> None:
     )
     trained = []
     for version in (dataset, other):
-        planted = version.training_data(features)
+        planted = version.training_data(features, in_order=True)
         model = small(name, planted)
         train(model, planted, steps=3, batch_size=16)
         trained.append(model.state_dict())
@@ -362,7 +362,7 @@ def learns_planted_tastes(name: str) -> None:
     if "images" in model_card(name).needs:
         pytest.skip("the planted dataset has no pictures")
     dataset, features = planted_dataset()
-    planted = dataset.training_data(features)
+    planted = dataset.training_data(features, in_order=True)
     # The constructor's own defaults: the default profile is tuned on another, far larger dataset.
     plain = {key: value for key, value in parameters_of(model_card(name)).items() if key not in SMALL}
     model = small(name, planted, **plain)

@@ -383,12 +383,12 @@ def test_features_that_are_not_finite_name_their_item(small_wardrobe: Dataset) -
         features[7, 1] = bad
         item = small_wardrobe.items["item"][7]
         with pytest.raises(InputError, match=f"the features of item '{item}' are not finite: extract them again"):
-            small_wardrobe.training_data(features)
+            small_wardrobe.training_data(features, in_order=True)
     features[7] = np.inf, -np.inf, 0
     with pytest.raises(InputError, match="are not finite"):
-        small_wardrobe.training_data(features)
+        small_wardrobe.training_data(features, in_order=True)
     features[7] = np.finfo(np.float32).max  # their sum is not finite, they are
-    assert small_wardrobe.training_data(features).features is features
+    assert small_wardrobe.training_data(features, in_order=True).features is features
 
 
 # Checkpoints and runs

@@ -135,7 +135,7 @@ def test_ete_has_the_scripts_of_both_datasets() -> None:
 def test_an_l2_of_a_tenth_leaves_nothing_of_the_users() -> None:
     """Profile `literal`: after a hundred steps the users' table is gone, as its card says; `paper` keeps it."""
     dataset, features = planted_dataset()
-    data = dataset.training_data(features)
+    data = dataset.training_data(features, in_order=True)
     spread = {}
     for profile in ("paper", "literal"):
         model = build_model("imgrec-ft", data, profile=profile)

@@ -184,7 +184,7 @@ def test_shuffled_pictures_lose() -> None:
         ("item-knn-visual", "shuffled pictures", weight),
         ("item-knn", "", {}),
     ):
-        data = dataset.training_data(np.asarray(with_control(features, control).values))
+        data = dataset.training_data(with_control(features, control))
         table = build_model(name, data, popularity=0.0, **parameters).scorer().block(everyone).numpy()
         found[name, control] = exact_auc(table, dataset, dataset.test.items)
     own, shuffled, without = found.values()

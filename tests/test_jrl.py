@@ -148,7 +148,7 @@ def test_published_profiles() -> None:
 
 def test_learns_by_plain_gradient_descent() -> None:
     dataset, features = planted_dataset()
-    data = dataset.training_data(features)
+    data = dataset.training_data(features, in_order=True)
     model = build_model("jrl", data, factors=16, image_weight=1.0)
     sampler, optimiser = Sampler(data, 0), torch.optim.SGD(model.parameters(), lr=0.5)
     settings = TrainSettings(batch_size=64, negatives=5, positives_by="interaction")

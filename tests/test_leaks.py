@@ -53,7 +53,7 @@ def trained(
     name: str, dataset: Dataset, features: np.ndarray, wrap: Callable[[Callable[[Recommender], float]], Any]
 ) -> tuple[list[dict[str, Tensor]], pd.DataFrame, dict[str, Tensor]]:
     """The weights at each validation, the learning curve without seconds, and the weights that are kept."""
-    data = dataset.training_data(features)
+    data = dataset.training_data(features, in_order=True)
     model = small(name, data, **({"keep": "memory"} if "keep" in parameters_of(CARDS[name]) else {}))
     settings = {"epochs": 2, "patience": 0, "batch_size": 32, "evaluate_every": 1}
     model.phases = tuple(replace(phase, **settings) for phase in model.phases)
@@ -113,7 +113,7 @@ def test_scores_of_untrained_models(name: str, planted: tuple[Dataset, np.ndarra
     dataset, features = planted
     users = torch.arange(N_USERS)
     scores = [
-        small(name, version.training_data(features)).eval().scorer().block(users)
+        small(name, version.training_data(features, in_order=True)).eval().scorer().block(users)
         for version in (dataset, others(others(dataset, "test"), "validation"))
     ]
     assert torch.equal(*scores) and scores[0].std() > 0
@@ -140,7 +140,7 @@ def reachable(value: object) -> list[object]:
 def test_training_data_holds_no_held_out_item(planted: tuple[Dataset, np.ndarray]) -> None:
     dataset, features = planted
     version = others(others(dataset, "test"), "validation")
-    one, other = (reachable(d.training_data(features)) for d in (dataset, version))
+    one, other = (reachable(d.training_data(features, in_order=True)) for d in (dataset, version))
     assert not any(isinstance(value, HeldOut | Dataset) for value in one)
     assert len(one) == len(other) > 10
     for a, b in zip(one, other, strict=True):
@@ -151,7 +151,7 @@ def test_training_data_holds_no_held_out_item(planted: tuple[Dataset, np.ndarray
         elif not is_dataclass(a):
             assert a == b
     keys = {(u, i) for u in range(N_USERS) for i in (dataset.test.items[u], dataset.validation.items[u])}
-    data: TrainingData = dataset.training_data(features)
+    data: TrainingData = dataset.training_data(features, in_order=True)
     assert not keys & set(zip(data.interactions.users.tolist(), data.interactions.items.tolist(), strict=True))
 
 

@@ -43,7 +43,7 @@ def build(name: str, data: TrainingData) -> Recommender:
 
 def inputs() -> tuple[Dataset, TrainingData]:
     dataset, features = planted_dataset()
-    return dataset, dataset.training_data(features)
+    return dataset, dataset.training_data(features, in_order=True)
 
 
 class Stopped(Exception):

@@ -251,7 +251,7 @@ def test_parts_of_a_batch_add_up_to_its_loss(name: str, loss: str) -> None:
 @pytest.mark.parametrize("loss", [*PAIRWISE, *SOFTMAX])
 def test_every_loss_learns_planted_tastes(loss: str) -> None:
     dataset, features = planted_dataset()
-    data = dataset.training_data(features)
+    data = dataset.training_data(features, in_order=True)
     model = build_model("vbpr", data, loss=loss, factors=4, visual_factors=4)
     sampler, optimiser = Sampler(data, 0), torch.optim.Adam(model.parameters(), lr=0.02)
     for _ in range(150):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -116,6 +116,17 @@ class HeldOut:
 
     items: np.ndarray
     times: np.ndarray | None = None
+
+
+@runtime_checkable
+class ItemFeatures(Protocol):
+    """Features of a catalogue whose rows are known to be its items: see `features.Features`."""
+
+    @property
+    def values(self) -> np.ndarray: ...
+
+    @property
+    def fingerprint(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -244,22 +255,22 @@ class Dataset:
         described = (Columns.ITEM, Columns.CATEGORY, Columns.NAME, Columns.GROUP)
         return [c for c in self.items.columns if c not in described]
 
-    def training_data(self, features: np.ndarray | None = None) -> TrainingData:
+    def training_data(
+        self, features: ItemFeatures | pd.DataFrame | np.ndarray | None = None, *, in_order: bool = False
+    ) -> TrainingData:
         """The part that models and trainer may see.
 
         Args:
-            features: (n_items, n_features) float32 visual features, row i for item i, or None.
+            features: what `extract_features` or `read_features` made for this catalogue; a DataFrame of numbers whose
+                index are the item ids; or, with `in_order`, an (n_items, n_features) array.
+            in_order: the rows of an array are those of `items`. An array does not say which item a row is, and the
+                order of `items` is seldom that of a file: so it is never taken for granted.
 
         Raises:
-            InputError: the features have another number of rows than the catalogue has items, or are not finite.
+            InputError: an array without `in_order`, features of another number of items, of an item that is missing or
+                repeated, or that are not finite.
         """
-        if features is not None and len(features) != self.n_items:
-            raise InputError(
-                f"the features have {len(features)} rows but dataset {self.name!r} has {self.n_items} items: "
-                "extract them again for this dataset."
-            )
-        if features is not None:
-            _require_finite(features, self.items[Columns.ITEM])
+        values = None if features is None else self._feature_values(features, in_order)
         categories = self.categories
         return TrainingData(
             interactions=self.train,
@@ -268,9 +279,38 @@ class Dataset:
             category_names=() if categories is None else tuple(categories[1]),
             groups=self.groups,
             attributes=self.items[self.attribute_columns],
-            features=features,
+            features=values,
             images=self.images,
         )
+
+    def _feature_values(self, features: ItemFeatures | pd.DataFrame | np.ndarray, in_order: bool) -> np.ndarray:
+        """The rows of features in the order of the catalogue, checked."""
+        ids = self.items[Columns.ITEM]
+        if isinstance(features, pd.DataFrame):
+            table = features.set_axis(features.index.astype(str))
+            if table.index.has_duplicates or not ids.isin(table.index).all():
+                missing = ids[~ids.isin(table.index)]
+                which = "some items more than once" if missing.empty else f"no row of item {missing.iloc[0]!r}"
+                raise InputError(f"the features have {which}: give each item of the catalogue one row.")
+            values = table.loc[ids].to_numpy(np.float32)
+        elif isinstance(features, ItemFeatures):
+            values = features.values
+        elif in_order:
+            values = np.asarray(features)
+            # What is read from a file piece by piece stays there.
+            values = values if values.dtype == np.float32 else values.astype(np.float32)
+        else:
+            raise InputError(
+                "an array does not say which item each of its rows is: give a DataFrame whose index are the item ids, "
+                "or in_order=True where the rows are those of dataset.items."
+            )
+        if len(values) != self.n_items:
+            raise InputError(
+                f"the features have {len(values)} rows but dataset {self.name!r} has {self.n_items} items: "
+                "extract them again for this dataset."
+            )
+        _require_finite(values, ids)
+        return values
 
     def with_images(self, images: ImageStore) -> Dataset:
         """The same dataset with another image store."""

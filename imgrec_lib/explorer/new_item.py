@@ -125,6 +125,10 @@ def _places_of_last(scorer: Scorer, opened: Opened, user_block: int) -> tuple[np
 
 def _backbone(opened: Opened) -> Backbone:
     request = opened.run.request
+    if request.feature_files:
+        raise InputError(
+            f"the features of run {opened.run.name} come from files: what they would be of a new picture is unknown."
+        )
     options = {key: value for key, value in request.feature_options.items() if key in BACKBONE_OPTIONS}
     return _built(request.backbone, request.weights, tuple(sorted(options.items())))
 

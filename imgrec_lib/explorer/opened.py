@@ -169,14 +169,14 @@ class Runs:
                 f"run {run.name} does not say how its dataset was loaded: train it with 'imgrec train' to look into it."
             )
         # The features are loaded also for a run without any, and without the run's control: for neighbours by picture.
-        request = replace(run.request, control=None)
+        request = replace(run.request, control=None, device="cpu")
         key = json.dumps({name: value for name, value in request.to_json().items() if name in INPUTS}, sort_keys=True)
         if key not in self._inputs:
             self._inputs[key] = request.load(with_features=True)
         return self._inputs[key]
 
 
-INPUTS = ("dataset", "root", "dataset_options", "backbone", "weights", "feature_options")
+INPUTS = ("dataset", "root", "dataset_options", "backbone", "weights", "feature_options", "feature_files")
 """What of a request says which dataset and which features are loaded."""
 
 

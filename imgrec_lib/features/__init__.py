@@ -6,6 +6,7 @@ from imgrec_lib.features.activations import Activations, trunk_activations
 from imgrec_lib.features.attributes import AttributeLabels, FeatureMaps, attribute_accuracy, attribute_labels
 from imgrec_lib.features.backbones import Backbone, BackboneSpec, build_backbone, list_backbones
 from imgrec_lib.features.extraction import Features, extract_features, feature_options
+from imgrec_lib.features.given import given_feature_options, read_features
 
 __all__ = [
     "Activations",
@@ -19,6 +20,8 @@ __all__ = [
     "build_backbone",
     "extract_features",
     "feature_options",
+    "given_feature_options",
     "list_backbones",
+    "read_features",
     "trunk_activations",
 ]

@@ -58,6 +58,7 @@ class Matrix:
             is trained once, with the first seed; the trials are of the one with the best validation AUC.
         ablations: by model, parameters that replace its own in further trials, e.g. {"vbpr": [{"l2": 0}]}.
         backbone, weights, feature_options: see `extract_features`.
+        features: files of features by the name of each set, see `Request.feature_files`.
         devices: "cpu", "cuda" (every GPU that is visible) or single ones such as "cuda:1".
         runs_per_device: runs at a time on each GPU.
         compare: notebooks that read all trials of a dataset, executed at the end, with their parameters.
@@ -74,6 +75,7 @@ class Matrix:
     backbone: str = "efficientnet-lite0"
     weights: str = "default"
     feature_options: dict[str, Any] = field(default_factory=dict)
+    features: dict[str, str] = field(default_factory=dict)
     devices: list[str] = field(default_factory=lambda: ["cpu"])
     runs_per_device: Count = 1
     compare: dict[str, dict[str, Any]] = field(default_factory=lambda: {"04_compare": {}, "05_neighbours": {}})

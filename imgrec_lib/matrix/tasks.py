@@ -238,6 +238,7 @@ def _plan_dataset(
     known = facts.fingerprint if facts else "unread"
     source: dict[str, Any] = {"dataset": data.dataset, "root": data.root, "dataset_options": data.options}
     features = {"backbone": matrix.backbone, "weights": matrix.weights, "feature_options": matrix.feature_options}
+    files = {"feature_files": matrix.features}
     device = {"device": matrix.devices[0].partition(":")[0]}
     shown = source_fingerprint(["imgrec_lib.report"])
     pairs, controls = matrix.profiles_of(matrix.models, data), matrix.profiles_of(matrix.controls, data)
@@ -252,7 +253,7 @@ def _plan_dataset(
     for model, profile in list(dict.fromkeys([*pairs, *controls])):
         of_model = labels | {"model": model, "profile": profile}
         given = dict(matrix.parameters.get(model, {}))
-        request = Request.from_parameters(source | features | device | {"model": model, "profile": profile})
+        request = Request.from_parameters(source | features | files | device | {"model": model, "profile": profile})
         variants: list[tuple[dict[str, Any], dict[str, str]]] = []
         if (model, profile) in pairs:
             variants += [({}, {}), *((each, {"ablation": _words(each)}) for each in matrix.ablations.get(model, []))]
@@ -339,7 +340,7 @@ def _run_task(stage: Stage, labels: Mapping[str, str], request: Request, runs: P
     unused = ("searched", "control") if stage == "grid" else ("grid",)
     parameters = {key: value for key, value in request.to_parameters().items() if key not in unused}
     # The data's fingerprint stands for where the data lies: moved data is the same data.
-    asked = {key: value for key, value in parameters.items() if key != "root"}
+    asked = {key: value for key, value in parameters.items() if key != "root" and (key != "feature_files" or value)}
     address = notebook_address(notebook, asked, data, run_fingerprint(request.model), *_contents(asked))
     what = [labels["dataset"], labels["model"], labels["profile"], *labels.get("control", "").split()]
     folder = runs / "-".join([*what, f"seed{labels['seed']}", fingerprint(asked)[:8]])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,8 @@ def load_inputs(run: Run, progress: bool = True, root: str | Path | None = None)
             f"run {run.name} does not say how its dataset was loaded: load it yourself and use load_model."
         )
     with_features = run.record.features is not None
-    return request.at(root).load(with_features=with_features, progress=progress)
+    # Where the run was trained says nothing of the machine that opens it.
+    return replace(request.at(root), device="cpu").load(with_features=with_features, progress=progress)
 
 
 def load_model(run: Run, dataset: Dataset, features: Features | None = None, device: str = "cpu") -> Recommender:
@@ -73,9 +76,9 @@ def load_model(run: Run, dataset: Dataset, features: Features | None = None, dev
             f"{dataset.name!r} ({dataset.fingerprint}): load the dataset with the options in its run.json."
         )
     uses_features = record.features is not None
-    if uses_features and (features is None or features.description != record.features):
+    if uses_features and (features is None or not _same_features(features.description, record.features or {})):
         raise InputError(f"run {run.name} needs the features it was trained with: {record.features}.")
-    data = dataset.training_data(features.values if features is not None and uses_features else None)
+    data = dataset.training_data(features if uses_features else None)
     overrides = dict(record.parameters)
     model = build_model(record.model, data, profile=record.profile, seed=record.seed, **overrides)
     path = run.folder / "model.safetensors"
@@ -87,6 +90,14 @@ def load_model(run: Run, dataset: Dataset, features: Features | None = None, dev
             f"{path} does not fit its run.json ({one_line(error)}): delete the run and train it again."
         ) from None
     return model.to(device).eval()
+
+
+def _same_features(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two descriptions are of the same features but for rounding.
+
+    A GPU computes them in bfloat16 and a CPU in float32: what was trained on the ones is of use with the others.
+    """
+    return {**one, "precision": None} == {**other, "precision": None}
 
 
 def _order(run: Run) -> tuple[Any, ...]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from imgrec_lib.data.dataset import Dataset
+from imgrec_lib.data.dataset import Dataset, ItemFeatures
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.evaluation import ValidationMetrics, evaluate
 from imgrec_lib.files import fingerprint, make_folder, remove_abandoned, replacing, write_json
@@ -77,6 +77,11 @@ def train_run(
     if not isinstance(request, Request):
         request = Request(str(model), profile, dict(parameters or {}), seed, device)
     resolved, card = request.resolved, model_card(request.model)
+    if features is not None and not isinstance(features, ItemFeatures):
+        raise InputError(
+            f"features must be what extract_features or read_features returns, not {type(features).__name__}: "
+            "read_features joins vectors of your own to the items by their ids."
+        )
     uses_features = features is not None and "features" in card.uses
     what = {
         "model": request.model,
@@ -105,7 +110,7 @@ def train_run(
             )
         return run
     distributed.barrier()  # all have looked for the record before the first one can write it
-    data = dataset.training_data(features.values if features is not None and uses_features else None)
+    data = dataset.training_data(features if uses_features else None)
     recommender = build_model(request.model, data, profile=request.profile, seed=request.seed, **request.overrides)
     make_folder(out)
     began = time.perf_counter()

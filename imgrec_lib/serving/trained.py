@@ -398,7 +398,7 @@ def train(
     if features is None and "features" in card.uses and dataset.images is not None:
         features = extract_features(dataset.images, device=device, progress=progress)
     used = features if "features" in card.uses else None
-    data = dataset.training_data(None if used is None else used.values)
+    data = dataset.training_data(used)
     built = build_model(model, data, profile=profile, seed=seed, **parameters)
     fit(built, data, ValidationMetrics(dataset, device=device), seed=seed, device=device, progress=progress)
     return Trained(built.to("cpu").eval(), dataset, used, None, card.title)

@@ -1,0 +1,279 @@
+"""Features that people bring: vectors computed elsewhere, joined to the catalogue by item id."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from imgrec_lib.errors import InputError, one_line
+from imgrec_lib.features.extraction import Features
+from imgrec_lib.files import fingerprint
+from imgrec_lib.options import Count, Option, options_of
+
+ENDINGS = (".npy", ".npz", ".parquet", ".safetensors", ".pt")
+ID_NAMES = ("item", "id", "ids", "item_id", "items", "item_ids")
+VECTOR_NAMES = ("vector", "vectors", "embedding", "embeddings", "feature", "features", "values")
+
+
+def read_features(
+    source: str | Path | pd.DataFrame | np.ndarray | torch.Tensor | Mapping[str, Any],
+    item_ids: Sequence[str] | np.ndarray,
+    *,
+    ids: str | Path | Sequence[Any] | None = None,
+    in_order: bool = False,
+    standardise: bool = False,
+    unit_length: bool = False,
+    components: Count | None = None,
+) -> Features:
+    """Vectors of items as features, each joined to its item by id.
+
+    Files: `.npy`, `.safetensors` and `.pt` hold one (n, d) array, and its ids stand in a list beside it: `ids`, or a
+    file of the same name with the ending `.ids.txt`, one a line. `.npz` holds both arrays; `.parquet` has a column of
+    ids and either a column of lists or d columns of numbers. No file is unpickled.
+
+    Args:
+        source: a file, a DataFrame whose index are the item ids, an array or a tensor; or several of these by name,
+            such as {"picture": "clip.npy", "text": "titles.parquet"}, whose vectors are put one behind the other.
+        item_ids: (n_items,) the catalogue's ids, in the order of its rows.
+        ids: ids of the rows of an array, or a file with one a line.
+        in_order: the rows of an array are the catalogue's, in its order; without it an array needs `ids`.
+        standardise: each dimension to mean 0 and standard deviation 1 over the items that have a vector.
+        unit_length: each vector to length 1, after standardising.
+        components: only so many principal components (scikit-learn's exact solver), last of all.
+
+    Returns:
+        The features, in memory, float32. An item without a vector gets zeros, as one without a picture does; a warning
+        counts and names such items, and vectors of items that the catalogue does not have.
+
+    Raises:
+        InputError: a file that cannot be read, no ids, an id that is repeated or missing, a vector that is not finite,
+            or no item in common with the catalogue.
+    """
+    known = pd.Index(np.asarray(item_ids).astype(str))
+    sources = source if isinstance(source, Mapping) else {"": source}
+    parts, absent = [], np.full(len(known), True)
+    for name, each in sources.items():
+        values, missing = _joined(each, known, ids, in_order, f"the features {name!r}" if name else "the features")
+        parts.append(_prepared(values, ~missing, standardise, unit_length, components))
+        absent &= missing
+    values = np.concatenate(parts, 1)
+    description = {
+        "features": ", ".join(
+            f"{name or 'given'} ({part.shape[1]} dimensions)" for name, part in zip(sources, parts, strict=True)
+        ),
+        "random": "no",
+        "standardise": "yes" if standardise else "no",
+        "unit_length": "yes" if unit_length else "no",
+        "components": "all" if components is None else str(components),
+    }
+    digits = fingerprint(values)
+    return Features(values, description | {"content": digits}, digits)
+
+
+def given_feature_options() -> dict[str, Option]:
+    """The options of `read_features`."""
+    return options_of(read_features)
+
+
+def _joined(
+    source: Any, known: pd.Index, ids: str | Path | Sequence[Any] | None, in_order: bool, what: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """(n_items, d) float32 in the catalogue's order, and (n_items,) bool: the items without a vector."""
+    rows, given = _read(source, ids)
+    if isinstance(source, str | Path):
+        what = str(source)
+    if rows.ndim != 2 or rows.dtype.kind not in "fiub":
+        raise InputError(f"{what} must be numbers in a table of items by dimensions, not {rows.dtype} {rows.shape}.")
+    values = rows.astype(np.float32)
+    if given is None:
+        if not in_order:
+            raise InputError(
+                f"{what} does not say which item each of its {len(rows):,} rows is: give ids (an id a line, or a "
+                "DataFrame whose index are the ids), or in_order=True where the rows are those of dataset.items."
+            )
+        if len(rows) != len(known):
+            raise InputError(
+                f"{what} has {len(rows):,} rows but the catalogue has {len(known):,} items: give their ids."
+            )
+        place = np.arange(len(known))
+    else:
+        own = pd.Index([_id_text(each, what) for each in given])
+        if len(own) != len(rows):
+            raise InputError(f"{what} has {len(rows):,} vectors but {len(own):,} ids: give one id for each.")
+        if own.has_duplicates:
+            repeated = own[own.duplicated()].unique()
+            raise InputError(
+                f"{what} names {len(repeated):,} items more than once ({repeated[0]!r}): keep one vector of each."
+            )
+        place = own.get_indexer(known)
+        if (place < 0).all():
+            raise InputError(
+                f"{what} has no item of the catalogue: its ids are like {own[0]!r}, the catalogue's like {known[0]!r}."
+            )
+        unknown = len(own) - int((place >= 0).sum())
+        if unknown:
+            warnings.warn(
+                f"{what}: {unknown:,} of {len(own):,} vectors are of items that the catalogue does not have; they are "
+                "left out.",
+                stacklevel=4,
+            )
+    missing = place < 0
+    found = np.where(missing[:, None], np.float32(0), values[place])
+    bad = ~np.isfinite(found).all(1)
+    if bad.any():
+        raise InputError(
+            f"{what}: the vectors of {int(bad.sum()):,} items are not finite "
+            f"(item {known[int(np.flatnonzero(bad)[0])]!r}): compute them again, or leave these items out."
+        )
+    if missing.any():
+        some = ", ".join([*known[missing][:3], *(["..."] if missing.sum() > 3 else [])])
+        warnings.warn(
+            f"{what}: {int(missing.sum()):,} of {len(known):,} items have no vector ({some}); zeros stand for them.",
+            stacklevel=4,
+        )
+    return found, missing
+
+
+def _prepared(
+    values: np.ndarray, present: np.ndarray, standardise: bool, unit_length: bool, components: int | None
+) -> np.ndarray:
+    if standardise:
+        mean, spread = values[present].mean(0), values[present].std(0)
+        values = np.where(present[:, None], (values - mean) / np.where(spread > 0, spread, 1), 0)
+    if unit_length:
+        lengths = np.linalg.norm(values, axis=1, keepdims=True)
+        values = values / np.where(lengths > 0, lengths, 1)
+    if components is not None:
+        from sklearn.decomposition import PCA
+
+        most = min(values.shape[1], int(present.sum()))
+        if components > most:
+            raise InputError(f"there are at most {most} principal components of these features, not {components}.")
+        reduced = np.zeros((len(values), components), np.float32)
+        reduced[present] = PCA(components, svd_solver="full").fit_transform(values[present].astype(np.float64))
+        values = reduced
+    return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def _read(source: Any, ids: str | Path | Sequence[Any] | None) -> tuple[np.ndarray, Sequence[Any] | None]:
+    """The rows of a source and their ids, None where it does not say them."""
+    if isinstance(source, pd.DataFrame):
+        return source.to_numpy(), source.index.tolist() if ids is None else _ids(ids)
+    if isinstance(source, torch.Tensor):
+        source = source.detach().cpu().float().numpy()
+    if not isinstance(source, str | Path):
+        return np.asarray(source), None if ids is None else _ids(ids)
+    path = Path(source).expanduser()
+    if path.suffix.lower() not in ENDINGS:
+        raise InputError(f"{path} is no file of features: its ending must be one of {', '.join(ENDINGS)}.")
+    try:
+        rows, own = _READERS[path.suffix.lower()](path)
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or one_line(error)}): check the path.") from None
+    except Exception as error:  # the libraries raise many kinds of exception on damaged files
+        raise InputError(
+            f"{path} cannot be read ({one_line(error)}): write numbers only, without pickled objects."
+        ) from None
+    if ids is not None:
+        return rows, _ids(ids)
+    beside = path.with_suffix(".ids.txt")
+    return rows, own if own is not None else _ids(beside) if beside.is_file() else None
+
+
+def _ids(ids: str | Path | Sequence[Any]) -> Sequence[Any]:
+    if not isinstance(ids, str | Path):
+        return list(ids)
+    path = Path(ids).expanduser()
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the ids {path} cannot be read ({one_line(error)}): write one a line, as text.") from None
+
+
+def _id_text(value: Any, what: str) -> str:
+    if isinstance(value, str) and value:
+        return value
+    if isinstance(value, bytes) and value:
+        return value.decode("utf-8")
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        return str(int(value))
+    raise InputError(f"{what} has the id {value!r}: ids must be text or whole numbers, as in the catalogue.")
+
+
+def _only(named: Mapping[str, Any], path: Path) -> Any:
+    """The one table of vectors among named arrays."""
+    tables = {name: array for name, array in named.items() if getattr(array, "ndim", 0) == 2}
+    if len(tables) != 1:
+        wanted = {name: array for name, array in tables.items() if name.lower() in VECTOR_NAMES}
+        if len(wanted) != 1:
+            raise InputError(f"{path} must hold one table of vectors, not {len(tables)} ({', '.join(named)}).")
+        tables = wanted
+    return next(iter(tables.values()))
+
+
+def _named_ids(named: Mapping[str, Any]) -> Sequence[Any] | None:
+    for name, array in named.items():
+        if name.lower() in ID_NAMES and getattr(array, "ndim", 0) == 1:
+            ids: Sequence[Any] = array.tolist()
+            return ids
+    return None
+
+
+def _read_npz(path: Path) -> tuple[np.ndarray, Sequence[Any] | None]:
+    with np.load(path, allow_pickle=False) as file:
+        named = {name: file[name] for name in file.files}
+    return _only(named, path), _named_ids(named)
+
+
+def _read_parquet(path: Path) -> tuple[np.ndarray, Sequence[Any] | None]:
+    table = pd.read_parquet(path)
+    ids = next((column for column in table if str(column).lower() in ID_NAMES), None)
+    if ids is None:
+        raise InputError(f"{path} has no column of ids: call it 'item'.")
+    rest = table.drop(columns=[ids])
+    lists = [column for column in rest if rest[column].dtype == object]
+    if len(lists) == 1 and len(rest.columns) == 1:
+        lengths = rest[lists[0]].map(len)
+        if lengths.nunique() > 1:
+            raise InputError(f"{path}: the vectors of column {lists[0]!r} have different lengths: make them equal.")
+        return np.stack(rest[lists[0]].to_list()), table[ids].tolist()
+    if lists:
+        raise InputError(
+            f"{path}: column {lists[0]!r} is no number: keep the ids and numbers, or the ids and one list."
+        )
+    return rest.to_numpy(), table[ids].tolist()
+
+
+def _read_safetensors(path: Path) -> tuple[np.ndarray, Sequence[Any] | None]:
+    from safetensors.torch import load_file
+
+    named = load_file(path)
+    return _only(named, path).float().numpy(), _named_ids(named)
+
+
+def _read_pt(path: Path) -> tuple[np.ndarray, Sequence[Any] | None]:
+    found = torch.load(path, map_location="cpu", weights_only=True)
+    if isinstance(found, torch.Tensor):
+        return found.float().numpy(), None
+    if not isinstance(found, dict):
+        raise InputError(f"{path} must hold a tensor, or a dictionary of tensors, not {type(found).__name__}.")
+    ids = next((found[name] for name in found if str(name).lower() in ID_NAMES), None)
+    table = _only({str(name): value for name, value in found.items()}, path)
+    return table.float().numpy(), ids.tolist() if isinstance(ids, torch.Tensor) else ids
+
+
+_READERS = {
+    ".npy": lambda path: (np.load(path, allow_pickle=False), None),
+    ".npz": _read_npz,
+    ".parquet": _read_parquet,
+    ".safetensors": _read_safetensors,
+    ".pt": _read_pt,
+}

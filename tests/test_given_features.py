@@ -1,0 +1,189 @@
+"""Vectors that people bring: every form of file gives each item its own vector, by id, or one sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.numpy import save_file
+from test_cli import call
+
+from imgrec_lib import InputError, open_trained, train_run
+from imgrec_lib.features import read_features
+from imgrec_lib.request import Request
+
+CATALOGUE = np.array(["10", "2", "3", "007", "x"])
+IDS = ["x", "007", "2", "10", "3"]
+VECTORS = np.arange(15, dtype=np.float64).reshape(5, 3) ** 2
+RIGHT = VECTORS[[3, 2, 4, 1, 0]]
+"""The vectors in the order of the catalogue."""
+
+
+def write_shop(folder: Path, n_users: int = 30, n_items: int = 25) -> None:
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    rows = [f"u{u},{i}" for u in range(n_users) for i in rng.choice(n_items, 6, replace=False)]
+    (folder / "interactions.csv").write_text("user,item\n" + "\n".join(rows) + "\n")
+    (folder / "items.csv").write_text("item\n" + "".join(f"{i}\n" for i in range(n_items)))
+
+
+def files(folder: Path) -> dict[str, Path]:
+    """The vectors in every form."""
+    made = {name: folder / name for name in (
+        "a.npy", "b.npz", "list.parquet", "wide.parquet", "c.safetensors", "d.pt", "e.pt", "half.npy",
+    )}  # fmt: skip
+    np.save(made["a.npy"], VECTORS)
+    np.save(made["half.npy"], VECTORS.astype(np.float16))
+    for name in ("a", "c", "d", "half"):
+        (folder / f"{name}.ids.txt").write_text("\n".join(IDS) + "\n")
+    np.savez(made["b.npz"], ids=np.array(IDS), features=VECTORS.astype(np.int64))
+    pd.DataFrame({"item": IDS, "embedding": list(VECTORS)}).to_parquet(made["list.parquet"])
+    pd.DataFrame(VECTORS, columns=["a", "b", "c"]).assign(id=IDS).to_parquet(made["wide.parquet"])
+    save_file({"vectors": VECTORS}, made["c.safetensors"])
+    torch.save(torch.from_numpy(VECTORS), made["d.pt"])
+    torch.save({"ids": IDS, "embeddings": torch.from_numpy(VECTORS).half()}, made["e.pt"])
+    return made
+
+
+def test_every_form_of_file_joins_by_id(tmp_path: Path) -> None:
+    made = files(tmp_path)
+    for name, path in made.items():
+        features = read_features(path, CATALOGUE)
+        assert features.values.dtype == np.float32 and (features.values == RIGHT).all(), name
+    assert len({read_features(path, CATALOGUE).fingerprint for path in made.values()}) == 1
+    frame = pd.DataFrame(VECTORS, index=IDS)
+    assert (read_features(frame, CATALOGUE).values == RIGHT).all()
+    assert (read_features(torch.from_numpy(VECTORS), CATALOGUE, ids=IDS).values == RIGHT).all()
+    assert (read_features(RIGHT, CATALOGUE, in_order=True).values == RIGHT).all()
+    both = read_features({"picture": made["a.npy"], "text": frame[[1]]}, CATALOGUE)
+    assert (both.values == np.c_[RIGHT, RIGHT[:, 1]]).all()
+    assert both.description["features"] == "picture (3 dimensions), text (1 dimensions)"
+
+
+def test_missing_and_unknown_items_are_counted_and_named() -> None:
+    frame = pd.DataFrame(VECTORS, index=["x", "007", "2", "unknown", "nor this"])
+    with pytest.warns(UserWarning) as warned:
+        features = read_features(frame, CATALOGUE, standardise=True)
+    texts = [str(w.message) for w in warned]
+    assert texts == [
+        "the features: 2 of 5 vectors are of items that the catalogue does not have; they are left out.",
+        "the features: 2 of 5 items have no vector (10, 3); zeros stand for them.",
+    ]
+    assert (features.values[[0, 2]] == 0).all()
+    # Mean and spread are those of the three items that have a vector.
+    some = VECTORS[[2, 1, 0]]
+    assert features.values[[1, 3, 4]] == pytest.approx((some - some.mean(0)) / some.std(0), rel=1e-5)
+
+
+def test_prepared_by_option() -> None:
+    rows = np.random.default_rng(0).normal(size=(5, 4))
+    unit = read_features(rows, CATALOGUE, in_order=True, unit_length=True).values
+    assert unit == pytest.approx(rows / np.linalg.norm(rows, axis=1, keepdims=True), rel=1e-5)
+    reduced = read_features(rows, CATALOGUE, in_order=True, components=2).values
+    centred = rows - rows.mean(0)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    assert np.abs(reduced) == pytest.approx(np.abs(centred @ axes[:2].T), abs=1e-5)
+    with pytest.raises(InputError, match="at most 4 principal components"):
+        read_features(rows, CATALOGUE, in_order=True, components=5)
+
+
+def test_sentences(tmp_path: Path) -> None:
+    pickled = tmp_path / "pickled.npy"
+    np.save(pickled, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    (tmp_path / "short.ids.txt").write_text("x\n2\n")
+    np.save(tmp_path / "short.npy", VECTORS)
+    np.save(tmp_path / "bare.npy", VECTORS)
+    (tmp_path / "no.parquet").write_text("nothing")
+    pd.DataFrame({"a": [1.0]}).to_parquet(tmp_path / "nameless.parquet")
+    bad = VECTORS.copy()
+    bad[1, 1] = np.nan
+    cases: list[tuple[Any, dict[str, Any], str]] = [
+        (VECTORS, {}, r"does not say which item each of its 5 rows is: give ids .* or in_order=True"),
+        (tmp_path / "bare.npy", {}, r"bare\.npy does not say which item each of its 5 rows is"),
+        (VECTORS[:4], {"in_order": True}, "has 4 rows but the catalogue has 5 items: give their ids"),
+        (
+            VECTORS,
+            {"ids": ["x", "x", "2", "3", "10"]},
+            r"names 1 items more than once \('x'\): keep one vector of each",
+        ),
+        (VECTORS, {"ids": ["a", "b", "c", "d", "e"]}, "has no item of the catalogue: its ids are like 'a', .* '10'"),
+        (VECTORS, {"ids": [1.5, 2, 3, 4, 5]}, r"has the id 1\.5: ids must be text or whole numbers"),
+        (bad, {"ids": IDS}, r"the vectors of 1 items are not finite \(item '007'\): compute them again"),
+        (np.array([["a"]]), {"in_order": True}, "must be numbers in a table of items by dimensions"),
+        (VECTORS[0], {"in_order": True}, "must be numbers in a table of items by dimensions"),
+        (tmp_path / "short.npy", {}, "has 5 vectors but 2 ids: give one id for each"),
+        (pickled, {"in_order": True}, r"pickled\.npy cannot be read .*: write numbers only, without pickled objects"),
+        (tmp_path / "no.parquet", {}, r"no\.parquet cannot be read"),
+        (tmp_path / "nameless.parquet", {}, "has no column of ids: call it 'item'"),
+        (tmp_path / "nowhere.npy", {}, r"nowhere\.npy cannot be read \(No such file or directory\): check the path"),
+        (tmp_path / "a.csv", {}, r"is no file of features: its ending must be one of \.npy"),
+    ]
+    for source, options, sentence in cases:
+        with pytest.raises(InputError, match=sentence):
+            read_features(source, CATALOGUE, **options)
+
+
+def test_from_a_file_to_lists_of_neighbours(tmp_path: Path, monkeypatch, capsys) -> None:
+    """A shop without pictures: the vectors on the command line, the run opened again, its items alike by them."""
+    write_shop(tmp_path / "shop")
+    order = np.random.default_rng(1).permutation(25)
+    vectors = np.random.default_rng(2).normal(size=(25, 5)).astype(np.float32)
+    pd.DataFrame({"item": order.astype(str), "vector": list(vectors[order])}).to_parquet(tmp_path / "clip.parquet")
+    monkeypatch.chdir(tmp_path)
+    status, _, err = call(
+        monkeypatch, capsys, "train", "--no-notebook", "--dataset", "table", "--root", "shop", "--model", "vbpr",
+        "-o", "min_interactions=3", "-p", "epochs=1", "--features", "clip.parquet", "--out", "run",
+    )  # fmt: skip
+    assert status == 0, err
+    asked = json.loads((tmp_path / "run" / "run.json").read_text())["requested"]
+    assert asked["feature_files"] == {"clip": str(tmp_path / "clip.parquet")}
+    trained = open_trained(tmp_path / "run", progress=False)
+    assert trained.features is not None
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    nearest = np.argsort(-(unit @ unit[7]), kind="stable")
+    found = trained.similar(["7"], 3, by="picture")["similar"].tolist()
+    assert found == [str(i) for i in nearest if i != 7][:3]
+    (tmp_path / "clip.parquet").unlink()
+    with pytest.raises(InputError, match=r"there is no file of features .*clip\.parquet: check the path"):
+        open_trained(tmp_path / "run", progress=False)
+    status, _, err = call(
+        monkeypatch, capsys, "train", "--no-notebook", "--model", "vbpr", "--features", "no.npy", "--out", "other"
+    )
+    assert status == 2 and "there is no file of features no.npy" in err
+
+
+def test_arrays_are_never_taken_by_an_order_that_nobody_asked_for(small_wardrobe) -> None:
+    ids = small_wardrobe.items["item"]
+    rows = np.arange(len(ids), dtype=np.float64)[:, None]
+    with pytest.raises(InputError, match="an array does not say which item each of its rows is"):
+        small_wardrobe.training_data(rows)
+    with pytest.raises(
+        InputError, match="features must be what extract_features or read_features returns, not ndarray"
+    ):
+        train_run(small_wardrobe, "vbpr", Path("never"), features=rows)  # type: ignore[arg-type]
+    shuffled = np.random.default_rng(0).permutation(len(ids))
+    by_id = small_wardrobe.training_data(pd.DataFrame(rows[shuffled], index=ids.to_numpy()[shuffled])).features
+    assert (by_id == rows).all() and by_id.dtype == np.float32
+    assert (small_wardrobe.training_data(rows, in_order=True).features == rows).all()
+    with pytest.raises(InputError, match=f"the features have no row of item '{ids.iloc[-1]}'"):
+        small_wardrobe.training_data(pd.DataFrame(rows[:-1], index=ids[:-1]))
+
+
+def test_a_run_made_on_a_gpu_opens_on_a_cpu(tmp_path: Path) -> None:
+    """All that CUDA changes in the record is the precision of the features."""
+    options = {"n_users": 40, "n_items": 50, "image_size": 32}
+    request = Request(
+        "visrank", dataset="wardrobe", dataset_options=options, weights="random", feature_options={"size": 32}
+    )
+    dataset, features = request.load(progress=False)
+    train_run(dataset, request, tmp_path / "run", features=features, progress=False)
+    path = tmp_path / "run" / "run.json"
+    record = json.loads(path.read_text())
+    record["features"]["precision"], record["requested"]["device"] = "bfloat16", "cuda"
+    path.write_text(json.dumps(record))
+    assert len(open_trained(tmp_path / "run", progress=False).recommend(["user-0001"], 3)) == 3
