@@ -142,7 +142,7 @@ def test_a_validation_without_candidates_is_a_sentence(name: str, tmp_path: Path
 def test_a_loss_that_is_not_finite_stops_every_model_and_names_step_and_parameter(name: str, bad: float) -> None:
     data = toy_data()
     keep = {"keep": "memory"} if "keep" in parameters_of(CARDS[name]) else {}
-    model = small(name, data, epochs=2, batch_size=64, **keep)
+    model = small(name, data, epochs=2, batch_size=64, choose_by="auc", **keep)
     trained = [key for key, p in model.named_parameters() if p.requires_grad]
     with torch.no_grad():
         for key in trained[:2]:

@@ -55,7 +55,7 @@ def trained(
     """The weights at each validation, the learning curve without seconds, and the weights that are kept."""
     data = dataset.training_data(features, in_order=True)
     model = small(name, data, **({"keep": "memory"} if "keep" in parameters_of(CARDS[name]) else {}))
-    settings = {"epochs": 2, "patience": 0, "batch_size": 32, "evaluate_every": 1}
+    settings = {"epochs": 2, "patience": 0, "batch_size": 32, "evaluate_every": 1, "choose_by": "auc"}
     model.phases = tuple(replace(phase, **settings) for phase in model.phases)
     states: list[dict[str, Tensor]] = []
     validate = wrap(ValidationAUC(dataset))

@@ -140,7 +140,7 @@ def fitted(name: str, data: TrainingData, optimiser: str) -> Recommender:
     model = small(name, data)
     model.phases = tuple(
         replace(phase, optimiser=optimiser, learning_rate=0.01, batch_size=8, epochs=2, patience=0, negatives=2,
-                gradient_clip=0.0)
+                gradient_clip=0.0, choose_by="auc")
         for phase in model.phases
     )  # fmt: skip
     fit(model, data, lambda model: 0.5, progress=False)

@@ -21,7 +21,7 @@ from imgrec_lib.models import build_model, list_models
 from imgrec_lib.models.base import Recommender, TrainSettings
 from imgrec_lib.models.parts import softmax
 from imgrec_lib.models.parts.objective import PAIRWISE, SOFTMAX
-from imgrec_lib.models.parts.softmax import log_sum_exp, softmax_cross_entropy
+from imgrec_lib.models.parts.softmax import Entries, log_sum_exp, softmax_cross_entropy
 
 MODELS = [name for name, card in list_models().items() if "loss" in inspect.signature(card.build).parameters]
 
@@ -44,13 +44,30 @@ def example(n_users: int, n_items: int, width: int, scale: float, seed: int) -> 
     return torch.tensor(scale * users), torch.tensor(items), torch.tensor(scale * offsets), torch.tensor(excluded)
 
 
-def by_loops(users: Tensor, items: Tensor, offsets: Tensor, excluded: Tensor, upstream: Tensor) -> list[np.ndarray]:
+def entries(n_users: int, n_items: int, seed: int) -> Entries:
+    """Numbers for a third of all pairs or less, in random order, some of them several times."""
+    rng = np.random.default_rng(seed + 1)
+    pairs = rng.integers(0, n_users * n_items, n_users * n_items // 3)
+    return Entries(*(torch.tensor(x) for x in (pairs // n_items, pairs % n_items, 2 * rng.normal(size=len(pairs)))))
+
+
+def by_loops(
+    users: Tensor, items: Tensor, offsets: Tensor, excluded: Tensor, added: Entries, upstream: Tensor
+) -> list[np.ndarray]:
     """The log-sum-exp of each user, and the gradients of its weighted sum: one score at a time."""
+    pairs = list(zip(added.rows.tolist(), added.items.tolist(), strict=True))
+    extra: dict[tuple[int, int], float] = {}
+    for pair, value in zip(pairs, added.values.tolist(), strict=True):
+        extra[pair] = extra.get(pair, 0.0) + value
     u, z, o = users.numpy(), items.numpy(), offsets.numpy()
     result = np.full(len(u), -np.inf)
-    gradients = [np.zeros_like(u), np.zeros_like(z), np.zeros_like(o)]
+    gradients = [np.zeros_like(u), np.zeros_like(z), np.zeros_like(o), np.zeros(len(pairs))]
     for b in range(len(u)):
-        scores = {i: float(u[b] @ z[i] + o[i]) for i in range(len(z)) if i not in excluded[b].tolist()}
+        scores = {
+            i: float(u[b] @ z[i] + o[i]) + extra.get((b, i), 0.0)
+            for i in range(len(z))
+            if i not in excluded[b].tolist()
+        }
         if not scores:
             continue
         largest = max(scores.values())
@@ -60,6 +77,9 @@ def by_loops(users: Tensor, items: Tensor, offsets: Tensor, excluded: Tensor, up
             gradients[0][b] += chance * z[i]
             gradients[1][i] += chance * u[b]
             gradients[2][i] += chance
+            for m, pair in enumerate(pairs):
+                if pair == (b, i):
+                    gradients[3][m] += chance
     return [result, *gradients]
 
 
@@ -76,12 +96,13 @@ def test_tiles_equal_loops_in_value_and_gradient(
 ) -> None:
     users, items, offsets, excluded = example(n_users, n_items, width, scale, seed)
     upstream = torch.tensor(np.random.default_rng(seed).normal(size=n_users))
-    expected = by_loops(users, items, offsets, excluded, upstream)
-    inputs = [each.requires_grad_() for each in (users, items, offsets)]
+    added = entries(n_users, n_items, seed)
+    expected = by_loops(users, items, offsets, excluded, added, upstream)
+    inputs = [each.requires_grad_() for each in (users, items, offsets, added.values)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(softmax, "TILE_USERS", 3)
         patch.setattr(softmax, "TILE_NUMBERS", {"cpu": 12, "cuda": 12})
-        result = log_sum_exp(*inputs, excluded)
+        result = log_sum_exp(users, items, offsets, excluded, added)
         gradients = torch.autograd.grad((result.nan_to_num(neginf=0.0) * upstream).sum(), inputs)
     np.testing.assert_allclose(result.detach().numpy(), expected[0], rtol=1e-9, atol=1e-9)
     for gradient, wanted in zip(gradients, expected[1:], strict=True):

@@ -104,6 +104,25 @@ class ItemBatch(NamedTuple):
     owned_places: Tensor
 
 
+class BasketBatch(NamedTuple):
+    """Users with what they bought, a part of it hidden: the task is to tell it from the rest (`Sampler.baskets`).
+
+    Attributes:
+        users: (B,) int64.
+        items: (B, L) int64 training items of each user, ascending; -1 fills up.
+        hidden: (B, L) bool: which of them are to be predicted. No -1 is hidden.
+    """
+
+    users: Tensor
+    items: Tensor
+    hidden: Tensor
+
+    @property
+    def shown(self) -> Tensor:
+        """(B, L) bool: from which of the items the hidden ones are to be predicted."""
+        return (self.items >= 0) & ~self.hidden
+
+
 class Sampler:
     """Draws batches from the training interactions.
 
@@ -246,6 +265,28 @@ class Sampler:
         return CandidateBatch(
             users, positives, drawn.unsqueeze(0), weights.float().log().unsqueeze(0), self._owned(users, place), times
         )
+
+    def baskets(self, size: int, hidden: float = 0.5) -> BasketBatch:
+        """Draw `size` users, uniformly and with replacement, and hide a random part of what each has.
+
+        Args:
+            size: B.
+            hidden: the share that is hidden, on average. Of n items floor(n * hidden + r) are, with r uniform in
+                [0, 1), but at least one, and of several at least one is shown.
+
+        Raises:
+            InputError: the share is not between 0 and 1.
+        """
+        if not 0 < hidden < 1:
+            raise InputError(f"the hidden share of a user's items must be between 0 and 1, not {hidden}.")
+        users = self._drawable[self.randint(len(self._drawable), (size,))]
+        items = self._owned(users, torch.arange(self.n_items, device=self.device))
+        lengths = self._lengths[users].unsqueeze(1)
+        numbers = torch.rand(size, 1 + items.shape[1], generator=self.generator, device=self.device)
+        wanted = (lengths * hidden + numbers[:, :1]).floor().clamp(min=1).minimum((lengths - 1).clamp(min=1))
+        # The rank of each item's random number among those of its user; what fills up comes last.
+        rank = numbers[:, 1:].masked_fill(items < 0, 2).argsort(1).argsort(1)
+        return BasketBatch(users, items, rank < wanted)
 
     def _owned(self, users: Tensor, place: Tensor) -> Tensor:
         """`place` of all training items of (B,) users: (B, longest history) int64, filled up with -1."""

@@ -29,6 +29,7 @@ from imgrec_lib.models import (
     pop_visrank,
     poprank,
     saers,
+    two_tower,
     vbpr,
     visrank,
     warp,
@@ -59,6 +60,7 @@ CARDS: tuple[ModelCard, ...] = (
     imgrec_dir.CARD,
     imgrec_ft.CARD,
     imgrec_ete.CARD,
+    two_tower.CARD,
 )
 
 
