@@ -308,7 +308,7 @@ def run(
     root: Roots = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Leave out other runs: model=vbpr, also dataset=, profile=, seed=, control=; repeatable."),
+        typer.Option(help="Leave out other runs: seed=0, also dataset=, model=, profile=, control=; repeatable."),
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes at a time; by default one a core or GPU.")] = None,
     device: Annotated[str, typer.Option(help="In place of the matrix's: cpu, cuda (every GPU), cuda:1, ...")] = "",
@@ -394,7 +394,7 @@ def _conditions(texts: list[str] | None) -> dict[str, list[str]]:
     for text in texts or []:
         key, equals, value = text.partition("=")
         if not equals or not key or not value:
-            raise InputError(f"{text!r} is no condition: write key=value, such as model=vbpr.")
+            raise InputError(f"{text!r} is no condition: write key=value, such as seed=0.")
         found.setdefault(key, []).append(value)
     return found
 

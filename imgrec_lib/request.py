@@ -17,7 +17,7 @@ from imgrec_lib.errors import InputError, one_line
 from imgrec_lib.features import Features, extract_features, feature_options, given_feature_options, read_features
 from imgrec_lib.features.backbones import backbone_spec
 from imgrec_lib.features.controls import check_control, with_control
-from imgrec_lib.models import check_needs, model_card, network_parameters, resolve_profile
+from imgrec_lib.models import check_needs, list_models, model_card, network_parameters, resolve_profile
 from imgrec_lib.models.base import Profile
 from imgrec_lib.options import Option, admits, check_options, options_of
 
@@ -75,7 +75,7 @@ class Request:
         """
         checked = check_options("a request", options_of(cls), values)
         if "model" not in checked:
-            raise InputError("a request must name a model: add 'model', such as 'imgrec-ft'.")
+            raise InputError(f"a request must name a model: add 'model', such as {next(iter(list_models()))!r}.")
         return cls(**checked)
 
     @classmethod

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import yaml
+
+from imgrec_lib.data import list_datasets
+from imgrec_lib.models import list_models
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
@@ -78,6 +82,24 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         imported[name] = found & modules.keys() - {"imgrec_lib"}  # that one is imported for its version alone
     assert imported["imgrec_lib.gallery.live"] == {"imgrec_lib.gallery.gallery"}
     TopologicalSorter(imported).prepare()  # raises CycleError, which names the modules
+
+
+def test_no_engine_knows_a_model_by_name() -> None:
+    """Outside `models/` no text names a model of the registry, but for docstrings, and no module imports one's."""
+    names = sorted(list_models().keys() - list_datasets().keys(), key=len, reverse=True)
+    named = re.compile(rf"(?<![\w-])({'|'.join(map(re.escape, names))})(?![\w-])")
+    assert named.search("--model bpr-mf") and not named.search("imgrec-100")
+    own = {card.build.__module__ for card in list_models().values()}
+    for path in (ROOT / "imgrec_lib").rglob("*.py"):
+        if "models" in path.parts:
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        docstrings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docstrings:
+                assert not named.search(node.value), f"{path.relative_to(ROOT)}:{node.lineno} names a model"
+            elif isinstance(node, ast.ImportFrom):
+                assert node.module not in own, f"{path.relative_to(ROOT)}:{node.lineno} imports a model"
 
 
 def test_every_module_has_a_docstring() -> None:

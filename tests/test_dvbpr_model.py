@@ -19,8 +19,8 @@ from imgrec_lib.data.sampler import Batch, ItemBatch, Sampler
 from imgrec_lib.errors import InputError
 from imgrec_lib.models import build_model, model_card, resolve_profile
 from imgrec_lib.models.base import TrainSettings
-from imgrec_lib.models.dvbpr import DVBPR, scaled
-from imgrec_lib.models.parts.cnn_f import CNNF, SameConv2d, same_padding
+from imgrec_lib.models.dvbpr import DVBPR
+from imgrec_lib.models.parts.cnn_f import CNNF, SameConv2d, same_padding, scaled
 
 SMALL = {"factors": 3, "size": 32, "channels": 2, "units": 6, "l2_network": 0.0, "l2_users": 0.0}
 

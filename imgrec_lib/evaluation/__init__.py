@@ -8,6 +8,7 @@ from imgrec_lib.evaluation.evaluate import (
     history_bands,
     popularity_bands,
     recommend,
+    scorer_of,
     user_metrics,
 )
 from imgrec_lib.evaluation.metrics import check_metric
@@ -25,5 +26,6 @@ __all__ = [
     "negative_lists",
     "popularity_bands",
     "recommend",
+    "scorer_of",
     "user_metrics",
 ]

@@ -125,7 +125,7 @@ def evaluate(
     }
     known = owned_items(dataset.train, *([dataset.validation.items] if part == "test" else []))
     owned = owned_items(known, targets)
-    scorer = _scorer_of(model, held.times, device)
+    scorer = scorer_of(model, held.times, device)
     listed = known if "exact" in protocols else None
     counts, recommended = rank_held_out(
         scorer, dataset.user_ids, targets, owned, lists, device, block_bytes, listed, max(cutoffs)
@@ -170,7 +170,7 @@ class _Validation:
         Raises:
             InputError: a score is not finite.
         """
-        scorer = _scorer_of(model, self.times, self.device)
+        scorer = scorer_of(model, self.times, self.device)
         return rank_held_out(
             scorer, self.user_ids, self.targets, self.owned, {"exact": None}, self.device, self.block_bytes
         )[0]["exact"]
@@ -226,8 +226,17 @@ class ValidationMetrics(_Validation):
 
 
 @torch.no_grad()
-def _scorer_of(model: Recommender | Scorer, times: np.ndarray | None, device: torch.device | str) -> Scorer:
-    """The scorer of a model in evaluation mode (the model's mode is restored); a scorer is returned as it is."""
+def scorer_of(
+    model: Recommender | Scorer, times: np.ndarray | None = None, device: torch.device | str = "cpu"
+) -> Scorer:
+    """The scorer of a model in evaluation mode (the model's mode is restored); a scorer is returned as it is.
+
+    Args:
+        model: the model, on the device, or a scorer.
+        times: (n_users,) int64 Unix seconds at which each user is served, such as `dataset.test.times`, for models that
+            use time; None when unknown.
+        device: where the times are put.
+    """
     if not isinstance(model, nn.Module):
         return model
     training = model.training
@@ -556,7 +565,7 @@ def recommend(
     items, values = np.full((len(users), k), -1, np.int64), np.full((len(users), k), -np.inf, np.float32)
     width = min(k, train.n_items)
     rows = max(1, block_bytes // (4 * train.n_items))
-    scorer = _scorer_of(model, None, device)
+    scorer = scorer_of(model, None, device)
     for start in range(0, len(users), rows):
         block = users[start : start + rows]
         scores = scorer.block(torch.as_tensor(block, device=device))

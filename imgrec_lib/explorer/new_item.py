@@ -101,7 +101,7 @@ def new_item(opened: Opened, path: Path, user_block: int = 512) -> NewItem:
         scorer = opened.scorer.extended(row)
     learned = None
     if isinstance(opened.scorer, InnerProduct) and opened.learned is not None:
-        learned = row[0, opened.scorer.personal()]
+        learned = row[0] * opened.scorer.personal()
     scores, places = _places_of_last(scorer, opened, user_block)
     return NewItem(pixels, feature, learned, scores, places)
 

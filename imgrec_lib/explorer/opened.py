@@ -15,9 +15,10 @@ from torch import Tensor
 
 from imgrec_lib.data.dataset import Columns, Dataset
 from imgrec_lib.errors import InputError, unknown_name
+from imgrec_lib.evaluation import scorer_of
 from imgrec_lib.features import Features
 from imgrec_lib.features.controls import with_control
-from imgrec_lib.models.base import InnerProduct, Recommender, Scorer
+from imgrec_lib.models.base import Recommender, Scorer, item_vectors
 from imgrec_lib.runs import Run, find_runs, load_model
 
 
@@ -58,14 +59,8 @@ class Opened:
 
     @cached_property
     def learned(self) -> Tensor | None:
-        """(n_items, k): the items as the model has learnt them; None where its score is no inner product.
-
-        Item offsets are left out: they say how popular an item is, not what it is like.
-        """
-        if not isinstance(self.scorer, InnerProduct):
-            return None
-        personal = self.scorer.personal()
-        return self.scorer.items[:, personal] if personal.any() else None
+        """The items as the model has learnt them, see `item_vectors`."""
+        return item_vectors(self.scorer)
 
     @cached_property
     def purchases(self) -> sparse.csc_matrix:
@@ -140,10 +135,7 @@ class Runs:
             uses_features = features is not None and run.record.features is not None
             used = with_control(features, run.request.control) if uses_features and features else None
             model = load_model(run, dataset, used)
-            times = dataset.test.times
-            with torch.no_grad():
-                scorer = model.scorer(None if times is None else torch.as_tensor(times))
-            self._opened[name] = Opened(run, dataset, features, model, scorer)
+            self._opened[name] = Opened(run, dataset, features, model, scorer_of(model, dataset.test.times))
         return self._opened[name]
 
     def before_fine_tuning(self, name: str) -> str:

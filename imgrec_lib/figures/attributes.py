@@ -1,4 +1,4 @@
-"""What SAERS attends to: the regions of an item's attributes, and how much of a user's attention each of them gets."""
+"""What users attend to: the regions of an item's attributes, and how much of a user's attention each of them gets."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from PIL import Image, ImageDraw
 from imgrec_lib.data.dataset import Dataset, describe_item
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError
-from imgrec_lib.features.attributes import activation_maps, strong_part
 from imgrec_lib.figures.curves import COLOURS, INK
 from imgrec_lib.gallery.gallery import Gallery
 from imgrec_lib.gallery.rows import Cell, Row
-from imgrec_lib.models.saers import SAERS
+from imgrec_lib.models.base import AttributeAttention, AttributeRegions
 
 SIDE = 224
 """Side in pixels of the pictures that boxes are drawn on."""
@@ -26,7 +25,7 @@ BOXES = 3
 
 
 def region_gallery(
-    dataset: Dataset, model: SAERS, items: Sequence[int], title: str = "What the network sees, and where"
+    dataset: Dataset, model: AttributeRegions, items: Sequence[int], title: str = "What the network sees, and where"
 ) -> Gallery:
     """Each item as it is, then once for each attribute: its box, the rest faded as far as the activation map is weak.
 
@@ -43,7 +42,7 @@ def region_gallery(
 
 
 def attention_gallery(
-    dataset: Dataset, model: SAERS, pairs: Sequence[tuple[int, int]], title: str = "Who looks at what"
+    dataset: Dataset, model: AttributeRegions, pairs: Sequence[tuple[int, int]], title: str = "Who looks at what"
 ) -> Gallery:
     """The same for users: the attributes in order of the attention that the user pays them.
 
@@ -61,7 +60,7 @@ def attention_gallery(
 
 
 @torch.no_grad()
-def _gallery(dataset: Dataset, model: SAERS, title: str, pairs: Sequence[tuple[int | None, int]]) -> Gallery:
+def _gallery(dataset: Dataset, model: AttributeRegions, title: str, pairs: Sequence[tuple[int | None, int]]) -> Gallery:
     if dataset.images is None:
         raise InputError(f"dataset {dataset.name!r} has no pictures to draw boxes on: load it with its images.")
     for kind, limit, indices in (
@@ -71,34 +70,30 @@ def _gallery(dataset: Dataset, model: SAERS, title: str, pairs: Sequence[tuple[i
         for index in indices:
             if not 0 <= index < limit:
                 raise InputError(f"{kind} index {index} does not exist: choose from 0 to {limit - 1}.")
-    scorer, labels, regions, heads = model.scorer(), model.labels, model.regions, model.heads
-    device = model.users.device
     pictures: list[Image.Image] = []
     present: list[bool] = []
     rows: list[Row] = []
     for user, item in pairs:
+        seen = model.seen_attributes(item)
         attention: np.ndarray | None = None
         if user is not None:
-            chosen = (torch.tensor([user], device=device), torch.tensor([[item]], device=device))
-            attention = scorer.attention(*chosen)[0, 0].cpu().numpy()
-        values = torch.from_numpy(np.array(regions.predicted[[item]])).to(device)
-        maps = activation_maps(heads.weight[heads.rows(values)], model.maps.of(torch.tensor([item], device=device)))
-        strength, boxes = strong_part(maps)[0].cpu().numpy(), np.asarray(regions.boxes[item])
-        order = np.arange(len(labels)) if attention is None else np.argsort(-attention, kind="stable")
+            shares = model.attribute_attention(torch.tensor([user]), torch.tensor([[item]]))
+            attention = np.array([float(share) for share in shares.values()])
+        order = np.arange(len(seen)) if attention is None else np.argsort(-attention, kind="stable")
         plain = dataset.images.thumbnail(item, SIDE)
         overview = plain.copy()
         if attention is not None:
             for a in order[:BOXES]:
-                _draw_box(overview, boxes[a], COLOURS[1 + a % 6], 2 + round(12 * float(attention[a])))
+                _draw_box(overview, seen[a].box, COLOURS[1 + a % 6], 2 + round(12 * float(attention[a])))
         name = describe_item(dataset, item)
         cells = [Cell(len(pictures), name)]
         pictures.append(overview)
         for a in order:
-            faded = _faded(plain, strength[a])
-            _draw_box(faded, boxes[a], COLOURS[1 + a % 6], 3)
-            seen = labels.values[a][int(regions.predicted[item, a])]
+            faded = _faded(plain, seen[a].strength)
+            _draw_box(faded, seen[a].box, COLOURS[1 + a % 6], 3)
             share = "" if attention is None else f"attention {attention[a]:.0%}"
-            cells.append(Cell(len(pictures), (f"{_words(labels.names[a])}: {seen}", share, _place(boxes[a]))))
+            caption = (f"{_words(seen[a].name)}: {seen[a].value}", share, _place(seen[a].box))
+            cells.append(Cell(len(pictures), caption))
             pictures.append(faded)
         present += [bool(dataset.images.present[item])] * len(cells)
         heading = name[0] if user is None else f"User {dataset.user_ids[user]} looks at {name[0]}"
@@ -139,7 +134,7 @@ def _words(column: str) -> str:
 
 
 @torch.no_grad()
-def attention_by_user(dataset: Dataset, model: SAERS) -> pd.DataFrame:
+def attention_by_user(dataset: Dataset, model: AttributeAttention) -> pd.DataFrame:
     """The attention that each user pays each attribute, averaged over the user's training items.
 
     Args:
@@ -149,12 +144,12 @@ def attention_by_user(dataset: Dataset, model: SAERS) -> pd.DataFrame:
     Returns:
         One row a user that has a training item, indexed by user index; one column an attribute; rows sum to 1.
     """
-    scorer, device = model.scorer(), model.users.device
-    users, items = (torch.from_numpy(x).to(device) for x in (dataset.train.users, dataset.train.items))
-    parts = zip(users.split(4096), items.split(4096), strict=True)
-    values = torch.cat([scorer.attention(u, i.unsqueeze(1))[:, 0].float().cpu() for u, i in parts]).numpy()
-    table = pd.DataFrame(values, columns=list(model.labels.names))
-    return table.groupby(dataset.train.users).mean().rename_axis("user")
+    users, items = torch.from_numpy(dataset.train.users), torch.from_numpy(dataset.train.items)
+    tables = []
+    for some, bought in zip(users.split(4096), items.split(4096), strict=True):
+        shares = model.attribute_attention(some, bought.unsqueeze(1))
+        tables.append(pd.DataFrame({name: share[:, 0].float().cpu().numpy() for name, share in shares.items()}))
+    return pd.concat(tables, ignore_index=True).groupby(dataset.train.users).mean().rename_axis("user")
 
 
 def attention_figure(table: pd.DataFrame) -> Figure:

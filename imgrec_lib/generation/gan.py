@@ -21,7 +21,7 @@ from imgrec_lib.data.images import resized
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.files import fingerprint, replacing
 from imgrec_lib.generation.networks import Discriminator, Generator
-from imgrec_lib.models.dvbpr import scaled
+from imgrec_lib.models.parts.cnn_f import scaled
 from imgrec_lib.training import load_optimiser, optimiser_tensors, read_checkpoint, write_checkpoint
 
 CODES = ("normal", "uniform")

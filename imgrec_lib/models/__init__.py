@@ -1,5 +1,6 @@
 """The models: one paper a file; `registry` lists them, `build` makes one."""
 
+from imgrec_lib.models.base import item_vectors
 from imgrec_lib.models.build import build_model, check_needs, network_parameters, resolve_profile
 from imgrec_lib.models.registry import CARDS, list_models, model_card, register_model
 
@@ -7,6 +8,7 @@ __all__ = [
     "CARDS",
     "build_model",
     "check_needs",
+    "item_vectors",
     "list_models",
     "model_card",
     "network_parameters",

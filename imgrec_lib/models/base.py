@@ -6,10 +6,11 @@ evaluation sees only the scorer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -139,6 +140,21 @@ class InnerProduct:
         return (self.users != self.users[:1]).any(0)
 
 
+def item_vectors(scorer: Scorer) -> Tensor | None:
+    """The items as a model has learnt them, whose cosines say which items it takes for alike.
+
+    Item offsets do not count: they say how popular an item is, not what it is like.
+
+    Returns:
+        (n_items, k) float32, the items' side of an inner product with 0 in the columns that do not tell users apart;
+        None where scores are no inner product, or the same for all users.
+    """
+    if not isinstance(scorer, InnerProduct):
+        return None
+    personal = scorer.personal()
+    return scorer.items * personal if personal.any() else None
+
+
 @runtime_checkable
 class Extensible(Protocol):
     """A scorer that can take in items that are not in the catalogue."""
@@ -217,6 +233,31 @@ class AttributeAttention(Protocol):
         Returns:
             (B, C) float32 by the attribute's name.
         """
+        ...
+
+
+class SeenAttribute(NamedTuple):
+    """An attribute of an item as a model sees it in the picture.
+
+    Attributes:
+        name: the attribute, "neckline".
+        value: which of its values the model sees, "round".
+        box: (4,) float32, where the picture shows it: left, top, right, bottom as shares of the picture's sides.
+        strength: (h, w) float32 from 0 to 1, how much each place of the picture speaks for the value.
+    """
+
+    name: str
+    value: str
+    box: np.ndarray
+    strength: np.ndarray
+
+
+@runtime_checkable
+class AttributeRegions(AttributeAttention, Protocol):
+    """A model that knows where a picture shows an attribute."""
+
+    def seen_attributes(self, item: int) -> Sequence[SeenAttribute]:
+        """All attributes of an item, in the order of `attribute_attention`."""
         ...
 
 

@@ -16,7 +16,7 @@ from imgrec_lib.data.images import ImageStore, resized
 from imgrec_lib.data.sampler import Batch, ItemBatch, Sampler
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, distinct, dot
-from imgrec_lib.models.parts.cnn_f import CNNF
+from imgrec_lib.models.parts.cnn_f import CNNF, scaled
 from imgrec_lib.models.parts.losses import bpr, half_squared_norm
 
 BATCHES = ("items", "interactions")
@@ -189,11 +189,6 @@ class DVBPR(Recommender):
         elif pictures.shape[-1] < self.size:
             pictures = F.interpolate(pictures, (self.size, self.size), mode="nearest")
         return (self.users[users] * self.network(pictures)).sum(1)
-
-
-def scaled(pixels: Tensor) -> Tensor:
-    """(B, h, w, 3) uint8 pixels as a network takes them: (B, 3, h, w) float32, (v - 127.5) / 127.5."""
-    return (pixels.permute(0, 3, 1, 2).float() - 127.5) / 127.5
 
 
 CODE = TrainSettings(learning_rate=1e-4, batch_size=128, epochs=20, patience=0, epsilon=1e-8 / 128)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -12,10 +13,27 @@ from torch import Tensor, nn
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch
 from imgrec_lib.features import FeatureMaps, attribute_accuracy, attribute_labels, build_backbone
-from imgrec_lib.features.attributes import Heads, Regions, find_regions, held_out_items, train_heads
+from imgrec_lib.features.attributes import (
+    Heads,
+    Regions,
+    activation_maps,
+    find_regions,
+    held_out_items,
+    strong_part,
+    train_heads,
+)
 from imgrec_lib.features.extraction import fold_batch_norms
 from imgrec_lib.files import fingerprint
-from imgrec_lib.models.base import ModelCard, Profile, Recommender, TrainSettings, distinct, dot, look_up
+from imgrec_lib.models.base import (
+    ModelCard,
+    Profile,
+    Recommender,
+    SeenAttribute,
+    TrainSettings,
+    distinct,
+    dot,
+    look_up,
+)
 from imgrec_lib.models.parts.attention import AttentiveScorer
 from imgrec_lib.models.parts.losses import bpr, half_squared_norm
 from imgrec_lib.models.parts.projection import Projection
@@ -218,6 +236,20 @@ class SAERS(Recommender):
     def attribute_attention(self, users: Tensor, items: Tensor) -> dict[str, Tensor]:
         """See `AttributeAttention`."""
         return dict(zip(self.labels.names, self._views(users, items)[2].unbind(2), strict=True))
+
+    @torch.no_grad()
+    def seen_attributes(self, item: int) -> list[SeenAttribute]:
+        """See `AttributeRegions`: the box and the activation map of the value that each head predicts."""
+        regions, heads, one = self.regions, self.heads, torch.tensor([item], device=self.users.device)
+        predicted = torch.tensor(np.array(regions.predicted[[item]]), device=self.users.device)
+        maps = activation_maps(heads.weight[heads.rows(predicted)], self.maps.of(one))
+        strength = strong_part(maps)[0].cpu().numpy()
+        return [
+            SeenAttribute(name, values[int(code)], np.asarray(box), strong)
+            for name, values, code, box, strong in zip(
+                self.labels.names, self.labels.values, predicted[0], regions.boxes[item], strength, strict=True
+            )
+        ]
 
     def _views(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of each pair the vectors W_g f (B, C, d) and e (B, C, n_attributes, d), and alpha (B, C, n_attributes)."""

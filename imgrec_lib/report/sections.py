@@ -13,18 +13,17 @@ from urllib.parse import quote
 import matplotlib
 import numpy as np
 import pandas as pd
-import torch
 from markupsafe import Markup, escape
 
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.errors import InputError
-from imgrec_lib.evaluation import user_metrics
+from imgrec_lib.evaluation import scorer_of, user_metrics
 from imgrec_lib.features import Features
 from imgrec_lib.figures import curves, grid
 from imgrec_lib.figures.curves import Chart
 from imgrec_lib.gallery.gallery import Gallery
 from imgrec_lib.gallery.views import neighbour_gallery, recommendation_gallery, side_by_side
-from imgrec_lib.models.base import InnerProduct, Scorer
+from imgrec_lib.models.base import Scorer, item_vectors
 from imgrec_lib.report.formats import MISSING, format_table
 from imgrec_lib.results.comparison import HOLDS, comparison_note, difference_table, user_auc
 from imgrec_lib.results.paper import PAPER, PAPER_TABLES, paper_dataset, paper_tables, sizes_table
@@ -95,8 +94,7 @@ class Inputs:
     Attributes:
         dataset: the dataset, or None.
         recommender: the run with the best validation AUC.
-        embedder: of the runs with visual features, an ImgRec before any other, the one with the best validation AUC;
-            None without any.
+        embedder: of the runs with visual features the one with the best validation AUC; None without any.
         features: features by the run's name.
         problem: a sentence where the dataset is None.
     """
@@ -111,11 +109,7 @@ class Inputs:
 def load_again(results: Results, progress: bool) -> Inputs:
     """Load the data of one dataset's runs again, as their records say, or say why that cannot be done."""
     recommender = max(results.runs, key=_validation)
-    embedder = max(
-        (run for run in results.runs if run.record.features is not None),
-        key=lambda run: (run.record.model.startswith("imgrec"), _validation(run)),
-        default=None,
-    )
+    embedder = max((run for run in results.runs if run.record.features is not None), key=_validation, default=None)
     try:
         dataset, found = load_inputs(embedder or recommender, progress)
         features = {recommender.name: None, (embedder or recommender).name: found}
@@ -403,9 +397,9 @@ def _neighbours(anchor: str, dataset: Dataset, inputs: Inputs) -> Block:
     notice = f" ({RANDOM})" if features.random else ""
     spaces = {f"by visual features{notice}": features.values}
     look = "The best-selling item of each of the largest categories, with its nearest items by picture"
-    scorer = _scorer(run, dataset, features)
-    if isinstance(scorer, InnerProduct):
-        spaces[f"by {model}{notice}"] = scorer.items.numpy()
+    learned = item_vectors(_scorer(run, dataset, features))
+    if learned is not None:
+        spaces[f"by {model}{notice}"] = learned.numpy()
         look += (
             f" and by what {model} (seed {run.record.seed}) learned. Features find the same shape and colour; "
             "a learned embedding should find what the same people buy"
@@ -447,10 +441,8 @@ def _worst_served(anchor: str, dataset: Dataset, inputs: Inputs, results: Result
     return _gallery_block(anchor, look, shown)
 
 
-@torch.no_grad()
 def _scorer(run: Run, dataset: Dataset, features: Features | None) -> Scorer:
-    times = dataset.test.times
-    return load_model(run, dataset, features).scorer(None if times is None else torch.as_tensor(times))
+    return scorer_of(load_model(run, dataset, features), dataset.test.times)
 
 
 def _queries(dataset: Dataset) -> list[int]:

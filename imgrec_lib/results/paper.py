@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
+import yaml
 
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.data.split import dataset_table
@@ -33,51 +35,18 @@ class PaperTable:
 
     title: str
     protocol: str
-    models: tuple[str, ...]
-    published: Mapping[str, Mapping[str, float]]
+    models: list[str]
+    published: dict[str, dict[str, float]]
     note: str = ""
 
 
-# Only values read in the paper itself; where another source was used the note says so, and what is unknown is left out.
-PAPER_TABLES = (
-    PaperTable(
-        "Table 2: AUC with 100 negatives",
-        "imgrec-100",
-        ("poprank", "warp", "bpr-mf", "fm-id", "fm-visual", "visrank", "vbpr", "dvbpr", "imgrec-ete"),
-        {
-            "Amazon Fashion": {
-                "poprank": 0.5849, "warp": 0.6065, "bpr-mf": 0.6278, "fm-id": 0.7093, "fm-visual": 0.7093,
-                "visrank": 0.6839, "vbpr": 0.7479, "dvbpr": 0.7964, "imgrec-ete": 0.8250,
-            },
-            "Amazon Men": {
-                "poprank": 0.6060, "warp": 0.6081, "bpr-mf": 0.6450, "fm-id": 0.6654, "fm-visual": 0.6654,
-                "imgrec-ete": 0.7899,
-            },
-        },
-        "The paper does not say whether its FM used pictures: its value stands beside both of ours.",
-    ),
-    PaperTable(
-        "Table 3: AUC with 500 negatives",
-        "sampled-500",
-        ("deepstyle", "jrl", "saers", "imgrec-ete"),
-        {"Amazon Fashion": {"saers": 0.816, "imgrec-ete": 0.825}},
-        "The value of SAERS is taken from a public leaderboard of its paper (arXiv 1905.12862).",
-    ),
-    PaperTable(
-        "Table 4: three ways to add images, AUC with 100 negatives",
-        "imgrec-100",
-        ("imgrec-dir", "imgrec-ft", "imgrec-ete"),
-        {
-            "Amazon Fashion": {"imgrec-dir": 0.7770, "imgrec-ft": 0.8090, "imgrec-ete": 0.8250},
-            "Amazon Men": {"imgrec-dir": 0.7363, "imgrec-ft": 0.7735, "imgrec-ete": 0.7899},
-        },
-    ),
-)  # fmt: skip
-PAPER_SIZES: Mapping[str, Mapping[str, int]] = {
-    "Amazon Fashion": {"users": 45_184, "items": 166_270, "interactions": 358_003},
-    "Amazon Men": {"users": 34_244, "items": 110_636},
-}
-"""What the paper's Table 1 prints of the files published with DVBPR; what could not be read there is left out."""
+def _read() -> tuple[tuple[PaperTable, ...], dict[str, dict[str, int]]]:
+    """`paper.yaml`: the tables, and by dataset what the paper's Table 1 prints of its size."""
+    content = yaml.safe_load((Path(__file__).parent / "paper.yaml").read_text(encoding="utf-8"))
+    return tuple(PaperTable(**table) for table in content["tables"]), content["sizes"]
+
+
+PAPER_TABLES, PAPER_SIZES = _read()
 
 
 def sizes_table(groups: Sequence[Results], datasets: Mapping[str, Dataset]) -> pd.DataFrame:
@@ -138,7 +107,7 @@ def paper_tables(results: Results) -> dict[str, pd.DataFrame]:
                 values += [math.nan if row.is_control else published.get(model, math.nan) for row in rows]
             elif model in published:
                 card = list_models().get(model)
-                parts.append(_blank(card.title if card else _TITLES.get(model, model), measures))
+                parts.append(_blank(card.title if card else model, measures))
                 values.append(published[model])
         if not parts:
             continue
@@ -149,10 +118,6 @@ def paper_tables(results: Results) -> dict[str, pd.DataFrame]:
         known = measured_table((), measures, oracle=results.oracle)
         tables[table.title] = pd.concat([frame, known]).rename_axis("model") if len(known) else frame
     return tables
-
-
-_TITLES = {"dvbpr": "DVBPR", "saers": "SAERS", "jrl": "JRL", "imgrec-ete": "ImgRec-EtE"}
-"""Titles of published models that the registry does not have."""
 
 
 def _blank(label: str, measures: Sequence[Measure]) -> pd.DataFrame:

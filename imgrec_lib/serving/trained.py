@@ -22,7 +22,7 @@ from imgrec_lib.evaluation.protocols import owned_items
 from imgrec_lib.evaluation.top import top_items
 from imgrec_lib.features import Features, extract_features
 from imgrec_lib.models import build_model, list_models, model_card
-from imgrec_lib.models.base import Baskets, InnerProduct, Recommender, Scorer
+from imgrec_lib.models.base import Baskets, Recommender, Scorer, item_vectors
 from imgrec_lib.runs import Run, load_inputs, load_model, open_run
 from imgrec_lib.serving.ids import pairs_of, positions
 from imgrec_lib.training import fit
@@ -172,13 +172,13 @@ class Trained:
             return self.features.values
         if by != "learned":
             raise unknown_name("kind of item vectors", by, ("learned", "picture"))
-        personal = self.scorer.personal() if isinstance(self.scorer, InnerProduct) else torch.zeros(1, dtype=torch.bool)
-        if not isinstance(self.scorer, InnerProduct) or not personal.any():
+        vectors = item_vectors(self.scorer)
+        if vectors is None:
             raise InputError(
                 f"{self.name} has no vectors of items, for its score is no inner product: ask by 'picture', or open "
                 "a model of latent factors."
             )
-        return self.scorer.items[:, personal]
+        return vectors
 
     def _lists(
         self,

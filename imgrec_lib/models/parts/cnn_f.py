@@ -7,6 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def scaled(pixels: Tensor) -> Tensor:
+    """(B, h, w, 3) uint8 pixels as a network takes them: (B, 3, h, w) float32, (v - 127.5) / 127.5."""
+    return (pixels.permute(0, 3, 1, 2).float() - 127.5) / 127.5
+
+
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     """Zeros that TensorFlow's SAME padding puts before and after a side, so that ceil(size / stride) outputs result.
 
