@@ -42,12 +42,13 @@ def planned(matrix: Matrix, folder: Path, only: dict[str, list[str]] | None = No
     )
 
 
-def pretend(task: Task, validation: float = 0.5, test: float = 0.5) -> None:
+def pretend(task: Task, validation: float = 0.5, test: float = 0.5, ndcg: float = 0.5) -> None:
     """Leave what a finished run leaves, as far as a plan looks at it."""
     task.record("running")
     task.output.write_text("{}")
     metrics = {protocol: {"auc": test} for protocol in PROTOCOLS}
-    write_json(task.folder / "run.json", record(validation=Validation(validation, 1, 1), metrics=metrics).to_json())
+    validated = Validation(validation, 1, 1, metrics={"auc": validation, "ndcg@10": ndcg})
+    write_json(task.folder / "run.json", record(validation=validated, metrics=metrics).to_json())
     task.record("done")
 
 
@@ -347,6 +348,27 @@ def reports(tmp_path_factory) -> Path:
 
 def small(**settings: Any) -> Matrix:
     return Matrix(**{"datasets": {"wardrobe": Data(options=SMALL)}, "compare": {}, **settings})
+
+
+def test_a_matrix_chooses_by_the_metric_that_it_names(tmp_path: Path) -> None:
+    """Every trained model is told; the winner of a grid is the best by that metric, whatever its AUC."""
+    matrix = small(
+        models=["poprank", "bpr-mf"], seeds=[0, 1], choose_by="ndcg@10", grid={"bpr-mf": {"factors": [4, 8]}},
+        parameters={"bpr-mf": {"epochs": 1}},
+    )  # fmt: skip
+    made = planned(matrix, tmp_path)
+    assert {task.parameters["parameters"]["choose_by"] for task in made.grid} == {"ndcg@10"}
+    assert {task.labels["model"]: task.parameters["parameters"] for task in made.trials} == {"poprank": {}}
+    for task, (auc, ndcg) in zip(made.grid, [(0.9, 0.1), (0.8, 0.2)], strict=True):
+        task.folder.mkdir(parents=True)
+        pretend(task, auc, ndcg=ndcg)
+    assert winning(made.grid, "ndcg@10")[0] is made.grid[1] and winning(made.grid)[0] is made.grid[0]
+    trials = [t for t in planned(matrix, tmp_path).trials if t.labels["model"] == "bpr-mf"]
+    assert [t.parameters["searched"] for t in trials] == [{"factors": 8}] * 2
+    written = tmp_path / "m.yaml"
+    written.write_text("models: [bpr-mf]\nchoose_by: ndgc@10\n")
+    with pytest.raises(InputError, match="ndgc@10"):
+        read_matrix(written)
 
 
 def test_a_matrix_runs_once_and_a_failing_run_stops_nothing(tmp_path, reports) -> None:

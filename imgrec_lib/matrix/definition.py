@@ -11,6 +11,7 @@ import yaml
 
 from imgrec_lib.data import list_datasets
 from imgrec_lib.errors import InputError, shown, unknown_name
+from imgrec_lib.evaluation.metrics import check_metric
 from imgrec_lib.features.controls import CONTROLS
 from imgrec_lib.models import list_models, model_card, resolve_profile
 from imgrec_lib.notebooks import notebook_options
@@ -55,7 +56,9 @@ class Matrix:
         controls: names of visual models that run once more with shuffled pictures: each item gets another item's.
         parameters: hyper-parameters and settings of training by model, e.g. {"bpr-mf": {"factors": 32}}.
         grid: values to choose from by model, e.g. {"vbpr": {"factors": [16, 64], "l2": [0, 1e-3]}}. Every combination
-            is trained once, with the first seed; the trials are of the one with the best validation AUC.
+            is trained once, with the first seed; the trials are of the one that is best by `choose_by`.
+        choose_by: the validation metric by which training stops and keeps its best weights, and by which the winner of
+            a grid is chosen: "auc", "ndcg@10", ...; None: what each profile says, and AUC for grids.
         ablations: by model, parameters that replace its own in further trials, e.g. {"vbpr": [{"l2": 0}]}.
         backbone, weights, feature_options: see `extract_features`.
         features: files of features by the name of each set, see `Request.feature_files`.
@@ -71,6 +74,7 @@ class Matrix:
     controls: list[str] = field(default_factory=list)
     parameters: dict[str, dict[str, Any]] = field(default_factory=dict)
     grid: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
+    choose_by: str | None = None
     ablations: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     backbone: str = "efficientnet-lite0"
     weights: str = "default"
@@ -100,6 +104,11 @@ class Matrix:
                 resolve_profile(model, each)
                 pairs.append((model, each))
         return list(dict.fromkeys(pairs))
+
+    def parameters_of(self, model: str, profile: str) -> dict[str, Any]:
+        """What the matrix gives a model in place of its profile's values, `choose_by` included where it is trained."""
+        chosen = {"choose_by": self.choose_by} if self.choose_by and model_card(model).profiles[profile].phases else {}
+        return chosen | self.parameters.get(model, {})
 
 
 def read_matrix(path: Path) -> Matrix:
@@ -227,14 +236,17 @@ def _check(path: Path, matrix: Matrix) -> None:
         "backbone": matrix.backbone,
         "weights": matrix.weights,
         "feature_options": matrix.feature_options,
+        "feature_files": matrix.features,
     }
+    if matrix.choose_by is not None:
+        check_metric(matrix.choose_by)
     for data in matrix.datasets.values():
         for model, profile in matrix.profiles_of(matrix.controls, data):
             Request(model, profile, control=CONTROLS[0], **features).check()
         for model, profile in matrix.profiles_of([*matrix.models, *matrix.controls], data):
             tried = [{name: value} for name, values in matrix.grid.get(model, {}).items() for value in values]
             for changed in [{}, *tried, *matrix.ablations.get(model, [])]:
-                Request(model, profile, matrix.parameters.get(model, {}) | changed, **features).check()
+                Request(model, profile, matrix.parameters_of(model, profile) | changed, **features).check()
     for notebook, chosen in matrix.compare.items():
         _check_mapping(path, f"parameters of {notebook}", chosen)
         check_options(f"notebook {notebook}", notebook_options(notebook), chosen)

@@ -252,7 +252,7 @@ def _plan_dataset(
     own_trials: list[Task] = []
     for model, profile in list(dict.fromkeys([*pairs, *controls])):
         of_model = labels | {"model": model, "profile": profile}
-        given = dict(matrix.parameters.get(model, {}))
+        given = matrix.parameters_of(model, profile)
         request = Request.from_parameters(source | features | files | device | {"model": model, "profile": profile})
         variants: list[tuple[dict[str, Any], dict[str, str]]] = []
         if (model, profile) in pairs:
@@ -273,7 +273,7 @@ def _plan_dataset(
                 for point in points
             ]
             made.grid.extend(tasks)
-            best, problem = winning(tasks)
+            best, problem = winning(tasks, matrix.choose_by or "auc")
             if best is None:
                 each = [of_model | label | {"seed": str(seed)} for _, label in variants for seed in matrix.seeds]
                 made.waiting.extend(Waiting(labels_of_trial, problem) for labels_of_trial in each)
@@ -310,8 +310,8 @@ def _points(axes: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())] if axes else []
 
 
-def winning(search: list[Task]) -> tuple[Task | None, str]:
-    """The run of a grid with the best validation AUC; of equal ones the first.
+def winning(search: list[Task], choose_by: str = "auc") -> tuple[Task | None, str]:
+    """The run of a grid that is best on the validation items by a metric; of equal ones the first.
 
     Nothing else of a run is looked at, and a grid's runs are never tested (`train_run`): the choice cannot depend on a
     test item. Runs that failed take no part.
@@ -325,7 +325,7 @@ def winning(search: list[Task]) -> tuple[Task | None, str]:
     ended = [task for task, state in zip(search, states, strict=True) if state == "done"]
     if not ended:
         return None, f"all {len(search)} runs of its grid failed"
-    return max(ended, key=lambda task: open_run(task.folder).record.validation.auc), ""
+    return max(ended, key=lambda task: open_run(task.folder).record.validation.value(choose_by)), ""
 
 
 def _notebook_task(

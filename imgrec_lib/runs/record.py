@@ -15,6 +15,7 @@ never tested: it has no metrics, no per_user.parquet and no weights.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -91,6 +92,10 @@ class Validation:
     epoch: int
     choose_by: str = "auc"
     metrics: dict[str, float] = field(default_factory=dict)
+
+    def value(self, metric: str) -> float:
+        """A metric of the validation items; minus infinity where the record does not know it, so that it never wins."""
+        return self.auc if metric == "auc" else self.metrics.get(metric, -math.inf)
 
 
 @dataclass(frozen=True)
