@@ -12,9 +12,11 @@ from imgrec_lib.evaluation.evaluate import (
     user_metrics,
 )
 from imgrec_lib.evaluation.metrics import check_metric
+from imgrec_lib.evaluation.personal import IMPERSONAL, personal_share
 from imgrec_lib.evaluation.protocols import PROTOCOLS, EvaluationProtocol, negative_lists
 
 __all__ = [
+    "IMPERSONAL",
     "PROTOCOLS",
     "Evaluation",
     "EvaluationProtocol",
@@ -24,6 +26,7 @@ __all__ = [
     "evaluate",
     "history_bands",
     "negative_lists",
+    "personal_share",
     "popularity_bands",
     "recommend",
     "scorer_of",

@@ -106,6 +106,8 @@ def _label(record: Record, others: Sequence[Record]) -> str:
         notes.append(RANDOM)
     if record.control:
         notes.append(record.control)
+    if record.impersonal:
+        notes.append("the same ranking for everybody")
     mark = f" {RECONSTRUCTION}" if record.fidelity == "reconstruction" else ""
     return record.title + mark + (f" ({'; '.join(notes)})" if notes else "")
 

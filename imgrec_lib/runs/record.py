@@ -3,7 +3,7 @@
 <run>/run.json                 parameters, versions, fingerprints, metrics, timings; written last, by rename
 <run>/curve.csv                the learning curve, one row an epoch
 <run>/per_user.parquet         what evaluation counted for each user
-<run>/model.safetensors        the weights of the best validation
+<run>/model.safetensors        the weights that training kept: of the best validation, or the last
 <run>/training.safetensors     only while training: where to go on after a crash
 <run>/progress.json            only while training: the last epoch, for who watches
 <run>/notebook.ipynb           the executed notebook, where a notebook made the run
@@ -27,7 +27,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.errors import InputError, one_line
-from imgrec_lib.evaluation import PROTOCOLS
+from imgrec_lib.evaluation import IMPERSONAL, PROTOCOLS
 from imgrec_lib.request import Request
 
 FORMAT = 1
@@ -139,6 +139,8 @@ class Record:
         metrics: on the test items; empty for a grid's run.
         oracle: the same of the true preferences; None where they are unknown.
         validation, cost: see there.
+        personal: the share of the ranking that depends on the user (`evaluation.personal_share`); None for a model
+            that is not trained, for a grid's run, and in records of versions that did not measure it.
         device: where the model was trained, in words.
         processes, threads: how many processes trained it, with how many threads each.
         versions: of Python and the packages that make numbers, by name.
@@ -168,6 +170,7 @@ class Record:
     device: str
     processes: int = 1
     threads: int = 1
+    personal: float | None = None
     versions: dict[str, str] = field(default_factory=dict)
     finished: str
 
@@ -175,6 +178,11 @@ class Record:
     def control(self) -> str | None:
         """The control that changed the features (`features.controls`), or None."""
         return (self.features or {}).get("control") or None
+
+    @property
+    def impersonal(self) -> bool:
+        """Whether training has left a ranking that is the same for everybody."""
+        return self.personal is not None and self.personal < IMPERSONAL
 
     @property
     def tested(self) -> bool:

@@ -7,6 +7,7 @@ import platform
 import resource
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ import torch
 
 from imgrec_lib.data.dataset import Dataset, ItemFeatures
 from imgrec_lib.errors import InputError, unknown_name
-from imgrec_lib.evaluation import ValidationMetrics, evaluate
+from imgrec_lib.evaluation import IMPERSONAL, ValidationMetrics, evaluate, personal_share
 from imgrec_lib.files import fingerprint, make_folder, remove_abandoned, replacing, write_json
 from imgrec_lib.models import build_model, model_card
 from imgrec_lib.models.base import InnerProduct, TrainSettings
@@ -133,6 +134,15 @@ def train_run(
     with replacing(out / "curve.csv") as temporary:
         result.curve.to_csv(temporary, index=False)
     metrics: Metrics = {}
+    personal = None
+    if stage == "trial" and resolved.phases:
+        personal = personal_share(recommender.scorer(), dataset.n_users, request.device)
+        if personal < IMPERSONAL:
+            warnings.warn(
+                f"{card.title} ({request.profile} profile) has learnt a ranking that is the same for everybody: weaker "
+                "penalties (its parameters l2...) leave something of the users.",
+                stacklevel=2,
+            )
     if stage == "trial":
         # Another item's features, which a control gives the model, say nothing of how the lists look.
         looks = None if features is None or features.description.get("control") else features.values
@@ -175,6 +185,7 @@ def train_run(
             * (1 if sys.platform == "darwin" else 1024),
             parameters=sum(p.numel() for p in recommender.parameters()),
         ),
+        personal=personal,
         device=_device_name(request.device),
         processes=distributed.world_size(),
         threads=torch.get_num_threads(),
