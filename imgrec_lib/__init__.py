@@ -8,37 +8,13 @@ data = dataset.training_data(features)
 model = build_model("imgrec-ft", data)
 fit(model, data, ValidationAUC(dataset))
 print(evaluate(model, dataset).metrics["exact"]["auc"])
+
+The names of `__all__` are the public interface; `__init__.pyi` says where each lives. A module is imported when one of
+its names is first used.
 """
+
+import lazy_loader
 
 __version__ = "0.1.0"
 
-from imgrec_lib.data import list_datasets, load_dataset
-from imgrec_lib.errors import InputError
-from imgrec_lib.evaluation import ValidationAUC, ValidationMetrics, evaluate
-from imgrec_lib.features import extract_features, list_backbones
-from imgrec_lib.models import build_model, list_models
-from imgrec_lib.runs import find_runs, load_model, open_run, train_run
-from imgrec_lib.serving import Trained, open_trained, recommend, train
-from imgrec_lib.training import fit
-
-__all__ = [
-    "InputError",
-    "Trained",
-    "ValidationAUC",
-    "ValidationMetrics",
-    "build_model",
-    "evaluate",
-    "extract_features",
-    "find_runs",
-    "fit",
-    "list_backbones",
-    "list_datasets",
-    "list_models",
-    "load_dataset",
-    "load_model",
-    "open_run",
-    "open_trained",
-    "recommend",
-    "train",
-    "train_run",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

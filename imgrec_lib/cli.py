@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from imgrec_lib import __version__
 from imgrec_lib.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,11 +27,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress: results and errors alone.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Roots = Annotated[
     list[str] | None,
     typer.Option(help="File or folder of a dataset, in place of the matrix's: NAME=PATH, or PATH; repeatable."),
 ]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"imgrec {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -98,6 +115,7 @@ def train(
     control: Annotated[str, typer.Option(help="'shuffled pictures': give each item another item's picture.")] = "",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     notebook: Annotated[bool, typer.Option(help="Run the notebook, or train alone, as under torchrun.")] = True,
+    quiet: Quiet = False,
 ) -> None:
     """Train and evaluate one model by running the training notebook; a stopped run goes on where it was.
 
@@ -131,14 +149,15 @@ def train(
             raise InputError("a notebook is one process: under torchrun, add --no-notebook.")
         values = request.to_parameters() | {"out": str(out.resolve())}
         del values["grid"]  # which is a search's
-        run_notebook("03_train", values, out / "notebook.ipynb")
+        run_notebook("03_train", values, out / "notebook.ipynb", progress=not quiet)
         _print_metrics(open_run(out).metrics)
         typer.echo(f"open {out / 'notebook.ipynb'}")
         return
     with distributed.process_group(device) as own_device:
         first, own = distributed.rank() == 0, replace(request, device=own_device)
-        data, vectors = own.load(progress=first)
-        run = train_run(data, own, out, features=vectors, progress=first)
+        progress = first and not quiet
+        data, vectors = own.load(progress=progress)
+        run = train_run(data, own, out, features=vectors, progress=progress)
         if first:
             _print_metrics(run.metrics)
 
@@ -148,6 +167,7 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
     root: Annotated[str, typer.Option(help="Where the run's data lie now, if they were moved.")] = "",
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Load a run's weights, evaluate them again on the test items, and print every metric.
 
@@ -157,7 +177,7 @@ def evaluate(
     from imgrec_lib.runs import load_inputs, load_model, open_run
 
     opened = open_run(run)
-    dataset, features = load_inputs(opened, root=root or None)
+    dataset, features = load_inputs(opened, progress=not quiet, root=root or None)
     metrics = evaluate_model(load_model(opened, dataset, features), dataset, seed=opened.record.seed).metrics
     if as_json:
         typer.echo(json.dumps(metrics, indent=2))
@@ -286,6 +306,7 @@ def report(
     insert: Annotated[
         Path | None, typer.Option(help="Put the main tables between the marked lines of this Markdown file.")
     ] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Write one HTML page and the tables (Markdown, LaTeX, CSV) of all runs below a folder.
 
@@ -296,13 +317,15 @@ def report(
     """
     from imgrec_lib.report import write_report
 
-    page = write_report(runs, out, pictures=pictures, markdown=markdown, title=title, insert=insert)
+    page = write_report(
+        runs, out, pictures=pictures, markdown=markdown, title=title, insert=insert, progress=not quiet
+    )
     typer.echo(f"open {page}")
 
 
 @app.command()
 def run(
-    matrix: Annotated[Path, typer.Argument(help="A matrix file (YAML), such as matrices/default.yaml.")],
+    matrix: Annotated[Path, typer.Argument(help="A matrix file (YAML), or the name of one of imgrec's: 'default'.")],
     runs: Annotated[Path, typer.Option(help="Where the run folders go.")] = Path("runs"),
     reports: Annotated[Path, typer.Option(help="Where notebooks and report go.")] = Path("reports"),
     root: Roots = None,
@@ -316,12 +339,13 @@ def run(
     retry: Annotated[str, typer.Option(help="'failed': run again what has failed.")] = "",
     force: Annotated[bool, typer.Option("--force", help="Run again also what is done; its results are lost.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print where every notebook stands and stop.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run datasets x models x profiles x seeds and grids as notebooks, skip what is done, and write the report.
 
     A failed run is reported and left alone until its code, parameters or data change, or --retry failed.
 
-    Example: imgrec run matrices/default.yaml --dry-run
+    Example: imgrec run default --dry-run
     """
     from imgrec_lib.matrix import driver, plan, read_matrix, rows, run_matrix, view, with_roots
     from imgrec_lib.report import write_report
@@ -340,11 +364,19 @@ def run(
             typer.echo(f"dataset {name} was not read yet, or has changed: none of its runs counts as done")
         return
     table = run_matrix(
-        content, runs, reports, workers=workers, dask=dask, only=chosen, retry_failed=retry == "failed", force=force
+        content,
+        runs,
+        reports,
+        workers=workers,
+        dask=dask,
+        only=chosen,
+        retry_failed=retry == "failed",
+        force=force,
+        progress=not quiet,
     )
     finished = [task.folder.name for task in plan(content, runs, reports).trials if task.state == "done"]
     if finished:
-        typer.echo(f"open {write_report(runs, reports, only=finished)}")
+        typer.echo(f"open {write_report(runs, reports, only=finished, progress=not quiet)}")
     failed = [row for row in table if row.state == "failed"]
     for row in failed:
         typer.echo(f"failed: {row.name}: {row.detail}", err=True)
@@ -354,14 +386,14 @@ def run(
 
 @app.command()
 def watch(
-    matrix: Annotated[Path, typer.Argument(help="The matrix file that another process runs.")],
+    matrix: Annotated[Path, typer.Argument(help="The matrix that another process runs: a file, or a name of imgrec's.")],
     runs: Annotated[Path, typer.Option(help="Its --runs.")] = Path("runs"),
     reports: Annotated[Path, typer.Option(help="Its --reports.")] = Path("reports"),
     root: Roots = None,
 ) -> None:
     """Show how far a matrix is, from the records on disk, until nothing is left to do; Ctrl-C stops watching.
 
-    Example: imgrec watch matrices/default.yaml
+    Example: imgrec watch default
     """
     from imgrec_lib.matrix import watch_matrix
 

@@ -234,6 +234,25 @@ def fingerprint(*parts: Any) -> str:
     return digest.hexdigest()[:16]
 
 
+def shipped_folder(name: str) -> Path:
+    """Where a folder of files that come with the library lies: inside an installed package, beside it in a clone.
+
+    Args:
+        name: "notebooks" or "matrices".
+
+    Raises:
+        InputError: the installation is incomplete.
+    """
+    package = Path(__file__).resolve().parent
+    places = [package / "shipped" / name]
+    if (package.parent / "pyproject.toml").is_file():
+        places.append(package.parent / name)
+    for folder in places:
+        if folder.is_dir():
+            return folder
+    raise InputError(f"this installation has no {name} ({places[0]} is missing): install imgrec again.")
+
+
 def default_cache() -> Path:
     """Where prepared images and features are kept: `$IMGREC_CACHE`, else `~/.cache/imgrec`."""
     return Path(os.environ.get("IMGREC_CACHE") or Path.home() / ".cache" / "imgrec").expanduser()

@@ -9,6 +9,8 @@ from __future__ import annotations
 import ast
 import json
 import os
+import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -19,10 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from imgrec_lib.errors import InputError, unknown_name
-from imgrec_lib.files import fingerprint, make_folder, write_text
+from imgrec_lib.files import fingerprint, make_folder, shipped_folder, write_text
 from imgrec_lib.options import Option, check_options
 
 TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
+
+LONGEST_START = 300
+"""Seconds in which a notebook's process must answer."""
+LONGEST_SOCKET_PATH = 100
+"""Bytes that every system takes; the limits are 103 and more."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +43,8 @@ class Parameter:
 
 
 def notebooks_folder() -> Path:
-    """Where the notebooks lie: beside the package, in a clone.
-
-    Raises:
-        InputError: the package was installed without them.
-    """
-    folder = Path(__file__).resolve().parent.parent / "notebooks"
-    if not folder.is_dir():
-        raise InputError(
-            "the notebooks are not installed: clone the repository and install it with 'pip install -e .'."
-        )
-    return folder
+    """Where the notebooks lie; see `shipped_folder`."""
+    return shipped_folder("notebooks")
 
 
 def notebook_path(name: str) -> Path:
@@ -157,40 +155,98 @@ def run_notebook(
     import nbformat
     import papermill
     from nbclient.exceptions import DeadKernelError
-    from traitlets.config import Config
 
     check_options(f"notebook {name}", notebook_options(name), parameters)
     failed = output.with_suffix(".failed.ipynb")
     running = output.with_suffix(".running.ipynb")
     make_folder(output.parent)
-    try:
-        # Sockets as files: over tcp ipykernel 7 warns. Each kernel has a folder of its own, or two of them would meet.
-        with tempfile.TemporaryDirectory(prefix="imgrec-") as sockets:
+    with tempfile.TemporaryDirectory(prefix="imgrec-") as scratch:
+        kernel = _Kernel(Path(scratch))
+        try:
             notebook = papermill.execute_notebook(
-                str(notebook_path(name)),
-                str(running),
+                _unformatted(notebook_path(name)),
+                _unformatted(running),
                 parameters=dict(parameters),
                 progress_bar={"desc": name, "unit": "cell"} if progress else False,
                 kernel_name="python3",
-                extra_arguments=_dies_with_its_parent(),
-                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
+                start_timeout=LONGEST_START,
+                **kernel.arguments(),
             )
-    except papermill.PapermillExecutionError as error:
-        os.replace(running, failed)
-        raise InputError(f"notebook {name} failed: {error.evalue or error.ename} (see {failed})") from error
-    except RuntimeError as error:
-        if not isinstance(error, DeadKernelError) and "Kernel died" not in str(error):  # before its first cell
-            raise
-        if running.exists():
+        except papermill.PapermillExecutionError as error:
             os.replace(running, failed)
-        raise InputError(
-            f"notebook {name} failed: its process was killed; if memory was short, run fewer at a time (see {failed})"
-        ) from error
+            raise InputError(f"notebook {name} failed: {error.evalue or error.ename} (see {failed})") from error
+        except RuntimeError as error:
+            at_its_start = str(error).startswith(("Kernel died", "Kernel didn't respond"))
+            if not isinstance(error, DeadKernelError) and not at_its_start:
+                raise
+            if running.exists():
+                os.replace(running, failed)
+            raise InputError(f"notebook {name} failed: its process {kernel.ending()} (see {failed})") from error
     notebook.metadata["imgrec"] = {"address": address}
     write_text(output, nbformat.writes(notebook))
     running.unlink(missing_ok=True)
     failed.unlink(missing_ok=True)
     return output
+
+
+def _unformatted(path: Path) -> str:
+    """A path as papermill takes it, which replaces what stands in braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+class _Kernel:
+    """The process of a notebook: this Python, and nothing of the user's Jupyter takes part.
+
+    Kernels that are installed under the name python3 are not looked at, nor are the user's IPython profile and the
+    folder of running kernels: what the process needs, and what it writes to its standard error, lies in `scratch`.
+    """
+
+    def __init__(self, scratch: Path) -> None:
+        self.scratch = scratch
+        self.errors = scratch / "stderr"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """What papermill is to be called with."""
+        from ipykernel.kernelspec import get_kernel_dict
+        from jupyter_client.kernelspec import KernelSpec
+        from jupyter_client.manager import AsyncKernelManager
+        from traitlets.config import Config
+
+        kernel = self
+
+        class ThisPython(AsyncKernelManager):
+            @property
+            def kernel_spec(self) -> KernelSpec:
+                return KernelSpec(**get_kernel_dict())
+
+            async def _async_launch_kernel(self, command: list[str], **options: Any) -> None:
+                options["env"] = {**options["env"], "IPYTHONDIR": str(kernel.scratch / "ipython")}
+                with kernel.errors.open("wb") as errors:
+                    await super()._async_launch_kernel(command, **options, stderr=errors)
+                kernel.process = self.provisioner.process
+
+        settings = {"connection_file": str(self.scratch / "kernel.json")}
+        # Sockets as files: over tcp others may listen. But what the system takes as a socket's path is short.
+        if sys.platform != "win32" and len(os.fsencode(self.scratch / "kernel-1")) <= LONGEST_SOCKET_PATH:
+            settings |= {"transport": "ipc", "ip": str(self.scratch / "kernel")}
+        return {
+            "kernel_manager_class": ThisPython,
+            "config": Config({"KernelManager": settings}),
+            "extra_arguments": _dies_with_its_parent(),
+        }
+
+    def ending(self) -> str:
+        """How the process ended, in words that follow "its process"."""
+        code = None if self.process is None else self.process.poll()
+        if code is None:
+            return f"did not answer within {LONGEST_START} seconds: run fewer at a time"
+        if code == -signal.SIGKILL:
+            return "was killed: if memory was short, run fewer at a time"
+        written = self.errors.read_text(encoding="utf-8", errors="replace").split("\n")
+        last = next((line for line in reversed(written) if line.strip()), "nothing")
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        return f"{how}, and wrote at last: {last}"
 
 
 def _dies_with_its_parent() -> list[str]:

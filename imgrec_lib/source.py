@@ -149,7 +149,7 @@ def _class_source(kind: type) -> str:
 
 def _is_package(name: str) -> bool:
     path = _path(name)
-    return path is not None and path.name == "__init__.py"
+    return path is not None and path.stem == "__init__"
 
 
 @cache
@@ -157,7 +157,9 @@ def _path(name: str) -> Path | None:
     """The source file of a module; None where there is no such module, or it has no source."""
     if name.partition(".")[0] == "imgrec_lib":
         path = Path(__file__).resolve().parent.joinpath(*name.split(".")[1:])
-        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        # The stub of the package itself says where the names come from that it passes on.
+        stub, package = path / "__init__.pyi", path / "__init__.py"
+        path = (stub if stub.is_file() else package) if path.is_dir() else path.with_suffix(".py")
         return path if path.is_file() else None
     try:
         found = importlib.util.find_spec(name)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -118,6 +120,57 @@ def test_an_executed_notebook_carries_its_address(tmp_path) -> None:
     metadata = json.loads(output.read_text())["metadata"]
     assert metadata["imgrec"] == {"address": "abc"} and metadata["papermill"]["parameters"] == parameters
     assert [path.name for path in tmp_path.iterdir()] == ["n.ipynb"]
+
+
+def short_notebook(monkeypatch, folder: Path, code: str) -> None:
+    """Make "short", with that one cell behind its parameters, the only notebook that there is."""
+    notebook = nbformat.read(notebook_path("01_data"), as_version=4)
+    parameters = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    notebook.cells = [parameters, nbformat.v4.new_code_cell(code)]
+    nbformat.write(notebook, folder / "short.ipynb")
+    monkeypatch.setattr("imgrec_lib.notebooks.notebooks_folder", lambda: folder)
+
+
+def test_the_kernel_is_this_python_and_nothing_of_the_users_jupyter(tmp_path, monkeypatch) -> None:
+    """Kernels called python3 that belong to no Python at all, a profile that breaks, a long TMPDIR, no home."""
+    broken = {"argv": ["/nowhere/python", "{connection_file}"], "display_name": "Python 3", "language": "python"}
+    for folder in ("jupyter/kernels/python3", "home/.local/share/jupyter/kernels/python3"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "kernel.json").write_text(json.dumps(broken))
+    startup = tmp_path / "home" / ".ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "first.py").write_text("import os; os._exit(3)")
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "0")
+    short_notebook(monkeypatch, tmp_path, "import sys\nprint(sys.executable)")
+    (tmp_path / "file").touch()
+    for home, temporary in [("home", "short"), ("file/home", "long" * 40)]:
+        (tmp_path / temporary).mkdir()
+        monkeypatch.setenv("HOME", str(tmp_path / home))
+        monkeypatch.setenv("TMPDIR", str(tmp_path / temporary))
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        output = tmp_path / "{a} %s $HOME – 日本" / temporary / "n.ipynb"
+        run_notebook("short", {}, output, progress=False)
+        assert [path.name for path in output.parent.iterdir()] == ["n.ipynb"]
+        assert nbformat.read(output, as_version=4).cells[-1].outputs[0].text.strip() == sys.executable
+        assert list((tmp_path / temporary).iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "code, sentence",
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "was killed: if memory was short"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "was ended by SIGSEGV, and wrote at last"),
+        ("os.write(2, b'no such library\\n\\n'); os._exit(7)", "ended with status 7, and wrote at last: no such library"),
+    ],
+)
+def test_a_process_that_ends_says_how_and_blames_memory_only_where_it_was_killed(
+    tmp_path, monkeypatch, code: str, sentence: str
+) -> None:
+    short_notebook(monkeypatch, tmp_path, f"import os, signal\n{code}")
+    with pytest.raises(InputError, match=sentence) as caught:
+        run_notebook("short", {}, tmp_path / "out" / "n.ipynb", progress=False)
+    assert ("memory" in str(caught.value)) == ("SIGKILL" in code)
 
 
 def test_a_kernel_that_is_killed_gets_a_sentence(tmp_path) -> None:

@@ -13,6 +13,7 @@ from imgrec_lib.data import list_datasets
 from imgrec_lib.errors import InputError, shown, unknown_name
 from imgrec_lib.evaluation.metrics import check_metric
 from imgrec_lib.features.controls import CONTROLS
+from imgrec_lib.files import shipped_folder
 from imgrec_lib.models import list_models, model_card, resolve_profile
 from imgrec_lib.notebooks import notebook_options
 from imgrec_lib.options import Count, Option, check_options, options_of
@@ -114,16 +115,23 @@ class Matrix:
 def read_matrix(path: Path) -> Matrix:
     """Read a matrix from a YAML file whose keys are the attributes of `Matrix`.
 
+    Args:
+        path: the file; or the name, without ending, of a matrix that comes with the library ("default").
+
     Raises:
         InputError: missing or malformed file, unknown key, dataset, option, model, profile, parameter or notebook, or
             a value of the wrong type.
     """
+    path = _matrix_file(Path(path))
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
         _require_plain(path, text)
         content = yaml.safe_load(text)
     except OSError as error:
-        raise InputError(f"there is no matrix file {path} ({error.strerror}): check the path.") from None
+        raise InputError(
+            f"there is no matrix file {path} ({error.strerror}): check the path, or name one of imgrec's: "
+            f"{', '.join(_shipped())}."
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict):
@@ -142,6 +150,15 @@ def read_matrix(path: Path) -> Matrix:
     matrix = Matrix(**content)
     _check(path, matrix)
     return matrix
+
+
+def _matrix_file(path: Path) -> Path:
+    return path if path.is_file() else _shipped().get(str(path), path)
+
+
+def _shipped() -> dict[str, Path]:
+    """The matrices that come with the library, by name."""
+    return {file.stem: file for file in sorted(shipped_folder("matrices").glob("*.yaml"))}
 
 
 def _require_plain(path: Path, text: str) -> None:
