@@ -212,6 +212,7 @@ def recommend(
         bool, typer.Option("--one-per-group", help="Of the variants of a product only the best.")
     ] = False,
     root: Root = "",
+    quiet: Quiet = False,
 ) -> None:
     """Write every user's best items, by the catalogue's own ids; what a user has bought is left out.
 
@@ -220,7 +221,7 @@ def recommend(
     from imgrec_lib.serving import open_trained
     from imgrec_lib.serving.ids import read_ids
 
-    trained = open_trained(run, root=root or None)
+    trained = open_trained(run, root=root or None, progress=not quiet)
     with _warnings_as_notes():
         lists = trained.recommend(
             read_ids(users) if users else None,
@@ -245,6 +246,7 @@ def similar(
         str, typer.Option(help="learned: as the model has learnt them; picture: by visual features.")
     ] = "learned",
     root: Root = "",
+    quiet: Quiet = False,
 ) -> None:
     """Write the items most similar to each item.
 
@@ -253,7 +255,7 @@ def similar(
     from imgrec_lib.serving import open_trained
     from imgrec_lib.serving.ids import read_ids
 
-    trained = open_trained(run, root=root or None)
+    trained = open_trained(run, root=root or None, progress=not quiet)
     _write_or_print(trained.similar(read_ids(items) if items else None, k, by=by), out)
 
 
@@ -263,6 +265,7 @@ def score(
     pairs: Annotated[Path, typer.Argument(help="A table with the columns user and item.")],
     out: Out = None,
     root: Root = "",
+    quiet: Quiet = False,
 ) -> None:
     """Write the score of each pair of a user and an item.
 
@@ -270,7 +273,7 @@ def score(
     """
     from imgrec_lib.serving import open_trained
 
-    _write_or_print(open_trained(run, root=root or None).score(pairs), out)
+    _write_or_print(open_trained(run, root=root or None, progress=not quiet).score(pairs), out)
 
 
 @app.command()
@@ -282,6 +285,7 @@ def embed(
     ] = "parquet",
     index: Annotated[bool, typer.Option("--index", help="Also a faiss index of the items, items.faiss.")] = False,
     root: Root = "",
+    quiet: Quiet = False,
 ) -> None:
     """Write the vectors of items and users whose inner product is the score.
 
@@ -290,7 +294,7 @@ def embed(
     from imgrec_lib.serving import open_trained
     from imgrec_lib.serving.vectors import write_vectors
 
-    for path in write_vectors(open_trained(run, root=root or None), out, form=form, index=index):
+    for path in write_vectors(open_trained(run, root=root or None, progress=not quiet), out, form=form, index=index):
         typer.echo(path)
 
 
@@ -317,9 +321,7 @@ def report(
     """
     from imgrec_lib.report import write_report
 
-    page = write_report(
-        runs, out, pictures=pictures, markdown=markdown, title=title, insert=insert, progress=not quiet
-    )
+    page = write_report(runs, out, pictures=pictures, markdown=markdown, title=title, insert=insert, progress=not quiet)
     typer.echo(f"open {page}")
 
 
@@ -386,7 +388,9 @@ def run(
 
 @app.command()
 def watch(
-    matrix: Annotated[Path, typer.Argument(help="The matrix that another process runs: a file, or a name of imgrec's.")],
+    matrix: Annotated[
+        Path, typer.Argument(help="The matrix that another process runs: a file, or a name of imgrec's.")
+    ],
     runs: Annotated[Path, typer.Option(help="Its --runs.")] = Path("runs"),
     reports: Annotated[Path, typer.Option(help="Its --reports.")] = Path("reports"),
     root: Roots = None,

@@ -220,11 +220,11 @@ class _Kernel:
             def kernel_spec(self) -> KernelSpec:
                 return KernelSpec(**get_kernel_dict())
 
-            async def _async_launch_kernel(self, command: list[str], **options: Any) -> None:
-                options["env"] = {**options["env"], "IPYTHONDIR": str(kernel.scratch / "ipython")}
+            async def _async_launch_kernel(self, kernel_cmd: list[str], **kw: Any) -> None:
+                kw["env"] = {**kw["env"], "IPYTHONDIR": str(kernel.scratch / "ipython")}
                 with kernel.errors.open("wb") as errors:
-                    await super()._async_launch_kernel(command, **options, stderr=errors)
-                kernel.process = self.provisioner.process
+                    await super()._async_launch_kernel(kernel_cmd, **kw, stderr=errors)
+                kernel.process = getattr(self.provisioner, "process", None)
 
         settings = {"connection_file": str(self.scratch / "kernel.json")}
         # Sockets as files: over tcp others may listen. But what the system takes as a socket's path is short.

@@ -149,7 +149,7 @@ def test_the_kernel_is_this_python_and_nothing_of_the_users_jupyter(tmp_path, mo
         monkeypatch.setenv("HOME", str(tmp_path / home))
         monkeypatch.setenv("TMPDIR", str(tmp_path / temporary))
         monkeypatch.setattr(tempfile, "tempdir", None)
-        output = tmp_path / "{a} %s $HOME – 日本" / temporary / "n.ipynb"
+        output = tmp_path / "{a} %s $HOME ü 日本" / temporary / "n.ipynb"
         run_notebook("short", {}, output, progress=False)
         assert [path.name for path in output.parent.iterdir()] == ["n.ipynb"]
         assert nbformat.read(output, as_version=4).cells[-1].outputs[0].text.strip() == sys.executable
@@ -161,7 +161,10 @@ def test_the_kernel_is_this_python_and_nothing_of_the_users_jupyter(tmp_path, mo
     [
         ("os.kill(os.getpid(), signal.SIGKILL)", "was killed: if memory was short"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "was ended by SIGSEGV, and wrote at last"),
-        ("os.write(2, b'no such library\\n\\n'); os._exit(7)", "ended with status 7, and wrote at last: no such library"),
+        (
+            "os.write(2, b'no such library\\n\\n'); os._exit(7)",
+            "ended with status 7, and wrote at last: no such library",
+        ),
     ],
 )
 def test_a_process_that_ends_says_how_and_blames_memory_only_where_it_was_killed(

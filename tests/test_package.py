@@ -96,7 +96,9 @@ def test_the_tests_of_the_source_distribution_collect(sdist: Path) -> None:
 
 def test_the_installed_command_says_its_version_and_models(installed: Callable[..., str]) -> None:
     assert installed("--version") == f"imgrec {imgrec_lib.__version__}\n"
-    where = installed("-c", "import imgrec_lib, sys; print(imgrec_lib.__file__, *sys.path, sep='\\n')", command="python")
+    where = installed(
+        "-c", "import imgrec_lib, sys; print(imgrec_lib.__file__, *sys.path, sep='\\n')", command="python"
+    )
     assert "environment" in where.splitlines()[0] and str(ROOT) not in where.splitlines()
     models = [row["name"] for row in json.loads(installed("models", "--json"))]
     assert "imgrec-ft" in models
