@@ -397,6 +397,9 @@ class Recommender(nn.Module):
         """Prepare training phase `phase` (0, 1, ...); return the parameters that it trains."""
         return [p for p in self.parameters() if p.requires_grad]
 
+    def start_epoch(self, sampler: Sampler) -> None:
+        """Called before each epoch, to draw what an epoch keeps; the sampler's random stream resumes where it was."""
+
     def after_step(self) -> None:
         """Called after each update, for projections onto a constraint."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from imgrec_lib.additions import Additions
 from imgrec_lib.errors import unknown_name
 from imgrec_lib.models import (
+    bm3,
     bprmf,
     concars,
     deepstyle,
@@ -16,6 +17,7 @@ from imgrec_lib.models import (
     ease,
     fm,
     fm_visual,
+    freedom,
     graphrec,
     group_pop,
     ials,
@@ -55,6 +57,8 @@ CARDS: tuple[ModelCard, ...] = (
     jrl.CARD,
     dvbpr.CARD,
     graphrec.CARD,
+    freedom.CARD,
+    bm3.CARD,
     concars.CARD,
     saers.CARD,
     imgrec_dir.CARD,
