@@ -90,7 +90,7 @@ def test_generator_shapes_at_64_pixels() -> None:
     assert [layer.stride[0] for layer in generator.layers] == [2, 1, 2, 1, 2, 2] and generator.last.stride[0] == 1
     assert all(layer.kernel_size == (3, 3) for layer in [*generator.layers, generator.last])
     assert len(generator.norms) == 6
-    assert generator.first_norm.eps == 1e-5 and generator.first_norm.momentum == pytest.approx(0.1)
+    assert generator.first_norm.eps == 1e-5 and generator.first_norm.momentum == pytest.approx(0.19)
 
 
 def test_discriminator_shapes_at_64_pixels() -> None:
@@ -188,7 +188,10 @@ def test_pixels_of_a_picture() -> None:
 
 
 def test_a_step_by_hand() -> None:
-    """One step against plain SGD-like bookkeeping: D moves by L_D alone, then G by L_G of the moved D."""
+    """One step against plain SGD-like bookkeeping: D moves by L_D alone, then G by L_G of the moved D.
+
+    By hand G makes the pictures twice, as the authors' code does, and its moving averages keep 0.9 at each pass.
+    """
     pictures = toy_pictures()
     real, labels = gan_module.scaled(torch.from_numpy(pictures.pixels[:4])), torch.from_numpy(pictures.labels[:4])
     codes = torch.randn(4, 7, generator=torch.Generator().manual_seed(3))
@@ -196,6 +199,8 @@ def test_a_step_by_hand() -> None:
     optimisers = [torch.optim.SGD(network.parameters(), lr=0.1) for network in (gan.generator, gan.discriminator)]
     gan_module._step(gan, optimisers, real, labels, codes)  # type: ignore[arg-type]
 
+    for norm in (other.generator.first_norm, *other.generator.norms):
+        norm.momentum = 0.1
     fake = other.generator(codes, labels).detach()
     d_loss = 0.5 * (
         (other.discriminator(real, labels) - 1).pow(2).mean() + other.discriminator(fake, labels).pow(2).mean()
@@ -204,15 +209,14 @@ def test_a_step_by_hand() -> None:
     with torch.no_grad():
         for parameter, gradient in zip(other.discriminator.parameters(), gradients, strict=True):
             parameter -= 0.1 * gradient
-    running = {name: b.clone() for name, b in other.generator.named_buffers()}
     g_loss = (other.discriminator(other.generator(codes, labels), labels) - 1).pow(2).mean()
     gradients = torch.autograd.grad(g_loss, list(other.generator.parameters()))
     with torch.no_grad():
         for parameter, gradient in zip(other.generator.parameters(), gradients, strict=True):
             parameter -= 0.1 * gradient
-        for name, buffer in other.generator.named_buffers():
-            buffer.copy_(running[name])
     for name, value in gan.state_dict().items():
+        if name.startswith("generator") and name.endswith("num_batches_tracked"):
+            continue  # which nothing reads
         torch.testing.assert_close(other.state_dict()[name], value, rtol=1e-4, atol=1e-6, msg=name)
     assert all(parameter.requires_grad for parameter in gan.parameters())
 

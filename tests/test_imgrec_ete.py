@@ -272,6 +272,33 @@ def expected_loss(scores: Tensor, by: str, n: int) -> Tensor:
     return total
 
 
+def test_repeated_pictures_pass_the_tail_as_often_as_in_keras(looked_at: dict[str, list[int]]) -> None:
+    """By hand: each occurrence is a picture of the batch, with its statistics; in evaluation nothing differs."""
+    items = torch.tensor([[1, 2, 1], [3, 1, 2]])
+    found = {}
+    for repeats in (False, True):
+        model = with_tables(ete(repeats=repeats))
+        model.start_phase(1)
+        before = model.embed_items(items)
+        model.train()
+        looked_at["tail"].clear()
+        found[repeats] = model.embed_items(items)
+        assert looked_at["tail"] == [6 if repeats else 3]
+        torch.testing.assert_close(found[repeats][0, 0], found[repeats][1, 1])  # the same item twice
+        assert model.visual(items.flatten()).shape == (6, 6)
+        model = with_tables(ete(repeats=repeats))  # moving averages as they were
+        model.start_phase(1)
+        torch.testing.assert_close(model.embed_items(items), before)
+    model = with_tables(ete())
+    model.start_phase(1)
+    model.train()
+    shown = items.flatten()
+    pooled = model.backbone.tail(model.activations.rows(shown).float())
+    z = model.item_table[shown] + torch.relu(model.layer(pooled)) @ model.image_weight + model.item_bias
+    torch.testing.assert_close(found[True], z.view(2, 3, -1), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(found[True], found[False], rtol=1e-2)
+
+
 @pytest.mark.parametrize("by", ["user", "interaction"])
 @pytest.mark.parametrize("n", [1, 3])
 def test_the_definition_is_what_triples_estimate(toy: TrainingData, by: str, n: int) -> None:

@@ -11,6 +11,8 @@ from imgrec_lib.models.parts.cnn_f import SameConv2d, same_padding
 
 SLOPE = 0.2
 """Of the leaky ReLUs."""
+KEPT = 0.9
+"""What a batch norm's moving averages keep of themselves at each pass."""
 SMALLEST = 4
 """Side in pixels of the map that the first layer of the generator makes, and the last of the discriminator leaves."""
 
@@ -59,6 +61,9 @@ class Generator(nn.Module):
     stride 2 and 3. Each layer but the last is followed by a batch norm (by map) and a leaky ReLU, the last by tanh. A
     doubling more or less of the size is a pair of layers of 256 more or less at the beginning.
 
+    The authors' generator makes the same pictures twice a step, once for each network's half, and its moving averages
+    follow twice. Ours makes them once (`train_gan`), and its averages keep 0.9^2 of themselves.
+
     Args:
         size: height and width of the pictures.
         classes: number of classes C.
@@ -71,13 +76,13 @@ class Generator(nn.Module):
         self.classes, self.wide = classes, 4 * channels
         layers = [(self.wide, 2), (self.wide, 1)] * (doublings(size) - 2) + [(2 * channels, 2), (channels, 2)]
         self.first = nn.Linear(latent + classes, self.wide * SMALLEST**2)
-        self.first_norm = _batch_norm(self.wide)
+        self.first_norm = _batch_norm(self.wide, kept=KEPT**2)
         self.layers = nn.ModuleList()
         self.norms = nn.ModuleList()
         inputs = self.wide
         for outputs, stride in layers:
             self.layers.append(SameConvTranspose2d(inputs, outputs, 3, stride))
-            self.norms.append(_batch_norm(outputs))
+            self.norms.append(_batch_norm(outputs, kept=KEPT**2))
             inputs = outputs
         self.last = SameConvTranspose2d(inputs, 3, 3)
         _initialise(self)
@@ -129,8 +134,8 @@ class Discriminator(nn.Module):
         return self.last(x.flatten(1)).squeeze(1)
 
 
-def _batch_norm(maps: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(maps, eps=1e-5, momentum=0.1)
+def _batch_norm(maps: int, kept: float = KEPT) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(maps, eps=1e-5, momentum=1 - kept)
 
 
 def _initialise(network: nn.Module) -> None:

@@ -52,8 +52,9 @@ class CoNCARS(Recommender):
     ConvNCF, He et al. 2018). Loss: binary cross-entropy on logits, the negatives at the positive's time, plus
     l2 * mean(1/2 |p_u|^2 + 1/2 |q_i|^2).
 
-    A reconstruction from the paper's abstract (joint embedding of user, item and time, outer products, CNNs, a
-    fusion layer); no implementation of the authors is public.
+    A reconstruction. From the paper's abstract come the joint embedding of user, item and time, the outer products, the
+    CNNs and the fusion layer; the attention over slots and the choice of the four maps come from a third party's class,
+    the only implementation that was found. None of the authors' is public.
 
     Cost: scores do not factorise, so every (user, item) pair passes the CNNs: about 2 d^2 C + 4/3 d^2 C^2
     multiply-adds for d factors and C channels (95 thousand for 16 and 16, 5.9 million for 64 and 32).

@@ -14,7 +14,7 @@ from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch, ItemBatch, Sampler
 from imgrec_lib.errors import unknown_name
 from imgrec_lib.features import Activations, Backbone, build_backbone, trunk_activations
-from imgrec_lib.models.base import ModelCard, Profile, TrainSettings, distinct, look_up
+from imgrec_lib.models.base import ModelCard, Profile, TrainSettings, look_up
 from imgrec_lib.models.parts.imgrec import CODE, CODE_MEN, KERAS, PAPER, SOURCE, ImgRec
 from imgrec_lib.models.parts.layers import feature_layer
 from imgrec_lib.models.parts.losses import item_batch_cross_entropy
@@ -30,7 +30,7 @@ class ImgRecEtE(ImgRec):
     trains the backbone's tail, in ResNet50 the last 50 of Keras' 176 layers (`BackboneSpec.trainable`). The trunk
     before it stays in inference mode for ever and looks at each picture once (`trunk_activations`).
 
-    In phase 2 a step looks at each of its pictures once. What differs is which pictures:
+    In phase 2 a step looks at its pictures, each of them once unless `repeats`. What differs is which pictures:
 
     - "interactions", as in the paper: `TrainSettings.batch_size` positives with their negatives. An epoch looks at up
       to 1 + negatives pictures for each training interaction.
@@ -51,8 +51,11 @@ class ImgRecEtE(ImgRec):
         size: height and width of the network's input, in pixels; 0: the backbone's own.
         keep: where the activations at the cut are kept: "disk", "memory" or "recompute", see `trunk_activations`.
         batches: what phase 2 draws, "items" or "interactions".
+        repeats: whether a picture that occurs several times in a batch passes the tail as often, as in the paper's
+            Keras model, instead of once. With `batch_statistics` it then counts as often in the statistics, and the
+            gradients differ: by 1 % to a half in catalogues so small that most of a batch repeats.
         batch_statistics: whether the tail's batch norms, as in the paper's Keras model, use the statistics of the
-            (different) pictures in the batch while training, and in evaluation moving averages of them. These start as
+            pictures in the batch while training, and in evaluation moving averages of them. These start as
             the weights file has them and follow by 1 % a step, so the first hundred steps evaluate a network that is
             not the trained one. False keeps the file's in both: no lag, and the loss of an item batch is then exact.
         users_per_batch: so many users, drawn anew each step, give the negatives of an item batch; 0: all. Needed only
@@ -80,6 +83,7 @@ class ImgRecEtE(ImgRec):
         size: int = 0,
         keep: str = "disk",
         batches: str = "items",
+        repeats: bool = False,
         batch_statistics: bool = True,
         users_per_batch: int = 0,
     ) -> None:
@@ -93,7 +97,8 @@ class ImgRecEtE(ImgRec):
         names = (name.replace(".", "_") for name in network.spec.trainable)
         self.tail = nn.ModuleDict(dict(zip(names, network.tail_modules(), strict=True)))
         self.images, self.keep = data.images, keep
-        self.batches, self.batch_statistics, self.users_per_batch = batches, batch_statistics, users_per_batch
+        self.batches, self.repeats, self.users_per_batch = batches, repeats, users_per_batch
+        self.batch_statistics = batch_statistics
         self._penalties = ((l2, l2_layer), (phase2_l2, phase2_l2))
         # The pooled features of the whole catalogue while the tail is fixed; computed when first asked for.
         self.register_buffer("features", None, persistent=False)
@@ -115,9 +120,14 @@ class ImgRecEtE(ImgRec):
         assert self.images is not None
         return trunk_activations(self.images, self.backbone, keep=self.keep)
 
+    def looked_at(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        if self.repeats and self.training and self.end_to_end:
+            return items.flatten(), torch.arange(items.numel(), device=items.device).view(items.shape)
+        return super().looked_at(items)
+
     def visual(self, items: Tensor) -> Tensor:
         if self.end_to_end:
-            different, place = distinct(items)
+            different, place = self.looked_at(items)
             pooled = self.pooled(different)[place]
         else:
             if self.features is None:
@@ -242,6 +252,7 @@ CARD = ModelCard(
                 "phase2_l2": 5e-5,
                 "pooling": "max",
                 "batches": "interactions",
+                "repeats": True,
             },
             (
                 PAPER,
@@ -251,7 +262,7 @@ CARD = ModelCard(
             "as in the published graph; the paper's network is backbone='resnet50'",
         ),
         "code": Profile(
-            {"factors": 30, "pooling": "max", "size": 244, "batches": "interactions"},
+            {"factors": 30, "pooling": "max", "size": 244, "batches": "interactions", "repeats": True},
             (
                 CODE,
                 KERAS,
@@ -260,7 +271,7 @@ CARD = ModelCard(
             "the last epoch; the chaining of the phases is the paper's; their network is backbone='resnet50'",
         ),
         "code-men": Profile(
-            {"factors": 20, "pooling": "max", "size": 244, "batches": "interactions"},
+            {"factors": 20, "pooling": "max", "size": 244, "batches": "interactions", "repeats": True},
             (
                 CODE_MEN,
                 replace(KERAS, epochs=120),

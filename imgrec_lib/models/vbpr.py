@@ -22,7 +22,7 @@ class VBPR(Recommender):
     Loss: mean of -ln sigma(s(u,i) - s(u,j)), plus l2 * mean(1/2 |p_u|^2 + 1/2 |q_i|^2 + 1/2 |t_u|^2) + l2_negative *
     mean 1/2 |q_j|^2 + l2_bias * mean(1/2 b_i^2 + 1/2 b_j^2) + l2_visual * 1/2 (|E|^2 + |b'|^2), as in the UCSD code
     (where l2_negative = l2 / 10), save that the last term covers all of E and b' where the UCSD code passes over the
-    coordinates in which f_i and f_j agree.
+    coordinates in which f_i and f_j are both zero.
 
     Args:
         data: the training data; `features` are needed.

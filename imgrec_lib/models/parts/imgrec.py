@@ -102,14 +102,20 @@ class ImgRec(Recommender):
         users = () if self.l2 or self.l2_users else (self.user_table,)  # a penalty on a whole kernel reads all rows
         return self.objective.row_tables(users, () if self.l2 else (self.item_table,))
 
+    def looked_at(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """The items whose pictures are looked at for `items`, and where each of `items` is among them: see `distinct`.
+
+        Of an item that occurs several times the picture is looked at once: cost follows items, not interactions.
+        """
+        return distinct(items)
+
     def embed_users(self, users: Tensor) -> Tensor:
         """z_u: int64 (...) -> (..., K), or (..., 2K) with crelu."""
         return self._activation(look_up(self.user_table, users) + self.user_bias)
 
     def embed_items(self, items: Tensor) -> Tensor:
         """z_i: int64 (...) -> (..., K), or (..., 2K) with crelu."""
-        # Of an item that occurs several times the picture is looked at once: cost follows items, not interactions.
-        different, place = distinct(items)
+        different, place = self.looked_at(items)
         z = look_up(self.item_table, different) + self.visual(different) @ self.image_weight + self.item_bias
         return look_up(self._activation(z), place)
 
