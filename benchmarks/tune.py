@@ -18,6 +18,7 @@ import json
 import math
 import random
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ import yaml
 
 from imgrec_lib import InputError, ValidationAUC, build_model, extract_features, fit, list_models, load_dataset
 from imgrec_lib.data import Dataset
+from imgrec_lib.data.dataset import HeldOut
 from imgrec_lib.files import write_text
 from imgrec_lib.report.formats import format_table
 
@@ -221,11 +223,9 @@ def main() -> None:
 
 def validation(dataset: Dataset, users: int) -> ValidationAUC:
     """Validation AUC of so many users, the same at every call."""
-    validate = ValidationAUC(dataset)
-    others = np.random.default_rng(0).permutation(dataset.n_users)[users:]
-    validate.targets = validate.targets.copy()
-    validate.targets[others] = -1
-    return validate
+    items = dataset.validation.items
+    items[np.random.default_rng(0).permutation(dataset.n_users)[users:]] = -1
+    return ValidationAUC(replace(dataset, validation=HeldOut(items, dataset.validation.times)))
 
 
 def configurations(name: str, trials: int) -> list[dict[str, Any]]:

@@ -182,7 +182,6 @@ def published(path: Path, values: list[Any]) -> Path:
         ),
         ({5: 7}, r"p\.npy says that it has 7 items but has 3: download it again\."),
         ({0: {}}, "split is empty: there are no training interactions"),
-        ({1: {0: [{"productid": 1}, {"productid": 2}]}}, "user 0 has 2 validation items; the split holds out one"),
     ],
 )
 def test_published(place: Path, change: dict[int, Any], sentence: str) -> None:

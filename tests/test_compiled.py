@@ -44,17 +44,20 @@ def test_every_item_that_a_user_does_not_own_has_its_rank(owned: list[set[int]],
 
 
 @settings(deadline=None)
-@given(st.integers(0, 70), st.integers(1, 4), st.integers(0, 2**31))
-def test_scores_are_counted_and_summed_up(width: int, rows: int, seed: int) -> None:
-    """Few different scores, so that many tie; the counts are added to what was there."""
+@given(st.integers(0, 70), st.lists(st.integers(1, 3), min_size=1, max_size=4), st.integers(0, 2**31))
+def test_scores_are_counted_and_summed_up(width: int, numbers: list[int], seed: int) -> None:
+    """Few different scores, so that many tie; the counts are added to what was there. Some rows have several limits."""
+    rows, places = len(numbers), sum(numbers)
     scores = torch.randint(-2, 3, (rows, width), generator=torch.Generator().manual_seed(seed)).float()
-    reference = torch.arange(rows).float() - 1
+    reference, starts = torch.arange(places).float() % 4 - 1, torch.tensor([0, *np.cumsum(numbers).tolist()])
     for compare in (_compare, _compare_on_cpu):
-        above, equal, sums = torch.arange(rows), torch.ones(rows, dtype=torch.int64), torch.full((rows,), 0.5)
-        compare(scores, reference, above, equal, sums)
-        for row, (values, limit) in enumerate(zip(scores.tolist(), reference.tolist(), strict=True)):
-            assert above[row] == row + sum(value > limit for value in values)
-            assert equal[row] == 1 + values.count(limit)
+        above, equal, sums = torch.arange(places), torch.ones(places, dtype=torch.int64), torch.full((rows,), 0.5)
+        compare(scores, starts, reference, above, equal, sums)
+        for row, values in enumerate(scores.tolist()):
+            for place in range(int(starts[row]), int(starts[row + 1])):
+                limit = float(reference[place])
+                assert above[place] == place + sum(value > limit for value in values)
+                assert equal[place] == 1 + values.count(limit)
             assert sums[row] == 0.5 + sum(values)
 
 
@@ -64,5 +67,5 @@ def test_a_score_that_is_not_finite_shows_in_the_sum() -> None:
         scores = torch.zeros(3, 100)
         scores[1, 57] = broken
         sums = torch.zeros(3)
-        _compare_on_cpu(scores, torch.zeros(3), *torch.zeros(2, 3, dtype=torch.int64).unbind(), sums)
+        _compare_on_cpu(scores, torch.arange(4), torch.zeros(3), *torch.zeros(2, 3, dtype=torch.int64).unbind(), sums)
         assert sums.isfinite().tolist() == [True, False, True]

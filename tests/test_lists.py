@@ -94,7 +94,7 @@ def test_tensor_operations_keep_what_the_compiled_loop_keeps(
         part = scores[:, number * catalogue.width : (number + 1) * catalogue.width]
         for best in keepers:
             whole = (torch.zeros(n_users, dtype=torch.int64) for _ in range(2))
-            best.compare(number, part, torch.zeros(n_users), *whole, torch.zeros(n_users))
+            best.compare(number, part, torch.arange(n_users + 1), torch.zeros(n_users), *whole, torch.zeros(n_users))
     assert (keepers[0].items() == keepers[1].items()).all()
 
 

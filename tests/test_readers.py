@@ -335,8 +335,13 @@ def test_given_split_of_imgrec(shop: Path) -> None:
     paths = {"train": shop / "train.csv", "validation": shop / "valid.csv", "test": shop / "test.csv"}
     assert load("table", None, **paths).validation.items.tolist() == [1, 2, -1]
     (shop / "valid.csv").unlink()
-    with pytest.raises(InputError, match="split is incomplete: there is no validation file"):
+    with pytest.warns(UserWarning, match="there is no validation file: nothing is chosen by validation"):
+        unvalidated = load("table", shop)
+    assert len(unvalidated.validation) == 0 and unvalidated.test.items.tolist() == [2, 3, -1]
+    (shop / "test.csv").rename(shop / "tests.csv")
+    with pytest.raises(InputError, match="split is incomplete: there is no validation and no test file"):
         load("table", shop)
+    (shop / "tests.csv").rename(shop / "test.csv")
     pd.DataFrame(columns=["reviewerID", "productId"]).to_csv(shop / "valid.csv", index=False)
     with pytest.raises(InputError, match=r"valid\.csv is empty"):
         load("table", shop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from imgrec_lib import InputError, evaluate, extract_features, find_runs, load_dataset, load_model, open_run, train_run
+from imgrec_lib.data.dataset import HeldOut, Interactions
 from imgrec_lib.evaluation import PROTOCOLS
 from imgrec_lib.features import Features
 
@@ -57,12 +59,37 @@ def test_a_run_is_chosen_by_the_metric_that_is_asked_for(small_wardrobe, tmp_pat
     assert found.metrics["ndcg@5"] == curve["validation_ndcg@5"].max()
     assert found.metrics["auc"] == found.auc == curve["validation_auc"][found.epoch]
     assert by_auc.record.validation.epoch == by_auc.curve["validation_auc"].idxmax()
+    assert (found.value("ndcg@5"), found.value()) == (found.metrics["ndcg@5"], found.auc)
+    assert found.value("map@7") == -np.inf
     again = evaluate(load_model(by_ndcg, small_wardrobe), small_wardrobe, part="validation", cutoffs=[5, 10, 20])
     for name, value in found.metrics.items():
         assert value == pytest.approx(again.metrics["exact"][name]), name
     for wrong, sentence in (("ndcg@10000", "longer than the catalogue"), ("coverage@10", "nothing to choose by")):
         with pytest.raises(InputError, match=sentence):
             train_run(small_wardrobe, "bpr-mf", tmp_path / "wrong", parameters={"choose_by": wrong}, progress=False)
+
+
+def test_without_validation_items_nothing_is_chosen(small_wardrobe, tmp_path) -> None:
+    """Two test items a user and no validation: the last weights are kept and measured, the record says so."""
+    train = small_wardrobe.train
+    nobody = HeldOut(np.full(small_wardrobe.n_users, -1))
+    last = train.indptr[1:] - 1
+    two_each = HeldOut(
+        Interactions.from_pairs(
+            np.concatenate([np.arange(train.n_users), small_wardrobe.test.users]),
+            np.concatenate([train.items[last], small_wardrobe.test.flat]), train.n_users, train.n_items,
+        )
+    )  # fmt: skip
+    kept = np.delete(np.arange(len(train)), last)
+    fewer = Interactions.from_pairs(train.users[kept], train.items[kept], train.n_users, train.n_items)
+    dataset = replace(small_wardrobe, train=fewer, validation=nobody, test=two_each)
+    run = train_run(dataset, "bpr-mf", tmp_path / "r", parameters=FAST | {"patience": 1}, progress=False)
+    found = run.record.validation
+    assert (found.auc, found.metrics, found.epoch) == (None, {}, 2) and np.isnan(found.value())
+    assert run.curve["validation_auc"].isna().all() and len(run.curve) == 3
+    assert run.metrics["exact"]["held_out"] == 2 * run.metrics["exact"]["users"] == 2 * dataset.n_users
+    again = evaluate(load_model(open_run(run.folder), dataset), dataset)
+    assert again.metrics == run.metrics
 
 
 def test_recorded_metrics_are_those_of_the_saved_weights(run, small_wardrobe, features) -> None:
@@ -158,6 +185,7 @@ def test_runs_of_the_first_format_still_open_and_are_written_as_they_were(tmp_pa
     written = record.to_json()
     later = {name: written["validation"].pop(name) for name in ("choose_by", "metrics")}
     assert later == {"choose_by": "auc", "metrics": {}}  # what records say since models are chosen by other metrics too
+    assert written.pop("personal") is None
     assert json.dumps(written) == json.dumps(json.loads(content))
 
 
@@ -167,7 +195,7 @@ def test_runs_of_the_first_format_still_open_and_are_written_as_they_were(tmp_pa
         ("seed", "0"),
         ("seed", True),
         ("dataset/users", 1.5),
-        ("validation/auc", None),
+        ("validation/auc", "high"),
         ("cost/seconds_fit", "long"),
         ("phases", {}),
         ("metrics/exact", 0.5),

@@ -11,7 +11,14 @@ from scipy import stats
 
 from imgrec_lib.data.dataset import Dataset, HeldOut, Interactions
 from imgrec_lib.data.images import ImageStore
-from imgrec_lib.data.split import dataset_table, filter_minimum, given_split, leave_two_out, split_dataset
+from imgrec_lib.data.split import (
+    dataset_table,
+    filter_minimum,
+    given_split,
+    leave_two_out,
+    split_by_date,
+    split_dataset,
+)
 from imgrec_lib.errors import InputError
 
 N_ITEMS = 12
@@ -142,11 +149,110 @@ def test_given_split_holds_out_what_leaks() -> None:
 
 
 def test_given_split_sentences() -> None:
-    with pytest.raises(InputError, match="no validation interactions"):
-        given_split(*given_tables(train=[(0, 1)], validation=[], test=[(0, 2)]), n_users=1, n_items=3)
-    parts = given_tables(train=[(0, 1)], validation=[(0, 0)], test=[(0, 2), (0, 1)])
-    with pytest.raises(InputError, match="user ann has 2 test items"):
-        given_split(*parts, n_users=1, n_items=3, user_ids=np.array(["ann"]))
+    for part in ("training", "test"):
+        parts = {"training": [(0, 1)], "validation": [(0, 0)], "test": [(0, 2)]} | {part: []}
+        with pytest.raises(InputError, match=f"no {part} interactions"):
+            given_split(*given_tables(**parts), n_users=1, n_items=3)
+
+
+def test_a_given_split_may_hold_out_several_items_of_users_old_and_new() -> None:
+    """User 0 has two test items, user 1 none, user 2 occurs in the test alone, as does item 4; nothing is validated."""
+    parts = given_tables(train=[(0, 1), (1, 0)], validation=[], test=[(0, 3), (0, 2), (2, 4), (0, 3)])
+    train, validation, test = given_split(*parts, n_users=3, n_items=5)
+    assert [test.of(user).tolist() for user in range(3)] == [[2, 3], [], [4]]
+    assert len(validation) == 0 and validation.items.tolist() == [-1, -1, -1]
+    assert train.history_lengths.tolist() == [1, 1, 0] and test.several and not validation.several
+
+
+@given(tables(), st.sampled_from(["random", "time"]), st.sampled_from([1, 2, 3, 0.1, 0.3, 0.45]), st.booleans())
+def test_so_many_items_are_held_out(drawn: tuple[pd.DataFrame, int], kind: str, held_out: float, both: bool) -> None:
+    """A number of every user's items, or a share of them: the latest for the test, those before for validation."""
+    table, n_users = drawn
+    different = table.sort_values("timestamp", kind="stable").drop_duplicates(["user", "item"])
+    counts = np.bincount(different.user, minlength=n_users)
+    sizes = [held_out if held_out >= 1 else max(1, int(count * held_out + 1e-9)) for count in counts]
+    if any(count - (1 + both) * size < 1 for count, size in zip(counts, sizes, strict=True)):
+        with pytest.raises(InputError, match="different items, too few to hold out"):
+            leave_two_out(table, n_users, N_ITEMS, kind, held_out=held_out, validate=both)
+        return
+    train, validation, test = leave_two_out(table, n_users, N_ITEMS, kind, held_out=held_out, validate=both)
+    when = different.set_index(["user", "item"]).timestamp
+    for user, size in enumerate(sizes):
+        parts = [part.of(user).tolist() for part in (test, validation, train)]
+        assert [len(part) for part in parts] == [size, size * both, counts[user] - (1 + both) * size]
+        assert sorted(item for part in parts for item in part) == sorted(different.item[different.user == user])
+        if kind == "time":
+            times = [[when[user, item] for item in part] for part in parts]
+            assert min(times[0]) >= max([*times[1], *times[2]]) and min([*times[1], *times[0]]) >= max(times[2])
+            assert test.times[user] == min(times[0])
+
+
+def test_the_paper_s_split_is_the_special_case_of_one() -> None:
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame([(u, i) for u in range(50) for i in rng.permutation(20)[:8]], columns=["user", "item"])
+    one, share = leave_two_out(table, 50, 20, seed=4), leave_two_out(table, 50, 20, seed=4, held_out=0.2)
+    assert pairs(one) == pairs(share)  # a fifth of eight, rounded down
+    several = leave_two_out(table, 50, 20, seed=4, held_out=3)
+    assert all(one[2].items[user] in several[2].of(user) for user in range(50))
+    assert all(one[1].items[user] in several[2].of(user) for user in range(50))
+
+
+@given(tables(), st.integers(-1, 6), st.integers(-1, 6))
+def test_by_date_nothing_of_later_is_in_training(drawn: tuple[pd.DataFrame, int], first: int, second: int) -> None:
+    table, n_users = drawn
+    earliest = table.groupby(["user", "item"]).timestamp.min()
+    validate_from, test_from = (None, second) if first == second else (min(first, second), max(first, second))
+    until = test_from if validate_from is None else validate_from
+    expected = [
+        {pair for pair, time in earliest.items() if low <= time < high}
+        for low, high in ((-9, until), (until, test_from), (test_from, 9))
+    ]
+    if not expected[0] or not expected[2] or (validate_from is not None and not expected[1]):
+        with pytest.raises(InputError, match=r"the split has no (training|validation|test) interactions"):
+            split_by_date(table, n_users, N_ITEMS, validate_from, test_from)
+        return
+    train, validation, test = split_by_date(table, n_users, N_ITEMS, validate_from, test_from)
+    found = [set(zip(part.users.tolist(), items.tolist(), strict=True)) for part, items in
+             ((train, train.items), (validation, validation.flat), (test, test.flat))]  # fmt: skip
+    assert found == expected
+
+
+def test_a_dataset_by_date_keeps_new_users_and_items() -> None:
+    rows = [
+        ("ann", "x", "2020-09-01"),
+        ("ann", "y", "2020-09-10"),
+        ("bob", "z", "2020-09-20"),
+        ("ann", "x", "2020-09-20"),
+    ]
+    table = pd.DataFrame(rows, columns=["user", "item", "timestamp"])
+    table["timestamp"] = table.timestamp.to_numpy("datetime64[s]").astype(np.int64)
+    items = pd.DataFrame({"item": list("xyz")})
+    options = {"min_interactions": None, "split": "date"}
+    dataset = split_dataset("d", table, items, **options, validate_from="2020-09-10", test_from="2020-09-20")
+    assert [dataset.validation.of(user).tolist() for user in (0, 1)] == [[1], []]
+    assert [dataset.test.of(user).tolist() for user in (0, 1)] == [[], [2]]  # ann had bought x before
+    assert dataset.train.popularity.tolist() == [1, 0, 0] and dataset.train.history_lengths.tolist() == [1, 0]
+    assert dataset.split == {
+        "kind": "date", "min_interactions": None, "validate_from": "2020-09-10", "test_from": "2020-09-20",
+    }  # fmt: skip
+    for more, sentence in (
+        ({}, "needs test_from"),
+        ({"test_from": "2020-13-01"}, "'2020-13-01' is not a day"),
+        ({"test_from": "NaT"}, "'NaT' is not a day"),
+        ({"test_from": "2020-09-21"}, "no test interactions .*they go from 2020-09-01 to 2020-09-20"),
+        ({"test_from": "2020-09-20", "validate_from": "2020-09-20"}, r"validate_from \(2020-09-20\) must come before"),
+        ({"test_from": "2020-09-20", "held_out": 2}, "held_out and validate are options of the splits 'random' and"),
+        ({"test_from": "2020-09-20", "split": "time"}, "are options of split='date'"),
+        ({"split": "dates"}, "unknown split 'dates': did you mean 'date'"),
+        ({"split": "random", "held_out": 1.5}, "whole number of items or a share of them between 0 and 1, not 1.5"),
+        ({"split": "random", "held_out": 0}, "not 0"),
+        ({"split": "random", "held_out": 3, "min_interactions": 6}, "at least 7 .6 to hold out and one to train"),
+        ({"split": "random", "validate": False, "min_interactions": 1}, "at least 2 .1 to hold out"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            split_dataset("d", table, items, **(options | more))
+    with pytest.raises(InputError, match="the split by date needs timestamps"):
+        split_dataset("d", table[["user", "item"]], items, **options, test_from="2020-09-20")
 
 
 def test_split_dataset_numbers_by_id_and_drops_unused_items() -> None:

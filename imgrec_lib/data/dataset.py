@@ -105,17 +105,58 @@ class Interactions:
         return self.items[self.indptr[user] : self.indptr[user + 1]]
 
 
-@dataclass(frozen=True)
 class HeldOut:
-    """One held-out item for each user.
+    """The held-out items of each user: one, several or none.
+
+    Args:
+        items: (n_users,) int64, one item a user and -1 where there is none; or all held-out interactions.
+        times: (n_users,) int64 Unix seconds of the held-out items, with the former; or None.
 
     Attributes:
-        items: (n_users,) int64; -1 where the user has none.
-        times: (n_users,) int64 Unix seconds of the held-out interactions, or None.
+        n_users: number of users.
+        users: (n,) int64, ascending: the user of each held-out interaction.
+        flat: (n,) int64: the item of each, ascending inside a user.
+        times: (n_users,) int64 Unix seconds at which each user is served: the time of the first of his held-out
+            interactions (any number for a user without), or None.
     """
 
-    items: np.ndarray
-    times: np.ndarray | None = None
+    def __init__(self, items: np.ndarray | Interactions, times: np.ndarray | None = None) -> None:
+        if isinstance(items, Interactions):
+            self.n_users, self.users, self.flat = items.n_users, items.users, items.items
+            if items.times is not None:
+                times = np.zeros(items.n_users, np.int64)
+                held = items.history_lengths > 0
+                times[held] = np.minimum.reduceat(items.times, items.indptr[:-1][held]) if held.any() else 0
+        else:
+            self.n_users, self.users = len(items), np.flatnonzero(items >= 0)
+            self.flat = items[self.users]
+        self.times = times
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @property
+    def several(self) -> bool:
+        """Whether a user has more than one."""
+        return bool((np.diff(self.users) == 0).any())
+
+    @property
+    def items(self) -> np.ndarray:
+        """(n_users,) int64: the held-out item of each user, -1 where there is none.
+
+        Raises:
+            ValueError: a user has several.
+        """
+        if self.several:
+            raise ValueError("a user has several held-out items: read `users` and `flat`, or `of`")
+        items = np.full(self.n_users, -1, dtype=np.int64)
+        items[self.users] = self.flat
+        return items
+
+    def of(self, user: int) -> np.ndarray:
+        """(held-out items of the user,) int64, ascending."""
+        low, high = self.users.searchsorted([user, user + 1])
+        return self.flat[low:high]
 
 
 @runtime_checkable
@@ -187,7 +228,7 @@ class Dataset:
             `name` (str, optional), `group` (str, optional: items of the same group are variants of one product); all
             others are attributes.
         train: training interactions.
-        validation, test: one held-out item a user.
+        validation, test: the held-out items.
         images: the image store (its row i is item i's picture), or None.
         oracle: the true preferences where the data is simulated, else None.
         split: how the split was made, for the record (kind, seed, minimum interactions).
@@ -219,9 +260,10 @@ class Dataset:
         """
         times = () if self.train.times is None else (self.train.times,)
         pictures = "" if self.images is None else self.images.fingerprint
+        held = [(part.users, part.flat) if part.several else (part.items,) for part in (self.validation, self.test)]
         return fingerprint(
             self.user_ids, self.items[Columns.ITEM].to_numpy(), self.train.indptr, self.train.items, *times,
-            self.validation.items, self.test.items, pictures,
+            *held[0], *held[1], pictures,
         )  # fmt: skip
 
     @cached_property

@@ -101,7 +101,7 @@ def load_dvbpr(
         texts = [str(key) for key in ids]
         if len(set(texts)) < len(texts):
             raise InputError(f"{path} has two {what} whose keys read alike as text: download it again.")
-    split = given_split(parts[0], parts[1], parts[2], len(users), len(keys), user_ids)
+    split = given_split(parts[0], parts[1], parts[2], len(users), len(keys))
 
     records = [table[key] for key in keys]
     for key, record in zip(keys, records, strict=True):

@@ -17,6 +17,7 @@ from imgrec_lib.data.split import split_dataset
 from imgrec_lib.data.table import find_column, read_table, require_groups
 from imgrec_lib.data.times import DAY, check_forms, read_times
 from imgrec_lib.errors import InputError
+from imgrec_lib.options import Positive
 
 ATTRIBUTES = (
     "product_type_name",
@@ -36,6 +37,10 @@ def load_hm(
     min_interactions: int | None = 5,
     split: str = "random",
     seed: int = 0,
+    held_out: Positive = 1,
+    validate: bool = True,
+    validate_from: str | None = None,
+    test_from: str | None = None,
     since: str | None = None,
     until: str | None = None,
     time_format: str | list[str] | None = None,
@@ -56,8 +61,8 @@ def load_hm(
     Args:
         root: folder with `transactions_train.csv`, `articles.csv` and `images/0xx/<article_id>.jpg`.
         min_interactions: customers with fewer different articles are dropped; None drops none.
-        split: "random" or "time".
-        seed: seeds the split.
+        split: "random" or "time" (the latest of every user), or "date" (of all users what came after a day).
+        seed, held_out, validate, validate_from, test_from: how much is held out, and when: see `split_dataset`.
         since, until: first and last day of the purchases to use, such as "2020-09-16".
         time_format: the form of the days, or several, where it is not recognised; see `check_forms`.
         category_column: the column of `articles.csv` that is the category.
@@ -108,6 +113,10 @@ def load_hm(
         keep_unused_items=keep_unused_items,
         split=split,
         seed=seed,
+        held_out=held_out,
+        validate=validate,
+        validate_from=validate_from,
+        test_from=test_from,
     )
     kept = dataset.items[Columns.ITEM].tolist()
     images = cached_images(

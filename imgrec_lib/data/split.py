@@ -1,8 +1,9 @@
-"""Leave-two-out: of each user's items one is for testing, one for validation, the rest for training."""
+"""What is for training, for validation and for testing: some of each user's items, what came with the data, or days."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import pandas as pd
 from imgrec_lib.data.dataset import Columns, Dataset, HeldOut, Interactions
 from imgrec_lib.errors import InputError, unknown_name
 
-KINDS = ("random", "time")
+KINDS = ("random", "time", "date")
 PAIR = [Columns.USER, Columns.ITEM]
 
 
@@ -25,22 +26,23 @@ def first_occurrences(table: pd.DataFrame) -> pd.DataFrame:
     return table.drop_duplicates(PAIR)
 
 
-def filter_minimum(table: pd.DataFrame, min_interactions: int | None = 5) -> pd.DataFrame:
+def filter_minimum(table: pd.DataFrame, min_interactions: int | None = 5, held_out: int = 2) -> pd.DataFrame:
     """Drop repeated pairs, then the users with fewer than `min_interactions` different items.
 
     Args:
         table: columns `user`, `item` and perhaps `timestamp`; ids or indices.
-        min_interactions: at least 3, so that one item is left for training; None drops no user.
+        min_interactions: more than are held out, so that one item is left for training; None drops no user.
+        held_out: how many items of each user will be held out.
 
     Raises:
-        InputError: `min_interactions` is below 3, or no user is left.
+        InputError: `min_interactions` is too small, or no user is left.
     """
     table = first_occurrences(table)
     if min_interactions is None:
         return table
-    if min_interactions < 3:
+    if min_interactions <= held_out:
         raise InputError(
-            f"min_interactions must be at least 3 (one item each for training, validation and test), "
+            f"min_interactions must be at least {held_out + 1} ({held_out} to hold out and one to train on), "
             f"not {min_interactions}."
         )
     codes, _ = pd.factorize(table[Columns.USER])
@@ -62,11 +64,13 @@ def leave_two_out(
     kind: str = "random",
     seed: int = 0,
     user_ids: np.ndarray | None = None,
+    held_out: float = 1,
+    validate: bool = True,
 ) -> tuple[Interactions, HeldOut, HeldOut]:
-    """Hold out one test and one validation item of every user.
+    """Hold out one test and one validation item of every user, or several of each.
 
-    `random` draws two different items uniformly, as the VBPR and DVBPR authors do. `time` takes the latest
-    for testing and the one before it for validation; items of the same time are put in a random order. The
+    `random` draws different items uniformly, as the VBPR and DVBPR authors draw two. `time` takes the latest
+    for testing and those before them for validation; items of the same time are put in a random order. The
     draws come from NumPy's PCG64 bit stream: the same on every platform and independent of the order of rows.
 
     Args:
@@ -76,42 +80,129 @@ def leave_two_out(
         kind: "random" or "time".
         seed: seeds the draws.
         user_ids: (n_users,) the users' ids, for messages.
+        held_out: how many items of every user are for testing, and as many for validation: a whole number, or below 1
+            a share of the user's different items, rounded down, but at least one.
+        validate: whether there are validation items.
 
     Returns:
         Training interactions, validation items, test items.
 
     Raises:
-        InputError: unknown kind, "time" without timestamps, no interactions, or a user with fewer than 3
-            items.
+        InputError: unknown kind, "time" without timestamps, no interactions, nothing to hold out, or a user of whose
+            items none would be left for training.
     """
-    if kind not in KINDS:
+    if kind not in ("random", "time"):
         raise unknown_name("split", kind, KINDS)
     if kind == "time" and Columns.TIME not in table:
         raise InputError("the split by time needs timestamps: name the time column, or split='random'.")
     if table.empty:
         raise InputError("the split is empty: there are no interactions.")
+    _check_size(held_out)
     table = first_occurrences(table).sort_values(PAIR)
     users, items = table[Columns.USER].to_numpy(np.int64), table[Columns.ITEM].to_numpy(np.int64)
     times = table[Columns.TIME].to_numpy(np.int64) if Columns.TIME in table else None
     counts = np.bincount(users, minlength=n_users)
-    if counts.min() < 3:
-        poor = int(counts.argmin())
+    share = np.floor(held_out * counts + 1e-9)  # 0.29 * 100 is a little less than 29
+    tested = (np.maximum(1, share) if held_out < 1 else np.full(n_users, held_out)).astype(np.int64)
+    validated = tested if validate else np.zeros_like(tested)
+    left = counts - tested - validated
+    if left.min() < 1:
+        poor = int(left.argmin())
+        least = _number(int(tested[poor] + validated[poor]))
         raise InputError(
             f"user {poor if user_ids is None else user_ids[poor]} has {counts[poor]} different items, too few to "
-            "hold out two and train on one: drop users with fewer than 3 items (min_interactions)."
+            f"hold out {least} and train on one: drop users with fewer than {tested[poor] + validated[poor] + 1} items "
+            "(min_interactions)" + (", or lower held_out." if held_out != 1 else ".")
         )
     draws = np.random.PCG64(seed).random_raw(len(users))
     order = np.lexsort((draws, users) if kind == "random" or times is None else (draws, times, users))
-    ends = np.cumsum(counts)
-    test, validation = order[ends - 1], order[ends - 2]
-    rest = np.ones(len(users), dtype=bool)
-    rest[test] = rest[validation] = False
-    train = Interactions.from_pairs(users[rest], items[rest], n_users, n_items, None if times is None else times[rest])
-    return (
-        train,
-        HeldOut(items[validation], None if times is None else times[validation]),
-        HeldOut(items[test], None if times is None else times[test]),
+    # Places in a user's order, counted from its end: 0 is the last.
+    place = np.empty(len(users), np.int64)
+    place[order] = (np.cumsum(counts) - 1)[users[order]] - np.arange(len(users))
+    parts = (
+        place >= (tested + validated)[users],
+        (place >= tested[users]) & (place < (tested + validated)[users]),
+        place < tested[users],
     )
+    return _parts(users, items, times, parts, n_users, n_items)
+
+
+def split_by_date(
+    table: pd.DataFrame, n_users: int, n_items: int, validate_from: int | None, test_from: int
+) -> tuple[Interactions, HeldOut, HeldOut]:
+    """A global split by time: what is before one moment is for training, what is after another for testing.
+
+    So a model knows nothing that happened after the moment at which it is trained, of any user. Users and items that
+    occur only later are new to it: they stay in the data, and evaluation counts them apart too.
+
+    Args:
+        table: integer columns `user` and `item` (indices) and `timestamp` (Unix seconds); of a repeated pair the first
+            occurrence counts.
+        n_users, n_items: sizes of the two index ranges.
+        validate_from: the first second of validation; None validates nothing.
+        test_from: the first second of testing.
+
+    Returns:
+        Training interactions, validation items, test items.
+
+    Raises:
+        InputError: there are no timestamps, the moments are in the wrong order, or a part is empty.
+    """
+    if Columns.TIME not in table:
+        raise InputError("the split by date needs timestamps: name the time column, or split='random'.")
+    table = first_occurrences(table)
+    users, items, times = (table[c].to_numpy(np.int64) for c in (Columns.USER, Columns.ITEM, Columns.TIME))
+    train_until = test_from if validate_from is None else validate_from
+    if train_until > test_from or (validate_from == test_from):
+        raise InputError(
+            f"validate_from ({_day(train_until)}) must come before test_from ({_day(test_from)}); "
+            "leave it out to validate nothing."
+        )
+    parts = (times < train_until, (times >= train_until) & (times < test_from), times >= test_from)
+    for name, part in zip(("training", "validation", "test"), parts, strict=True):
+        if not part.any() and (name != "validation" or validate_from is not None):
+            range_ = "there are none" if not len(times) else f"they go from {_day(times.min())} to {_day(times.max())}"
+            raise InputError(
+                f"the split has no {name} interactions (training before {_day(train_until)}, test from "
+                f"{_day(test_from)} on; {range_}): choose other dates."
+            )
+    return _parts(users, items, times, parts, n_users, n_items)
+
+
+def _parts(
+    users: np.ndarray,
+    items: np.ndarray,
+    times: np.ndarray | None,
+    parts: Sequence[np.ndarray],
+    n_users: int,
+    n_items: int,
+) -> tuple[Interactions, HeldOut, HeldOut]:
+    """Training, validation and test of the pairs that three (n,) bool choose."""
+    train, validation, test = (
+        Interactions.from_pairs(users[part], items[part], n_users, n_items, None if times is None else times[part])
+        for part in parts
+    )
+    return train, HeldOut(validation), HeldOut(test)
+
+
+def _check_size(held_out: float) -> None:
+    """Refuse what is neither a whole number nor a share.
+
+    Raises:
+        InputError: as it says.
+    """
+    if held_out <= 0 or (held_out > 1 and held_out != int(held_out)):
+        raise InputError(
+            f"held_out must be a whole number of items or a share of them between 0 and 1, not {held_out}."
+        )
+
+
+def _number(n: int) -> str:
+    return {1: "one", 2: "two"}.get(n, str(n))
+
+
+def _day(seconds: int) -> str:
+    return str(np.datetime64(int(seconds), "s").astype("datetime64[D]"))
 
 
 def given_split(
@@ -120,64 +211,42 @@ def given_split(
     test: pd.DataFrame,
     n_users: int,
     n_items: int,
-    user_ids: np.ndarray | None = None,
 ) -> tuple[Interactions, HeldOut, HeldOut]:
     """A split that came with the data.
 
-    Repeated training pairs count once. A pair that is both held out and in training is taken out of training
-    (and one that is both test and validation, out of validation), with a warning: no model may have seen it.
+    Users may have any number of held-out items, and users and items may occur in the test alone. Repeated pairs count
+    once. A pair that is both held out and in training is taken out of training (and one that is both test and
+    validation, out of validation), with a warning: no model may have seen it.
 
     Args:
-        train, validation, test: as `table` in `leave_two_out`; the latter two with at most one row a user.
+        train, validation, test: as `table` in `leave_two_out`; without validation nothing is chosen by it.
         n_users, n_items: sizes of the two index ranges.
-        user_ids: (n_users,) the users' ids, for messages.
 
     Returns:
         Training interactions, validation items, test items.
 
     Raises:
-        InputError: a part is empty, or a user has several held-out items.
+        InputError: there are no training or no test interactions.
     """
     parts = {"training": train, "validation": validation, "test": test}
     for name, part in parts.items():
-        if part.empty:
+        if part.empty and name != "validation":
             raise InputError(f"the split is empty: there are no {name} interactions.")
-    times = all(Columns.TIME in part for part in parts.values())
-    held_out = []
-    for name in ("validation", "test"):
-        part = parts[name]
-        users = part[Columns.USER].to_numpy(np.int64)
-        counts = np.bincount(users, minlength=n_users)
-        if counts.max() > 1:
-            many = int(counts.argmax())
-            raise InputError(
-                f"user {many if user_ids is None else user_ids[many]} has {counts[many]} {name} items; "
-                "the split holds out one item a user."
-            )
-        items = np.full(n_users, -1, dtype=np.int64)
-        items[users] = part[Columns.ITEM].to_numpy(np.int64)
-        when = np.zeros(n_users, dtype=np.int64) if times else None
-        if when is not None:
-            when[users] = part[Columns.TIME].to_numpy(np.int64)
-        held_out.append(HeldOut(items, when))
-    validated, tested = held_out
-    twice = (validated.items >= 0) & (validated.items == tested.items)
-    validated.items[twice] = -1
-
-    unique = first_occurrences(train)
-    users, items = unique[Columns.USER].to_numpy(np.int64), unique[Columns.ITEM].to_numpy(np.int64)
-    leaked = (validated.items[users] == items) | (tested.items[users] == items)
-    if leaked.any() or twice.any():
+    times = all(Columns.TIME in part for part in parts.values() if not part.empty)
+    # Of a pair in several parts the last counts, of one that a part repeats the first.
+    table = pd.concat([first_occurrences(part).assign(part=n) for n, part in enumerate(parts.values())])
+    twice = table.duplicated(PAIR, keep="last").to_numpy()
+    leaked, double = (int((table["part"].to_numpy()[twice] == n).sum()) for n in (0, 1))
+    if twice.any():
         warnings.warn(
-            f"{leaked.sum()} held-out pairs were also in training, and {twice.sum()} validation items were also "
+            f"{leaked} held-out pairs were also in training, and {double} validation items were also "
             "the user's test item: they are only held out.",
             stacklevel=2,
         )
-    kept = unique[~leaked]
-    interactions = Interactions.from_pairs(
-        users[~leaked], items[~leaked], n_users, n_items, kept[Columns.TIME].to_numpy() if times else None
-    )
-    return interactions, validated, tested
+    table = table[~twice]
+    users, items = (table[column].to_numpy(np.int64) for column in PAIR)
+    moments = table[Columns.TIME].to_numpy(np.int64) if times else None
+    return _parts(users, items, moments, [table["part"].to_numpy() == n for n in range(3)], n_users, n_items)
 
 
 def index_ids(values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -206,6 +275,10 @@ def split_dataset(
     keep_unused_items: bool = False,
     split: str = "random",
     seed: int = 0,
+    held_out: float = 1,
+    validate: bool = True,
+    validate_from: str | None = None,
+    test_from: str | None = None,
 ) -> Dataset:
     """Filter, number and split interactions into a dataset without images.
 
@@ -216,13 +289,26 @@ def split_dataset(
         items: the item table, one row an item, with the column `item`.
         min_interactions: users with fewer different items are dropped; None drops none.
         keep_unused_items: whether items that nobody interacted with stay in the catalogue.
-        split: "random" or "time".
-        seed: seeds the split.
+        split: "random" or "time" to hold out some items of every user (`leave_two_out`), or "date" to test what came
+            after a day (`split_by_date`).
+        seed, held_out, validate: of "random" and "time", see `leave_two_out`.
+        validate_from, test_from: of "date": the first days of validation (None validates nothing) and of the test, such
+            as "2020-09-16".
 
     Raises:
-        InputError: see `filter_minimum` and `leave_two_out`.
+        InputError: see `filter_minimum`, `leave_two_out` and `split_by_date`; or an option is none of this split's.
     """
-    table = filter_minimum(table, min_interactions)
+    if split not in KINDS:
+        raise unknown_name("split", split, KINDS)
+    dated = split == "date"
+    if dated and (held_out, validate) != (1, True):
+        raise InputError("held_out and validate are options of the splits 'random' and 'time': leave them out.")
+    if dated and test_from is None:
+        raise InputError("the split by date needs test_from, the first day of the test, such as '2020-09-16'.")
+    if not dated and (validate_from, test_from) != (None, None):
+        raise InputError("validate_from and test_from are options of split='date': add it, or leave them out.")
+    _check_size(held_out)
+    table = filter_minimum(table, min_interactions, 0 if dated else (1 + validate) * max(1, int(held_out)))
     users, user_ids = index_ids(table[Columns.USER])
     items = items.sort_values(Columns.ITEM)
     if not keep_unused_items:
@@ -233,9 +319,36 @@ def split_dataset(
     )
     if Columns.TIME in table:
         indexed[Columns.TIME] = table[Columns.TIME].to_numpy(np.int64)
-    train, validation, test = leave_two_out(indexed, len(user_ids), len(items), split, seed, user_ids)
-    record = {"kind": split, "seed": seed, "min_interactions": min_interactions}
-    return Dataset(name, user_ids, items, train, validation, test, split=record)
+    size = len(user_ids), len(items)
+    record: dict[str, object] = {"kind": split, "seed": seed, "min_interactions": min_interactions}
+    if test_from is not None:
+        parts = split_by_date(
+            indexed, *size, None if validate_from is None else _seconds(validate_from), _seconds(test_from)
+        )
+        del record["seed"]
+        record |= {"validate_from": validate_from, "test_from": test_from}
+    else:
+        parts = leave_two_out(indexed, *size, split, seed, user_ids, held_out, validate)
+        if held_out != 1:
+            record["held_out"] = held_out if held_out < 1 else int(held_out)
+        if not validate:
+            record["validate"] = False
+    return Dataset(name, user_ids, items, *parts, split=record)
+
+
+def _seconds(day: str) -> int:
+    """Unix seconds at which a day begins (UTC).
+
+    Raises:
+        InputError: it is no day.
+    """
+    try:
+        moment = np.datetime64(day, "s")
+    except ValueError:
+        raise InputError(f"{day!r} is not a day: write it as 2020-09-16.") from None
+    if np.isnat(moment):
+        raise InputError(f"{day!r} is not a day: write it as 2020-09-16.")
+    return int(moment.astype(np.int64))
 
 
 def dataset_table(dataset: Dataset) -> pd.DataFrame:
@@ -250,8 +363,7 @@ def dataset_table(dataset: Dataset) -> pd.DataFrame:
     Returns:
         One row; shares are fractions of 1.
     """
-    held_out = np.concatenate([dataset.validation.items, dataset.test.items])
-    held_out = held_out[held_out >= 0]
+    held_out = np.concatenate([dataset.validation.flat, dataset.test.flat])
     interactions = len(dataset.train) + len(held_out)
     cold = dataset.train.popularity == 0
     images = dataset.images

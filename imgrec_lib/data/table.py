@@ -16,6 +16,7 @@ from imgrec_lib.data.images import Source, cached_images
 from imgrec_lib.data.split import given_split, index_ids, split_dataset
 from imgrec_lib.data.times import are_clock_times, check_forms, read_times
 from imgrec_lib.errors import InputError, one_line, unknown_name
+from imgrec_lib.options import Positive
 
 # Names by which columns are recognised, in other data sets' words; case, "_", "-" and spaces are ignored.
 USER_NAMES = ("user", "userid", "reviewerid", "customerid", "customer", "uid", "visitorid")
@@ -52,6 +53,10 @@ def load_table(
     keep_unused_items: bool = True,
     split: str = "random",
     seed: int = 0,
+    held_out: Positive = 1,
+    validate: bool = True,
+    validate_from: str | None = None,
+    test_from: str | None = None,
     image_size: int = 224,
     image_fit: str = "squash",
     image_resample: str = "bicubic",
@@ -75,15 +80,16 @@ def load_table(
     Args:
         root: folder with the files named above.
         interactions, items, images: paths that replace those found in `root`.
-        train, validation, test: paths of a split that came with the data; all three or none.
+        train, validation, test: paths of a split that came with the data. Users may have several held-out items, and
+            users and items may occur in the test alone; without validation nothing is chosen by it.
         user_column, item_column, time_column, category_column, name_column, group_column, image_column: column
             names, where they are not recognised.
         time_format: the form of the times, or several, where it is not recognised; see `check_forms`.
         min_interactions: users with fewer different items are dropped; None drops none. Not used on a given
             split.
         keep_unused_items: whether items without interactions stay in the catalogue.
-        split: "random" or "time".
-        seed: seeds the split.
+        split: "random" or "time" (the latest of every user), or "date" (of all users what came after a day).
+        seed, held_out, validate, validate_from, test_from: how much is held out, and when: see `split_dataset`.
         image_size: height and width of the stored pictures, in pixels.
         image_fit: "squash" changes the aspect ratio (the papers' choice), "pad" adds white, "crop" keeps the centre.
         image_resample: "bicubic", "bilinear" or "nearest" (DVBPR's, by Pillow's default of its time).
@@ -109,8 +115,13 @@ def load_table(
         tables = [(interactions_path, read_interactions(interactions_path, *columns))]
     elif any(given):
         missing = [part for part, path in zip(("train", "validation", "test"), given, strict=True) if path is None]
-        if missing:
+        if missing not in ([], ["validation"]):
             raise InputError(f"the split is incomplete: there is no {' and no '.join(missing)} file beside the others.")
+        if missing:
+            warnings.warn(
+                "there is no validation file: nothing is chosen by validation, and models train for all their epochs.",
+                stacklevel=3,
+            )
         tables = [(path, read_interactions(path, *columns)) for path in given if path is not None]
     else:
         raise InputError(
@@ -137,6 +148,10 @@ def load_table(
             keep_unused_items=keep_unused_items,
             split=split,
             seed=seed,
+            held_out=held_out,
+            validate=validate,
+            validate_from=validate_from,
+            test_from=test_from,
         )
     else:
         dataset = _with_given_split(name, [table for _, table in tables], catalogue, keep_unused_items)
@@ -372,7 +387,7 @@ def _ids(table: pd.DataFrame, column: str | None, path: Path) -> pd.Series:
 def _with_given_split(
     name: str, tables: Sequence[pd.DataFrame], catalogue: pd.DataFrame, keep_unused_items: bool
 ) -> Dataset:
-    """A dataset whose split came with it."""
+    """A dataset whose split came with it: training, perhaps validation, and test."""
     users, user_ids = index_ids(pd.concat([table[Columns.USER] for table in tables]))
     catalogue = catalogue.sort_values(Columns.ITEM)
     if not keep_unused_items:
@@ -380,6 +395,8 @@ def _with_given_split(
         catalogue = catalogue[catalogue[Columns.ITEM].isin(used)]
     catalogue = catalogue.reset_index(drop=True)
     index = pd.Index(catalogue[Columns.ITEM])
+    if len(tables) == 2:
+        tables = [tables[0], tables[0][:0], tables[1]]
     parts, start = [], 0
     for table in tables:
         part = table.assign(
@@ -390,8 +407,8 @@ def _with_given_split(
         )
         parts.append(part)
         start += len(table)
-    train, validation, test = given_split(parts[0], parts[1], parts[2], len(user_ids), len(catalogue), user_ids)
-    return Dataset(name, user_ids, catalogue, train, validation, test, split={"kind": "given"})
+    split = given_split(parts[0], parts[1], parts[2], len(user_ids), len(catalogue))
+    return Dataset(name, user_ids, catalogue, *split, split={"kind": "given"})
 
 
 def _pictures(folder: Path) -> list[Path]:

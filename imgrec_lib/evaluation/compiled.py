@@ -24,25 +24,28 @@ def _compare_row(scores: Array, reference: float, least: float) -> tuple[Any, ..
 
 
 @compiled
-def compare(scores: Array, references: Array, above: Array, equal: Array, sums: Array) -> None:
-    """Compare each row of scores with a number of its own, and add up what is found.
+def compare(scores: Array, starts: Array, references: Array, above: Array, equal: Array, sums: Array) -> None:
+    """Compare each row of scores with numbers of its own, and add up what is found.
 
     Args:
         scores: (B, n).
-        references: (B,), of the same type.
-        above, equal: (B,) int64, to which the numbers of scores above the reference and equal to it are added.
+        starts: (B + 1,) int64: with row r are compared the references from starts[r] up to starts[r + 1], one or more.
+        references: (P,), of the scores' type.
+        above, equal: (P,) int64, to which the numbers of scores above the reference and equal to it are added.
         sums: (B,), of the scores' type, to which their sums are added.
     """
     for row in range(len(scores)):
-        higher, tied, total, _ = _compare_row(scores[row], references[row], np.inf)
-        above[row] += higher
-        equal[row] += tied
+        total = scores.dtype.type(0)
+        for place in range(starts[row], starts[row + 1]):
+            higher, tied, total, _ = _compare_row(scores[row], references[place], np.inf)
+            above[place] += higher
+            equal[place] += tied
         sums[row] += total
 
 
 @compiled
 def compare_and_keep(
-    scores: Array, references: Array, above: Array, equal: Array, sums: Array,
+    scores: Array, starts: Array, references: Array, above: Array, equal: Array, sums: Array,
     first: int, users: Array, indptr: Array, owned: Array, items: Array, values: Array,
 ) -> None:  # fmt: skip
     """`compare` and, while a row is in the nearest cache, take its best items into the user's list.
@@ -51,7 +54,7 @@ def compare_and_keep(
 
     Args:
         scores: (B, n), of the items first, first + 1, ...
-        references, above, equal, sums: see `compare`.
+        starts, references, above, equal, sums: see `compare`.
         first: see `scores`.
         users: (B,) int64.
         indptr, owned: what each user may not have in the list, as in `Interactions`.
@@ -60,9 +63,11 @@ def compare_and_keep(
     """
     last = values.shape[1] - 1
     for row, user in enumerate(users):
-        higher, tied, total, over = _compare_row(scores[row], references[row], values[row, last])
-        above[row] += higher
-        equal[row] += tied
+        total, over = scores.dtype.type(0), np.int32(0)
+        for place in range(starts[row], starts[row + 1]):
+            higher, tied, total, over = _compare_row(scores[row], references[place], values[row, last])
+            above[place] += higher
+            equal[place] += tied
         sums[row] += total
         if over > 0:
             _keep(scores[row], first, owned[indptr[user] : indptr[user + 1]], items[row], values[row])

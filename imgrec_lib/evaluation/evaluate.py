@@ -13,10 +13,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from imgrec_lib.data.dataset import Dataset, Interactions, TrainingData
+from imgrec_lib.data.dataset import Dataset, HeldOut, Interactions, TrainingData
 from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation.lists import list_metrics
-from imgrec_lib.evaluation.metrics import CUTOFFS, auc, check_cutoffs, check_metric, summary, user_values
+from imgrec_lib.evaluation.metrics import CUTOFFS, auc, check_cutoffs, check_metric, mean_by_user, summary, user_values
 from imgrec_lib.evaluation.protocols import PROTOCOLS, evaluation_protocol, held_out, negative_lists, owned_items
 from imgrec_lib.models.base import Sliceable
 
@@ -45,7 +45,7 @@ GATHERED_BYTES = 1024
 
 
 class Counts(NamedTuple):
-    """Counts of the users that have a held-out item, each (n,) int64: see `metrics`."""
+    """Counts of the held-out items, each (n,) int64: see `metrics`."""
 
     higher: np.ndarray
     tied: np.ndarray
@@ -60,15 +60,15 @@ class Evaluation:
         part: "test" or "validation".
         seed: seed of the negative lists.
         metrics: by protocol, then by metric: those of `metrics.user_values` ("auc", "hr@10", "recall@20", ...) as means
-            over users, "users" and "users_without_candidates"; then the same, prefixed "cold_", over the users whose
-            held-out item has no training interaction, and prefixed "new_", over the users who have none. Under `exact`
+            over users, "users" and "users_without_candidates"; then the same, prefixed "cold_", over the users'
+            held-out items without training interaction, and prefixed "new_", over the users without. Under `exact`
             also the metrics of all users' lists ("coverage@10", ...: `lists.list_metrics`). A mean over no user is
             None. Ready for JSON.
-        per_user: one row a user with a held-out item: `user` and `item` (indices), `history_length` (training
-            interactions of the user), `item_popularity` (those of the item), `cold`, and for each protocol
-            `<protocol>/higher`, `<protocol>/tied` and `<protocol>/candidates`, from which `user_metrics` gives
-            every metric.
-        lists: what is recommended to the users of `per_user`, in their order, where `exact` was asked for, else None:
+        per_user: one row a held-out item, so one a user where each has one: `user`, in ascending order, and `item`
+            (indices), `history_length` (training interactions of the user), `item_popularity` (those of the item),
+            `cold`, and for each protocol `<protocol>/higher`, `<protocol>/tied` and `<protocol>/candidates`, from which
+            `user_metrics` gives every metric.
+        lists: what is recommended to each user of `per_user`, in their order, where `exact` was asked for, else None:
             (n, largest cut-off) int64 items, best first, of equal scores the lower index first; -1 past the end. An
             item may be recommended unless it is the user's training item or, in a test, validation item.
     """
@@ -94,9 +94,11 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a model by leave-one-out ranking.
 
-    `exact` ranks the test item among all items but the user's training, validation and test items; a validation item
-    among all but its training items and itself, so that its metrics tell nothing of the test items. If `exact` is
-    asked for, the sampled protocols read their scores from the same blocks; else only the drawn items are scored.
+    `exact` ranks a test item among all items but the user's training, validation and test items; a validation item
+    among all but the user's training and validation items, so that its metrics tell nothing of the test items. Of
+    several held-out items of a user none is a candidate against which another is ranked (under `imgrec-100` all are, as
+    anything may be drawn). If `exact` is asked for, the sampled protocols read their scores from the same blocks; else
+    only the drawn items are scored.
 
     Args:
         model: the model (which serves each user at the time of the held-out interaction, where times are known), or
@@ -118,24 +120,22 @@ def evaluate(
     """
     check_cutoffs(cutoffs, dataset.n_items)
     held = held_out(dataset, part)
-    targets = held.items
     lists = {
         name: None if evaluation_protocol(name).draws is None else negative_lists(dataset, name, seed, part)
         for name in protocols
     }
-    known = owned_items(dataset.train, *([dataset.validation.items] if part == "test" else []))
-    owned = owned_items(known, targets)
+    known = owned_items(dataset.train, *([dataset.validation] if part == "test" else []))
+    owned = owned_items(known, held)
     scorer = scorer_of(model, held.times, device)
     listed = known if "exact" in protocols else None
     counts, recommended = rank_held_out(
-        scorer, dataset.user_ids, targets, owned, lists, device, block_bytes, listed, max(cutoffs)
+        scorer, dataset.user_ids, held, owned, lists, device, block_bytes, listed, max(cutoffs)
     )
-    users = np.flatnonzero(targets >= 0)
-    popularity = dataset.train.popularity[targets[users]]
-    history = dataset.train.history_lengths[users]
+    popularity = dataset.train.popularity[held.flat]
+    history = dataset.train.history_lengths[held.users]
     columns: dict[str, Any] = {
-        "user": users,
-        "item": targets[users],
+        "user": held.users,
+        "item": held.flat,
         "history_length": history,
         "item_popularity": popularity,
         "cold": popularity == 0,
@@ -143,9 +143,9 @@ def evaluate(
     metrics: dict[str, dict[str, float | int | None]] = {}
     for name, count in counts.items():
         columns |= {f"{name}/{kind}": values for kind, values in count._asdict().items()}
-        metrics[name] = summary(*count, None, cutoffs)
+        metrics[name] = summary(*count, held.users, cutoffs)
         for kind, chosen in (("cold", popularity == 0), ("new", history == 0)):
-            some = summary(*Counts(*(values[chosen] for values in count)), None, cutoffs)
+            some = summary(*Counts(*(values[chosen] for values in count)), held.users[chosen], cutoffs)
             metrics[name] |= {f"{kind}_{key}": value for key, value in some.items()}
     if recommended is not None:
         categories = None if dataset.categories is None else dataset.categories[0]
@@ -159,27 +159,27 @@ class _Validation:
     def __init__(self, dataset: Dataset, device: torch.device | str = "cpu", block_bytes: int = BLOCK_BYTES) -> None:
         self.device, self.block_bytes = torch.device(device), block_bytes
         self.user_ids = dataset.user_ids
-        self.targets, self.times = dataset.validation.items, dataset.validation.times
-        self.owned = owned_items(dataset.train, self.targets)
-        if not (self.targets >= 0).any():
+        self.held = dataset.validation
+        self.owned = owned_items(dataset.train, self.held)
+        if not len(self.held):
             raise InputError(f"no user of dataset {dataset.name!r} has a validation item: hold some out.")
 
     def counts(self, model: Recommender) -> Counts:
-        """The counts of the users with a validation item.
+        """The counts of the validation items.
 
         Raises:
             InputError: a score is not finite.
         """
-        scorer = scorer_of(model, self.times, self.device)
+        scorer = scorer_of(model, self.held.times, self.device)
         return rank_held_out(
-            scorer, self.user_ids, self.targets, self.owned, {"exact": None}, self.device, self.block_bytes
+            scorer, self.user_ids, self.held, self.owned, {"exact": None}, self.device, self.block_bytes
         )[0]["exact"]
 
 
 class ValidationAUC(_Validation):
     """The number by which models are selected unless another is asked for: mean exact mid-rank AUC.
 
-    The candidates are all items but the user's training items and the validation item. The test items are
+    The candidates are all items but the user's training and validation items. The test items are
     candidates like any other: this object keeps no reference to them and so cannot tell which they are.
 
     Args:
@@ -197,9 +197,9 @@ class ValidationAUC(_Validation):
         Raises:
             InputError: a score is not finite.
         """
-        counts = self.counts(model)
-        values = auc(*counts)
-        return float(np.mean(values[counts.candidates > 0])) if (counts.candidates > 0).any() else float("nan")
+        values = mean_by_user(auc(*self.counts(model)), self.held.users)
+        ranked = ~np.isnan(values)
+        return float(np.mean(values[ranked])) if ranked.any() else math.nan
 
 
 class ValidationMetrics(_Validation):
@@ -219,9 +219,9 @@ class ValidationMetrics(_Validation):
                 catalogue.
         """
         asked = {check_metric(phase.choose_by, self.owned.n_items) for phase in model.phases}
-        counts = self.counts(model)
-        values = user_values(*counts, None, tuple(dict.fromkeys([*CUTOFFS, *filter(None, asked)])))
-        ranked = counts.candidates > 0
+        cutoffs = tuple(dict.fromkeys([*CUTOFFS, *filter(None, asked)]))
+        values = user_values(*self.counts(model), self.held.users, cutoffs)
+        ranked = ~np.isnan(values["auc"])
         return {name: float(np.mean(each[ranked])) if ranked.any() else math.nan for name, each in values.items()}
 
 
@@ -251,7 +251,7 @@ def scorer_of(
 def rank_held_out(
     scorer: Scorer,
     user_ids: np.ndarray,
-    targets: np.ndarray,
+    held: HeldOut,
     owned: Interactions,
     lists: Mapping[str, np.ndarray | None],
     device: torch.device | str,
@@ -259,13 +259,13 @@ def rank_held_out(
     known: Interactions | None = None,
     length: int = 0,
 ) -> tuple[dict[str, Counts], np.ndarray | None]:
-    """Count, for every user with a held-out item, the candidates that score above it and as it does.
+    """Count, for every held-out item, the candidates that score above it and as it does.
 
     Args:
         scorer: the scores.
         user_ids: (n_users,) original ids, for messages.
-        targets: (n_users,) int64 held-out items, -1 for none.
-        owned: for each user, the items that are no candidates of `exact`, the held-out item among them.
+        held: the held-out items.
+        owned: for each user, the items that are no candidates of `exact`, the held-out items among them.
         lists: by protocol, the (n_users, draws) candidates with -1 for none, or None for the whole catalogue.
         device: where the scorer lives.
         block_bytes: size of a block of scores.
@@ -274,17 +274,16 @@ def rank_held_out(
         length: length of these lists.
 
     Returns:
-        By protocol, the counts of the users with `targets >= 0`, in order; their lists, see `Evaluation.lists`.
+        By protocol, the counts of the held-out items, in order; the lists of their users, see `Evaluation.lists`.
 
     Raises:
         InputError: no user has a held-out item, or a score is not finite.
     """
-    users = np.flatnonzero(targets >= 0)
-    if not len(users):
+    if not len(held):
         raise InputError("no user has a held-out item: split the dataset so that some items are held out.")
+    users, starts, numbers = np.unique(held.users, return_index=True, return_counts=True)
     # Users in the order of their held-out items: those of a block then lie in few tiles (see `_Catalogue.scan`).
-    order = targets[users].argsort(kind="stable")
-    users = users[order]
+    order = held.flat[starts].argsort(kind="stable")
     whole = any(drawn is None for drawn in lists.values())
     catalogue = _Catalogue(scorer, owned.n_items, user_ids, device)
     widest = max((1 + drawn.shape[1] for drawn in lists.values() if drawn is not None), default=0)
@@ -292,45 +291,64 @@ def rank_held_out(
         block_bytes = min(block_bytes, TILE_BYTES)
     rows = max(1, block_bytes // (4 * catalogue.width if whole else GATHERED_BYTES * widest))
     found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in lists}
-    recommended = []
+    recommended, places = [], []
     keeper = _BestOnCpu if torch.device(device).type == "cpu" else _Best
-    for start in range(0, len(users), rows):
-        block = users[start : start + rows]
-        target = targets[block]
+    for chosen in _blocks(order, numbers[order], rows):
+        block = users[chosen]
+        # The block's held-out items: whose each is, by place in the block, and where it stands in `held`.
+        row, place = _ranges(starts[chosen], numbers[chosen])
+        target = held.flat[place]
+        places.append(place)
         # The candidates of a list behind the target, with which they are compared.
-        drawn = {name: np.c_[target, items[block]] for name, items in lists.items() if items is not None}
+        drawn = {name: np.c_[target, items[block[row]]] for name, items in lists.items() if items is not None}
         if whole:
-            row, item = _rows(owned, block)
-            everyone = np.arange(len(block))
-            wanted_rows = np.concatenate([row, *(everyone.repeat(items.shape[1]) for items in drawn.values())])
+            owner, item = _rows(owned, block)
+            wanted_rows = np.concatenate([owner, *(row.repeat(items.shape[1]) for items in drawn.values())])
             wanted = np.concatenate([item, *(items.clip(0).ravel() for items in drawn.values())])
             best = None if known is None else keeper(catalogue, block, known, length)
-            reference, above, equal, values = catalogue.scan(block, target, wanted_rows, wanted, best)
+            reference, above, equal, values = catalogue.scan(block, row, target, wanted_rows, wanted, best)
             recommended += [] if best is None else [best.items()]
-            own, *listed = values.split([len(row), *(items.size for items in drawn.values())])
-            owner = torch.as_tensor(row, device=device)
-            limit = reference[owner]
-            owned_above, owned_equal, owned_all = (  # the target is among what its user owns
-                torch.bincount(part, minlength=len(block)) for part in (owner[own > limit], owner[own == limit], owner)
+            own, *listed = values.split([len(item), *(items.size for items in drawn.values())])
+            # What a user owns, the targets among it, is compared with each of his targets and taken out again.
+            owns = owned.history_lengths[block]
+            compared, column = _ranges((np.cumsum(owns) - owns)[row], owns[row])
+            limited, own = torch.as_tensor(compared, device=device), own[torch.as_tensor(column, device=device)]
+            limit = reference[limited]
+            owned_above, owned_equal, owned_all = (
+                torch.bincount(part, minlength=len(row))
+                for part in (limited[own > limit], limited[own == limit], limited)
             )
             counts = above - owned_above, equal - owned_equal, owned.n_items - owned_all
         else:
-            index = torch.as_tensor(block, device=device)
+            index = torch.as_tensor(block[row], device=device)
             listed = []
             for items in drawn.values():
                 scores = scorer.pairs(index, torch.as_tensor(items.clip(0), device=device))
-                listed.append(_check_finite(_of_shape(scores, items.shape), block, user_ids))
+                listed.append(_check_finite(_of_shape(scores, items.shape), block[row], user_ids))
         for name, values in zip(drawn, listed, strict=True):
             items = torch.as_tensor(drawn[name], device=device)
             found[name].append(_count_listed(values.view(items.shape), items))
         for name in lists.keys() - drawn.keys():
             found[name].append(counts)
-    back = order.argsort()
+    back = np.concatenate(places).argsort()
     counted = {
         name: Counts(*(torch.cat(parts).cpu().numpy()[back] for parts in zip(*blocks, strict=True)))
         for name, blocks in found.items()
     }
-    return counted, np.concatenate(recommended)[back] if recommended else None
+    return counted, np.concatenate(recommended)[order.argsort()] if recommended else None
+
+
+def _blocks(order: np.ndarray, numbers: np.ndarray, rows: int) -> list[np.ndarray]:
+    """Divide (n,) users, in order, into blocks of about so many held-out items, of which each has (n,) numbers."""
+    block = (np.cumsum(numbers) - 1) // rows
+    return np.split(order, np.flatnonzero(np.diff(block)) + 1)
+
+
+def _ranges(starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number of the range, and value, of everything in (n,) ranges that begin somewhere and are so long."""
+    number = np.repeat(np.arange(len(starts)), lengths)
+    within = np.arange(len(number)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return number, starts[number] + within
 
 
 class _Catalogue:
@@ -365,47 +383,56 @@ class _Catalogue:
     def scan(
         self,
         users: np.ndarray,
+        owner: np.ndarray,
         target: np.ndarray,
         rows: np.ndarray,
         items: np.ndarray,
         best: _Best | _BestOnCpu | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Compare the scores of a block of users for all items with that of one item each.
+        """Compare the scores of a block of users for all items with those of some items of each.
 
-        Its score has to come from the same product as those that it is compared with, lest rounding tell apart what is
-        tied. So the tiles with targets are computed beforehand and, all but the last of them, again in their turn.
+        These scores have to come from the same product as those that they are compared with, lest rounding tell apart
+        what is tied. So the tiles with targets are computed beforehand and, all but the last of them, again in their
+        turn.
 
         Args:
-            users, target: (B,) int64, and an item of each, ascending.
+            users: (B,) int64.
+            owner, target: (P,) int64: places in `users`, ascending and each at least once, and an item of each.
             rows, items: (W,) int64: places in `users` and items, whose scores are wanted.
             best: takes the best items of every user, where they are wanted.
 
         Returns:
-            (B,) scores of the targets; (B,) int64 numbers of items that score above them, and as they do (themselves
+            (P,) scores of the targets; (P,) int64 numbers of items that score above them, and as they do (themselves
             included); (W,) wanted scores.
 
         Raises:
             InputError: a score is not finite.
         """
-        index, column = (torch.as_tensor(each, device=self.device) for each in (users, target % self.width))
-        home = target // self.width
+        index = torch.as_tensor(users, device=self.device)
+        order, parts = self.by_tile(target)
+        back, row, column = (
+            torch.as_tensor(each, device=self.device) for each in (order, owner[order], target[order] % self.width)
+        )
         references = []
-        for kept in np.unique(home).tolist():
-            kept_scores, (low, high) = self.tile(index, kept), home.searchsorted([kept, kept + 1])
-            references.append(kept_scores[low:high].gather(1, column[low:high].unsqueeze(1)))
-        reference = torch.cat(references).squeeze(1)
+        for kept in np.unique(target // self.width).tolist():
+            kept_scores = self.tile(index, kept)
+            references.append(kept_scores[row[parts[kept]], column[parts[kept]]])
+        reference = torch.cat(references)
+        reference = torch.empty_like(reference).index_copy_(0, back, reference)
+        starts = torch.as_tensor(owner.searchsorted(np.arange(len(users) + 1)), device=self.device)
+        above, equal = torch.zeros_like(back), torch.zeros_like(back)
         order, parts = self.by_tile(items)
         row, column = (torch.as_tensor(each[order], device=self.device) for each in (rows, items % self.width))
-        wanted, above, equal, sums = [], torch.zeros_like(index), torch.zeros_like(index), torch.zeros_like(reference)
+        wanted, sums = [], reference.new_zeros(len(users))
         compare = _compare_on_cpu if index.device.type == "cpu" else _compare
         memory = kept_scores.new_empty(len(users) * self.width)
         for number, part in enumerate(parts):
             scores = kept_scores if number == kept else self.tile(index, number, memory)
             wanted.append(scores[row[part], column[part]])
             if best is None:
-                compare(scores, reference, above, equal, sums)
+                compare(scores, starts, reference, above, equal, sums)
             else:
-                best.compare(number, scores, reference, above, equal, sums)
+                best.compare(number, scores, starts, reference, above, equal, sums)
         if not sums.isfinite().all():  # a sum is cheap and not finite if one of its scores is not
             for number in range(self.n_tiles):
                 _check_finite(self.tile(index, number), users, self.user_ids)
@@ -467,10 +494,8 @@ def _keys(scores: Tensor, first: int = 0) -> Tensor:
 
 def _rows(owned: Interactions, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Row in `users` and item of everything that these users own: two (n,) int64."""
-    lengths = owned.history_lengths[users]
-    row = np.repeat(np.arange(len(users)), lengths)
-    within = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return row, owned.items[owned.indptr[users][row] + within]
+    row, place = _ranges(owned.indptr[users], owned.history_lengths[users])
+    return row, owned.items[place]
 
 
 def _count_listed(values: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -483,10 +508,13 @@ def _count_listed(values: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor
     return higher.sum(1), tied.sum(1), listed.sum(1)
 
 
-def _compare(scores: Tensor, reference: Tensor, above: Tensor, equal: Tensor, sums: Tensor) -> None:
-    """Add to (B,) numbers of scores above and equal, and to sums, those of (B, n) scores with (B,) references."""
-    above += (scores > reference.unsqueeze(1)).sum(1)
-    equal += (scores == reference.unsqueeze(1)).sum(1)
+def _compare(scores: Tensor, starts: Tensor, references: Tensor, above: Tensor, equal: Tensor, sums: Tensor) -> None:
+    """Compare each row of (B, n) scores with numbers of its own: see `compiled.compare`."""
+    rows = scores
+    if len(references) > len(scores):
+        rows = scores.repeat_interleave(starts.diff(), 0)
+    above += (rows > references.unsqueeze(1)).sum(1)
+    equal += (rows == references.unsqueeze(1)).sum(1)
     sums += scores.sum(1)
 
 
@@ -594,13 +622,15 @@ def user_metrics(per_user: pd.DataFrame, protocol: str = "exact", cutoffs: Seque
         cutoffs: lengths of the list; any, whatever was asked for when the users were evaluated.
 
     Returns:
-        The columns of `metrics.user_values` ("auc", "hr@10", ...); the index of `per_user`; NaN for a user without
-        candidates.
+        One row a user, by the index of the user's first row in `per_user`; the columns of `metrics.user_values` ("auc",
+        "hr@10", ...); NaN for a user without candidates.
 
     Raises:
         InputError: the protocol was not evaluated.
     """
-    return pd.DataFrame(user_values(*_counts_of(per_user, protocol), None, cutoffs), index=per_user.index)
+    users = per_user["user"]
+    values = user_values(*_counts_of(per_user, protocol), users.to_numpy(), cutoffs)
+    return pd.DataFrame(values, index=per_user.index[~users.duplicated()])
 
 
 def popularity_bands(
@@ -638,7 +668,8 @@ def _bands(per_user: pd.DataFrame, column: str, protocol: str, starts: Sequence[
     band = np.searchsorted(starts, per_user[column].to_numpy(), side="right") - 1
     counts = _counts_of(per_user, protocol)
     present = [i for i in range(len(labels)) if (band == i).any()]
-    rows = [summary(*(values[band == i] for values in counts)) for i in present]
+    users = per_user["user"].to_numpy()
+    rows = [summary(*Counts(*(values[band == i] for values in counts)), users[band == i]) for i in present]
     return pd.DataFrame(rows, index=pd.Index([labels[i] for i in present], name=column))
 
 

@@ -81,6 +81,22 @@ def tie_share(tied: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     return _share(tied, candidates)
 
 
+def mean_by_user(values: np.ndarray, users: np.ndarray | None) -> np.ndarray:
+    """Mean over the held-out items of each user.
+
+    Args:
+        values: (n,) float64.
+        users: (n,) integers, equal for the items of one user; None where each user has one item.
+
+    Returns:
+        (n_users,) float64, users in ascending order.
+    """
+    if users is None:
+        return values
+    _, place, number = np.unique(users, return_inverse=True, return_counts=True)
+    return np.bincount(place, values, len(number)) / number
+
+
 @dataclass(frozen=True)
 class Ranks:
     """Where the held-out items of each user stand when tied items are in random order; made by `ranks`.
@@ -307,18 +323,13 @@ def user_values(
     """
     higher, tied, candidates = _checked(higher=higher, tied=tied, candidates=candidates)
     at = ranks(higher, tied, users)
-    place = at.user if users is None else np.unique(users, return_inverse=True)[1]
-
-    def mean(values: np.ndarray) -> np.ndarray:
-        return np.bincount(place, values, len(at.relevant)) / at.relevant
-
     values = {
-        "auc": mean(auc(higher, tied, candidates)),
-        "auc_strict": mean(auc_strict(higher, tied, candidates)),
+        "auc": mean_by_user(auc(higher, tied, candidates), users),
+        "auc_strict": mean_by_user(auc_strict(higher, tied, candidates), users),
         **{f"{name}@{k}": metric(at, k) for k in cutoffs for name, metric in AT_CUTOFF.items()},
-        "tie_share": mean(tie_share(tied, candidates)),
+        "tie_share": mean_by_user(tie_share(tied, candidates), users),
     }
-    ranked = mean(candidates) > 0
+    ranked = ~np.isnan(values["auc"])
     return {name: np.where(ranked, value, np.nan) for name, value in values.items()}
 
 
@@ -336,9 +347,14 @@ def summary(
 
     Returns:
         The names of `user_values` with their means (None, which JSON has and NaN it has not, if no user counts), then
-        "users", the number of users in the means, and "users_without_candidates", the number left out.
+        "users", the number of users in the means, "users_without_candidates", the number left out, and "held_out", the
+        number of held-out items of the former.
     """
     values = user_values(higher, tied, candidates, users, cutoffs)
     counted = ~np.isnan(values["auc"])
     means = {name: float(value[counted].mean()) if counted.any() else None for name, value in values.items()}
-    return means | {"users": int(counted.sum()), "users_without_candidates": int((~counted).sum())}
+    return means | {
+        "users": int(counted.sum()),
+        "users_without_candidates": int((~counted).sum()),
+        "held_out": int((np.asarray(candidates) > 0).sum()),
+    }

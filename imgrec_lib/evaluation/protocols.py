@@ -28,8 +28,9 @@ class EvaluationProtocol:
         name: the name by which it is chosen.
         draws: items drawn for each user, or None for the whole catalogue without drawing.
         distinct: whether the drawn items of a user are distinct (drawn without replacement).
-        owned: what becomes of the user's training items and p: "candidates" like any other item (p then ties with
-            itself); "skipped" when drawn, so that the user has fewer candidates; "avoided", never drawn.
+        owned: what becomes of the user's training items and p (all his held-out items of that part, where he has
+            several): "candidates" like any other item (p then ties with itself); "skipped" when drawn, so that the user
+            has fewer candidates; "avoided", never drawn.
         source: who uses it.
     """
 
@@ -94,22 +95,17 @@ def held_out(dataset: Dataset, part: str) -> HeldOut:
     return parts[part]
 
 
-def owned_items(train: Interactions, *held: np.ndarray) -> Interactions:
-    """Training items and held-out items of each user together, each item once.
-
-    Args:
-        train: the training interactions.
-        held: arrays (n_users,) of one item a user, -1 for none.
-    """
-    users = np.concatenate([train.users, *(np.flatnonzero(items >= 0) for items in held)])
-    items = np.concatenate([train.items, *(items[items >= 0] for items in held)])
+def owned_items(train: Interactions, *held: HeldOut) -> Interactions:
+    """Training items and held-out items of each user together, each item once."""
+    users = np.concatenate([train.users, *(part.users for part in held)])
+    items = np.concatenate([train.items, *(part.flat for part in held)])
     keys = np.sort(users * train.n_items + items)
     keys = keys[np.diff(keys, prepend=-1) > 0]  # as np.unique would, which takes several times as long
     return Interactions.from_pairs(keys // train.n_items, keys % train.n_items, train.n_users, train.n_items)
 
 
 def negative_lists(dataset: Dataset, protocol: str, seed: int = 0, part: str = "test") -> np.ndarray:
-    """Draw the candidates of every user.
+    """Draw the candidates of every user, for all his held-out items the same.
 
     Where the catalogue has no more items than a distinct protocol draws, every item is drawn once and the rest of the
     row is -1. The result takes 8 bytes x users x draws; nothing of the size users x catalogue is made.
@@ -128,10 +124,10 @@ def negative_lists(dataset: Dataset, protocol: str, seed: int = 0, part: str = "
         InputError: unknown protocol or part, or `exact`, which draws nothing.
     """
     chosen = evaluation_protocol(protocol)
-    targets = held_out(dataset, part).items
+    held = held_out(dataset, part)
     if chosen.draws is None:
         raise InputError(f"protocol {protocol!r} ranks against the whole catalogue: it has no negative lists.")
-    owned = owned_items(dataset.train, targets)
+    owned = owned_items(dataset.train, held)
     bits = np.random.PCG64(int(fingerprint(dataset.ranking_fingerprint, protocol, seed, part), 16))
     lists = np.full((dataset.n_users, chosen.draws), -1, dtype=np.int64)
     for start in range(0, dataset.n_users, USERS_AT_ONCE):
@@ -148,7 +144,9 @@ def negative_lists(dataset: Dataset, protocol: str, seed: int = 0, part: str = "
             block[:] = random % np.uint64(dataset.n_items)
         if chosen.owned == "skipped":
             block[_is_owned(users, block, owned)] = -1
-    lists[targets < 0] = -1
+    without = np.ones(dataset.n_users, dtype=bool)
+    without[held.users] = False
+    lists[without] = -1
     return lists
 
 

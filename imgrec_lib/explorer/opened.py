@@ -71,9 +71,9 @@ class Opened:
 
     @cached_property
     def worst_served(self) -> np.ndarray:
-        """Users with a test item, the one for whom most items rank above it first; equal ones by index."""
+        """Users with a test item, the one for whom most items rank above one of his first; equal ones by index."""
         order = self.run.per_user.sort_values("exact/higher", ascending=False, kind="stable")
-        return order["user"].to_numpy()
+        return order["user"].drop_duplicates().to_numpy()
 
     @cached_property
     def _scores(self) -> dict[int, np.ndarray]:

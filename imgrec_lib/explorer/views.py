@@ -29,7 +29,7 @@ def user_of(opened: Opened, state: State) -> int:
     """Index of the state's user; by default the first one with a test item."""
     if state.user:
         return find_user(opened.dataset, state.user)
-    return int((opened.dataset.test.items >= 0).argmax())
+    return int(next(iter(opened.dataset.test.users), 0))
 
 
 def item_of(opened: Opened, state: State) -> int:
@@ -58,10 +58,10 @@ def recommendations(runs: Runs, state: State) -> list[Gallery]:
     dataset, user = opened.dataset, user_of(opened, state)
     ranking = rank(opened, user, state)
     shown = ranking.items[: state.number]
-    held = int(dataset.test.items[user])
-    more = shown if held < 0 or held in shown else np.append(shown, held)
+    held = dataset.test.of(user)
+    more = np.append(shown, held[~np.isin(held, shown)])
     parts = score_parts(opened, user, more)
-    marks = {int(dataset.validation.items[user]): "validation item", held: "test item"}
+    marks = dict.fromkeys(dataset.validation.of(user), "validation item") | dict.fromkeys(held, "test item")
     attention = attended_attributes(opened, user, more)
     cells = [
         Cell(
@@ -74,8 +74,9 @@ def recommendations(runs: Runs, state: State) -> list[Gallery]:
         for place, item in enumerate(more)
     ]
     title = f"{opened.title} recommends"
-    if held >= 0:
-        title += f"; the held-out item is {_place(ranking, held)}"
+    if len(held):
+        places = "; ".join(_place(ranking, int(item)) for item in held)
+        title += f"; the held-out {'item is' if len(held) == 1 else 'items are'} {places}"
     rows = [_history(opened, user, state.number), Row(title, tuple(cells))]
     galleries = [Gallery(f"User {dataset.user_ids[user]}", tuple(rows), dataset.images)]
     asked = [find_item(dataset, state.item)] if state.item else []
@@ -106,13 +107,13 @@ def comparison(runs: Runs, state: State) -> list[Gallery]:
     a, b = rank(first, user, state), rank(second, user, state)
     top_a, top_b = a.items[: state.number], b.items[: state.number]
     names = (first.title, second.title) if first.title != second.title else (first.run.name, second.run.name)
-    test = int(first.dataset.test.items[user])
+    test = first.dataset.test.of(user)
 
     def row(title: str, items: np.ndarray, mine: Ranking, other: Ranking, other_name: str) -> Row:
         cells = []
         for item in items.tolist():
             places = f"number {mine.places[item]:,} ({other.places[item]:,})"
-            mark = "test item" if item == test else ""
+            mark = "test item" if item in test else ""
             cells.append(Cell(item, (*describe_item(first.dataset, item)[:1], places), float(mine.scores[item]), mark))
         return Row(f"{title}: {len(cells)} (in brackets the place by {other_name})", tuple(cells))
 
@@ -123,8 +124,9 @@ def comparison(runs: Runs, state: State) -> list[Gallery]:
         row("Both found", common, a, b, names[1]),
     )
     title = f"User {first.dataset.user_ids[user]}: the first {state.number} of {names[0]} and of {names[1]}"
-    if test >= 0:
-        title += f"; the held-out item is {_place(a, test)}, and {_place(b, test)}"
+    if len(test):
+        places = "; ".join(f"{_place(a, item)}, and {_place(b, item)}" for item in test.tolist())
+        title += f"; the held-out {'item is' if len(test) == 1 else 'items are'} {places}"
     return [Gallery(title, (_history(first, user, state.number), *rows), first.dataset.images)]
 
 

@@ -62,9 +62,9 @@ def side_by_side(title: str, *galleries: Gallery) -> Gallery:
 def recommendation_gallery(
     dataset: Dataset, scorer: Scorer, users: Sequence[int], k: int = 8, title: str = "Recommendations"
 ) -> Gallery:
-    """What users bought and what a model recommends to them, with the place of the held-out test item.
+    """What users bought and what a model recommends to them, with the places of the held-out test items.
 
-    The list is over all items but the user's training items. The test item is marked in the list, or follows it.
+    The list is over all items but the user's training items. A test item is marked in the list, or follows it.
 
     Args:
         dataset: gives histories, names and pictures.
@@ -79,8 +79,8 @@ def recommendation_gallery(
     chosen, scores = recommend(scorer, dataset, users, min(k, dataset.n_items))
     rows = []
     for user, items, values in zip(users, chosen, scores, strict=True):
-        history, test = dataset.train.of(user), int(dataset.test.items[user])
-        held = {int(dataset.validation.items[user]): "validation item", test: "test item"}
+        history, tested = dataset.train.of(user), dataset.test.of(user)
+        held = dict.fromkeys(dataset.validation.of(user), "validation item") | dict.fromkeys(tested, "test item")
         name = f"User {dataset.user_ids[user]}"
         rows.append(
             Row(
@@ -95,11 +95,15 @@ def recommendation_gallery(
             if i >= 0
         ]
         heading = f"{name} is recommended"
-        if test >= 0:
+        places = []
+        for test in tested.tolist():
             place, score = _place(scorer, user, test, history)
-            heading += f"; the test item is number {place:,} of {dataset.n_items - len(history):,}"
+            places.append(f"{place:,}")
             if test not in items:
                 cells.append(Cell(test, describe_item(dataset, test), score, "test item"))
+        if places:
+            test_items = "the test item is" if len(places) == 1 else "the test items are"
+            heading += f"; {test_items} number {', '.join(places)} of {dataset.n_items - len(history):,}"
         rows.append(Row(heading, tuple(cells)))
     return Gallery(title, tuple(rows), dataset.images)
 

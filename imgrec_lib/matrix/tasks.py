@@ -9,6 +9,7 @@ stale: it is done anew in the same folder, whose name follows from the parameter
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -325,7 +326,10 @@ def winning(search: list[Task], choose_by: str = "auc") -> tuple[Task | None, st
     ended = [task for task, state in zip(search, states, strict=True) if state == "done"]
     if not ended:
         return None, f"all {len(search)} runs of its grid failed"
-    return max(ended, key=lambda task: open_run(task.folder).record.validation.value(choose_by)), ""
+    values = [open_run(task.folder).record.validation.value(choose_by) for task in ended]
+    if any(map(math.isnan, values)):
+        return None, "nothing tells the runs of its grid apart: the split has no validation items"
+    return ended[values.index(max(values))], ""
 
 
 def _notebook_task(

@@ -126,7 +126,7 @@ def load_again(results: Results, progress: bool) -> Inputs:
 
 
 def _validation(run: Run) -> float:
-    return run.record.validation.auc
+    return run.record.validation.value()
 
 
 def sizes_section(groups: Sequence[Results], datasets: dict[str, Dataset], prefixes: Sequence[str]) -> Section:
@@ -426,15 +426,16 @@ def _worst_served(anchor: str, dataset: Dataset, inputs: Inputs, results: Result
     run = inputs.recommender
     (row,) = [row for row in results.rows if run in row.runs]
     ranked = user_auc([row]).iloc[:, 0].dropna().sort_values(kind="stable")
+    badly = ranked.index[: max(WORST, len(ranked) // 100)]
     about = run.per_user.set_index("user").loc[ranked.index]
-    worst = about.iloc[: max(WORST, len(about) // 100)]
+    worst = about.loc[badly]
     scorer = _scorer(run, dataset, inputs.features[run.name])
-    users = [int(user) for user in worst.index[:WORST]]
+    users = [int(user) for user in badly[:WORST]]
     shown = recommendation_gallery(dataset, scorer, users, NEIGHBOURS + 1, "The worst-served users")
     sold, sold_to_all = worst["item_popularity"].mean(), about["item_popularity"].mean()
     look = (
         f"The {len(users)} users with the lowest AUC by {row.label}, mean over {len(row.runs)} trials; the pictures "
-        f"are of seed {run.record.seed}. Of the {len(worst):,} users served worst, {worst['cold'].mean():.0%} have "
+        f"are of seed {run.record.seed}. Of the {len(badly):,} users served worst, {worst['cold'].mean():.0%} have "
         f"a cold test item (of all {about['cold'].mean():.0%}); their test items have {sold:.1f} training interactions "
         f"on average (of all {sold_to_all:.1f})."
     )
@@ -503,14 +504,14 @@ def _runs_list(prefix: str, rows: Sequence[Trials], out: Path, pages: Mapping[st
                     name += Markup(' <a href="{}" aria-label="notebook of {}">.ipynb</a>').format(address, run.name)
             tested = run.metrics["exact"]["auc"] if run.metrics else None
             cells += Markup(
-                '<tr id="{}"><th scope="row">{}</th><td class="text">{}</td><td>{}</td><td>{:.4f}</td><td>{}</td>'
+                '<tr id="{}"><th scope="row">{}</th><td class="text">{}</td><td>{}</td><td>{}</td><td>{}</td>'
                 '<td class="text">{}</td><td class="text">{}</td></tr>\n'
             ).format(
                 f"{prefix}-run-{slug(run.name)}",
                 name,
                 row.label,
                 record.seed,
-                record.validation.auc,
+                MISSING if record.validation.auc is None else f"{record.validation.auc:.4f}",
                 MISSING if tested is None else f"{tested:.4f}",
                 record.device,
                 record.finished,

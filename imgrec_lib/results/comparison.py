@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,7 +24,8 @@ class Comparison:
     Attributes:
         differences: of the exact mid-rank AUC, between all rows.
         best: the row with the highest AUC.
-        baseline: of the rows that see no picture, the one with the best validation AUC; None where all do, or none.
+        baseline: of the rows that see no picture, the one with the best validation AUC; None where all do, or none, or
+            nothing was validated.
     """
 
     differences: Differences
@@ -37,7 +39,8 @@ def compare(rows: Sequence[Trials]) -> Comparison | None:
         return None
     differences = paired_differences(user_auc(rows))
     blind = [row for row in rows if not row.sees_pictures]
-    baseline = max(blind, key=lambda row: row.validation, default=None) if len(blind) < len(rows) else None
+    validated = [row for row in blind if not math.isnan(row.validation)]
+    baseline = max(validated, key=lambda row: row.validation, default=None) if len(blind) < len(rows) else None
     # The row that is nowhere behind; of equals the first.
     best = differences.labels[int(np.argmax(differences.mean.min(1)))]
     return Comparison(differences, best, baseline.label if baseline else None)
@@ -47,7 +50,7 @@ def user_auc(rows: Sequence[Trials]) -> pd.DataFrame:
     """Exact mid-rank AUC of each user (rows, by user index) by each configuration (columns), the mean of its trials."""
 
     def of(run: Run) -> pd.Series:
-        return user_metrics(run.per_user)["auc"].set_axis(run.per_user["user"])
+        return user_metrics(run.per_user)["auc"].set_axis(run.per_user["user"].drop_duplicates())
 
     return pd.concat(
         {row.label: pd.concat([of(run) for run in row.runs], axis=1).mean(axis=1, skipna=False) for row in rows},

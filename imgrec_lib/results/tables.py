@@ -154,7 +154,7 @@ def run_table(results: Results) -> pd.DataFrame:
             "model": [label for label, _ in rows],
             "seed": [run.record.seed for _, run in rows],
             "best epoch": [run.record.validation.epoch for _, run in rows],
-            "validation AUC": [run.record.validation.auc for _, run in rows],
+            "validation AUC": [run.record.validation.value() for _, run in rows],
             "test AUC": [run.metrics["exact"]["auc"] for _, run in rows],
             "finished": [run.record.finished for _, run in rows],
         },
@@ -173,7 +173,7 @@ def grid_table(rows: Sequence[Trials]) -> pd.DataFrame:
         validation AUC over the seeds; indexed by place, "1" for the best.
     """
     rows = sorted(rows, key=lambda row: -row.validation)
-    scores = [[run.record.validation.auc for run in row.runs] for row in rows]
+    scores = [[run.record.validation.value() for run in row.runs] for row in rows]
     columns: dict[tuple[str, str], list[Any]] = {
         (name.replace("_", " "), ""): [row.settings.get(name) for row in rows]
         for name in varying([row.settings for row in rows])
@@ -195,13 +195,15 @@ def caption(results: Results) -> str:
     split = dict(record.split or {"kind": "unknown"})
     kind = str(split.pop("kind", "unknown"))
     details = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in split.items() if value is not None)
-    users, cold = exact["users"] or 0, exact["cold_users"] or 0
+    # Records of versions that knew one held-out item a user count its users alone.
+    held_out, cold = (exact.get(f"{of}held_out", exact[f"{of}users"]) or 0 for of in ("", "cold_"))
     seeds = _range([len(row.runs) for row in results.rows])
     sentences = [
         f"Dataset {record.name}: {record.users:,} users, {record.items:,} items, "
         f"{record.training_interactions:,} training interactions; {kind} split{f' ({details})' if details else ''}.",
         "Candidates are all items of the catalogue, cold items included, but the user's own; "
-        f"{cold / users if users else 0:.1%} of the {users:,} held-out items are cold (no training interaction).",
+        f"{cold / held_out if held_out else 0:.1%} of the {held_out:,} held-out items are cold (no training "
+        "interaction).",
         "AUC is mid-rank (a tie counts one half); strict AUC counts a tie as lost.",
         f"Mean ± sample standard deviation over trials ({seeds} seeds a row); best bold, second underlined.",
     ]

@@ -37,8 +37,8 @@ class Trials:
 
     @property
     def validation(self) -> float:
-        """The best validation AUC, mean over the trials."""
-        return float(np.mean([run.record.validation.auc for run in self.runs]))
+        """The best validation AUC, mean over the trials; NaN where nothing was validated."""
+        return float(np.mean([run.record.validation.value() for run in self.runs]))
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -80,21 +80,24 @@ class Validation:
     """The weights that training kept, ranked exactly on the validation items.
 
     Attributes:
-        auc: exact AUC.
+        auc: exact AUC; None where there were no validation items, so that nothing was chosen.
         phase, epoch: when they were reached, from 1; both are 0 for a model that is not trained.
         choose_by: the metric by which they are the best (`TrainSettings.choose_by`).
         metrics: every metric by which one may choose, by name ("auc", "ndcg@10", ...); empty in records of versions
             that knew AUC alone.
     """
 
-    auc: float
+    auc: float | None
     phase: int
     epoch: int
     choose_by: str = "auc"
     metrics: dict[str, float] = field(default_factory=dict)
 
-    def value(self, metric: str) -> float:
-        """A metric of the validation items; minus infinity where the record does not know it, so that it never wins."""
+    def value(self, metric: str = "auc") -> float:
+        """A metric of the validation items; NaN where there were none, minus infinity where the record does not know
+        it, so that it never wins."""
+        if self.auc is None:
+            return math.nan
         return self.auc if metric == "auc" else self.metrics.get(metric, -math.inf)
 
 

@@ -118,7 +118,7 @@ def train_run(
     result = fit(
         recommender,
         data,
-        ValidationMetrics(dataset, device=request.device),
+        ValidationMetrics(dataset, device=request.device) if len(dataset.validation) else None,
         seed=request.seed,
         device=request.device,
         checkpoint=out / "training.safetensors",
@@ -172,7 +172,7 @@ def train_run(
         metrics=metrics,
         oracle=oracle_metrics(dataset, request.seed) if stage == "trial" else None,
         validation=Validation(
-            result.validation["auc"], result.best_phase, result.best_epoch, result.choose_by, result.validation
+            result.best_auc, result.best_phase, result.best_epoch, result.choose_by, result.validation
         ),
         cost=Cost(
             epochs=int((result.curve["epoch"] > 0).sum()),

@@ -65,7 +65,7 @@ class Trained:
     def owned(self) -> Interactions:
         """All that each user is known to have bought: training, validation and test items."""
         dataset = self.dataset
-        return owned_items(dataset.train, dataset.validation.items, dataset.test.items)
+        return owned_items(dataset.train, dataset.validation, dataset.test)
 
     def recommend(
         self,
