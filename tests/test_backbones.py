@@ -409,7 +409,8 @@ def test_hub_weights_are_downloaded_once_and_checked(
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
     with pytest.raises(InputError, match="not 0676ba61"):  # the copy is not what the published name promises
         build_backbone("resnet50", weights="IMAGENET1K_V1")
-    monkeypatch.setattr("imgrec_lib.features.backbones._named_prefix", lambda path: digest[:8])
+    for module in ("backbone", "resnet50"):
+        monkeypatch.setattr(f"imgrec_lib.features.backbones.{module}.named_prefix", lambda path: digest[:8])
     backbone = build_backbone("resnet50", weights="IMAGENET1K_V1")
     assert backbone.description["weights"] == "IMAGENET1K_V1"
     assert backbone.description["weights_sha256"] == digest[:16]

@@ -1,0 +1,24 @@
+"""Backbones: the networks that turn pictures into visual features, by name.
+
+Each is cut in two. The trunk comes before the cut and is never trained: its activations can be computed once and kept.
+The tail comes after it and is what end-to-end training (ImgRec-EtE) unfreezes. `BackboneSpec` states the cut.
+
+torchvision and the EfficientNet packages are imported where they are used: importing them takes a second, which
+commands that only list names should not pay.
+"""
+
+from imgrec_lib.features.backbones.backbone import Backbone, build_backbone
+from imgrec_lib.features.backbones.registry import backbone_spec, list_backbones
+from imgrec_lib.features.backbones.resnet50 import KERAS_CUT, KERAS_LAYERS
+from imgrec_lib.features.backbones.spec import BackboneSpec, Preprocessing
+
+__all__ = [
+    "KERAS_CUT",
+    "KERAS_LAYERS",
+    "Backbone",
+    "BackboneSpec",
+    "Preprocessing",
+    "backbone_spec",
+    "build_backbone",
+    "list_backbones",
+]
