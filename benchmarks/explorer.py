@@ -27,7 +27,7 @@ from imgrec_lib.data.dataset import Columns, Dataset, HeldOut, Interactions
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.explorer import NOTEBOOK, VIEWS, Explorer, Opened, Runs, State
 from imgrec_lib.notebooks import notebook_path
-from imgrec_lib.runs import Run
+from imgrec_lib.runs import Cost, DatasetRecord, Record, Run, Validation
 
 
 class Synthetic(Runs):
@@ -64,11 +64,12 @@ def synthetic(n_users: int, n_items: int, factors: int, seed: int = 0) -> Synthe
     )
     features = rng.random((n_items, 1280), dtype=np.float32)
     model = build_model("imgrec-ft", dataset.training_data(features, in_order=True), factors=factors).eval()
-    record = {
-        "title": "ImgRec-FT", "model": "imgrec-ft", "features": {}, "profile": "default", "seed": 0, "parameters": {},
-        "phases": [{}], "metrics": {"exact": {"auc": float("nan")}}, "requested": {"dataset": "synthetic"},
-        "dataset": {"name": "synthetic", "users": n_users, "items": n_items, "fingerprint": "synthetic"},
-    }  # fmt: skip
+    record = Record(
+        model="imgrec-ft", profile="default", parameters={}, phases=[{}], seed=0, dataset=DatasetRecord.of(dataset),
+        features={}, identity="", title="ImgRec-FT", family="", fidelity="", requested={},
+        metrics={"exact": {"auc": float("nan")}}, oracle=None, validation=Validation(float("nan"), 0, 0),
+        cost=Cost(0, 0.0, None, 0.0, 0.0, 0.0, 0, 0), device="cpu", finished="",
+    )  # fmt: skip
     return Synthetic(Opened(Run(Path("synthetic"), record), dataset, None, model, model.scorer()))
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from data import RUNGS, Rung
 
 from imgrec_lib.files import replacing, write_text
+from imgrec_lib.report import markdown_table
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -62,8 +63,7 @@ class Answers:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A Markdown table; numbers are rounded to three digits, None is a dash."""
-    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
-    return "\n".join(lines + ["| " + " | ".join(_cell(value) for value in row) + " |" for row in rows])
+    return markdown_table(head, [[_cell(value) for value in row] for row in rows]).rstrip()
 
 
 def _cell(value: Any) -> str:

@@ -43,12 +43,13 @@ import torch
 from PIL import Image
 
 import imgrec_lib
-from imgrec_lib import InputError, extract_features, load_dataset, runs, train_run
+from imgrec_lib import InputError, extract_features, load_dataset, train_run
 from imgrec_lib.data import images
 from imgrec_lib.features import activations, extraction
 from imgrec_lib.matrix import Data, Matrix, run_matrix
-from imgrec_lib.report import write_report
+from imgrec_lib.report import markdown_table, write_report
 from imgrec_lib.request import Request
+from imgrec_lib.runs import train as making
 from imgrec_lib.training import read_checkpoint
 
 MARK = "IMGREC_FAULT"
@@ -113,13 +114,13 @@ def train_end_to_end(inputs: Path, place: Path, begin: Callable[[], None]) -> No
 def evaluate(inputs: Path, place: Path, begin: Callable[[], None]) -> None:
     """Disturbed from the start of the evaluation to the end of the run."""
     dataset = load_dataset("table", inputs, image_size=64, cache=inputs / "cache", progress=False)
-    plain = runs.evaluate
+    plain = making.evaluate
 
     def announced(*arguments: object, **options: object) -> object:
         begin()
         return plain(*arguments, **options)
 
-    runs.evaluate = announced
+    making.evaluate = announced
     parameters = {"epochs": 2, "patience": 0, "factors": 4}
     train_run(dataset, "bpr-mf", place / "run", parameters=parameters, save_every=0.0, progress=False)
 
@@ -730,10 +731,10 @@ def page_of(tallies: list[Tally], seed: int, seconds: float) -> str:
         f"{sum(t.survived for t in tallies)} of {sum(t.tried for t in tallies)} faults survived; {kills} of them were "
         f"kills. {left} processes outlived their parent by more than ten seconds.",
         "",
-        "| fault | stage | tried | survived | found something to go on from |",
-        "| --- | --- | ---: | ---: | ---: |",
-        *(f"| {t.fault} | {t.stage} | {t.tried} | {t.survived} | {t.resumed} |" for t in tallies),
-        "",
+        markdown_table(
+            ["fault", "stage", "tried", "survived", "found something to go on from"],
+            [[t.fault, t.stage, str(t.tried), str(t.survived), str(t.resumed)] for t in tallies],
+        ),
         *(f"- {t.fault}, {t.stage}: {problem}" for t in tallies for problem in t.problems),
         *(f"- Not reached in this run: {stage.name}." for stage in STAGES if stage.name not in reached),
         "",

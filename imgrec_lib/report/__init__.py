@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from imgrec_lib.report.formats import format_table, show_table
+from imgrec_lib.report.formats import format_table, markdown_table, show_table
 from imgrec_lib.report.notebook_pages import notebook_page
 from imgrec_lib.report.page import write_report
 
 __all__ = [
     "format_table",
+    "markdown_table",
     "notebook_page",
     "show_table",
     "write_report",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
@@ -22,8 +22,8 @@ MINUS = "\N{MINUS SIGN}"
 Kind = Literal["markdown", "html", "latex", "csv"]
 
 
-class Cell(NamedTuple):
-    """A formatted cell.
+class Value(NamedTuple):
+    """A formatted value of a table.
 
     Attributes:
         text: the value.
@@ -63,7 +63,7 @@ def format_table(frame: pd.DataFrame, kind: Kind = "markdown", *, links: Mapping
         if frame.columns.nlevels > 1:
             flat.columns = pd.Index([" ".join(part for part in column if part) for column in frame.columns])
         return str(flat.to_csv(lineterminator="\n"))
-    writers: dict[str, Callable[[list[str], list[str], list[list[Cell]], Mapping[str, str]], str]] = {
+    writers: dict[str, Callable[[list[str], list[str], list[list[Value]], Mapping[str, str]], str]] = {
         "markdown": _markdown,
         "html": _html,
         "latex": _latex,
@@ -82,12 +82,12 @@ def show_table(frame: pd.DataFrame) -> HTML:
     return HTML(format_table(frame, "html"))
 
 
-def _column(frame: pd.DataFrame, heading: str) -> list[Cell]:
+def _column(frame: pd.DataFrame, heading: str) -> list[Value]:
     if (heading, "difference") in frame.columns:
         return _differences(frame.loc[:, heading])
     if (heading, "mean") not in frame.columns:
         plain = frame[heading, ""] if frame.columns.nlevels > 1 else frame[heading]
-        return [Cell(_plain(value), ours=heading != PAPER) for value in plain.tolist()]
+        return [Value(_plain(value), ours=heading != PAPER) for value in plain.tolist()]
     means, deviations = frame[heading, "mean"].tolist(), frame[heading, "sd"].tolist()
     texts = [MISSING if math.isnan(mean) else f"{mean:.4f}" for mean in means]
     compete = [text for text, label in zip(texts, frame.index, strict=True) if label != ORACLE and text != MISSING]
@@ -95,7 +95,7 @@ def _column(frame: pd.DataFrame, heading: str) -> list[Cell]:
     # What most of many rows share (all but one have no hit, say) is no distinction.
     places = {text: place for place, text in enumerate(best, 1) if compete.count(text) <= max(2, len(compete) / 2)}
     return [
-        Cell(
+        Value(
             text,
             "" if math.isnan(deviation) else f"± {deviation:.4f}",
             places.get(text, 0) if label != ORACLE else 0,
@@ -104,10 +104,10 @@ def _column(frame: pd.DataFrame, heading: str) -> list[Cell]:
     ]
 
 
-def _differences(columns: Any) -> list[Cell]:
+def _differences(columns: Any) -> list[Value]:
     rows = columns.to_dict("records")
     return [
-        Cell(
+        Value(
             _signed(row["difference"]),
             f"[{_signed(row['low'])}, {_signed(row['high'])}]" if "low" in row else "",
             holds=bool(row.get("holds", False)),
@@ -132,22 +132,32 @@ def _plain(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _markdown(head: list[str], labels: list[str], body: list[list[Cell]], links: Mapping[str, str]) -> str:
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in GitHub's Markdown; the first column stands to the left, the others to the right.
+
+    Args:
+        head: the headings.
+        rows: the cells of each row, as many as there are headings; Markdown in them stays.
+    """
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _markdown(head: list[str], labels: list[str], body: list[list[Value]], links: Mapping[str, str]) -> str:
     def text(value: str) -> str:
         return html.escape(value, quote=False).replace("|", "\\|").replace("\n", " ")
 
-    def cell(value: Cell) -> str:
+    def cell(value: Value) -> str:
         marks = {0: "{}", 1: "**{}**", 2: "<ins>{}</ins>"}
         star = f" \\{HOLDS}" if value.holds else ""
         return f"{marks[value.place].format(text(value.text))}{star} {value.spread}".strip()
 
-    lines = [[text(name) for name in head], ["---"] + ["---:"] * (len(head) - 1)]
-    lines += [[text(label), *map(cell, cells)] for label, cells in zip(labels, body, strict=True)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    rows = ([text(label), *map(cell, cells)] for label, cells in zip(labels, body, strict=True))
+    return markdown_table([text(name) for name in head], rows)
 
 
-def _html(head: list[str], labels: list[str], body: list[list[Cell]], links: Mapping[str, str]) -> Markup:
-    def cell(value: Cell, row: str) -> Markup:
+def _html(head: list[str], labels: list[str], body: list[list[Value]], links: Mapping[str, str]) -> Markup:
+    def cell(value: Value, row: str) -> Markup:
         marks = {0: "{}", 1: "<strong>{}</strong>", 2: "<u>{}</u>"}
         text = Markup(marks[value.place]).format(value.text)
         if row in links and value.ours and value.text != MISSING:
@@ -187,8 +197,8 @@ def latex_text(text: str) -> str:
     return text.translate(_LATEX)
 
 
-def _latex(head: list[str], labels: list[str], body: list[list[Cell]], links: Mapping[str, str]) -> str:
-    def cell(value: Cell) -> str:
+def _latex(head: list[str], labels: list[str], body: list[list[Value]], links: Mapping[str, str]) -> str:
+    def cell(value: Value) -> str:
         marks = {0: "{}", 1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
         star = r"\textsuperscript{*}" if value.holds else ""
         return f"{marks[value.place].format(latex_text(value.text))}{star} {latex_text(value.spread)}".strip()
