@@ -114,7 +114,7 @@ def test_vbpr_feature_scale(data: TrainingData) -> None:
     model = build("vbpr", data, factors=4, visual_factors=3, feature_scale=58.388599)
     score = vbpr_score(model, data, 58.388599)
     np.testing.assert_allclose(all_scores(model), scores_by_loop(score), rtol=1e-6, atol=1e-6)
-    with pytest.raises(InputError, match="feature_scale must be positive"):
+    with pytest.raises(InputError, match=r"'feature_scale' of .* must be float, at least 0"):
         build_model("vbpr", data, feature_scale=-1.0)
 
 

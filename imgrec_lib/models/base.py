@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import Interactions
 from imgrec_lib.data.sampler import Sampler
+from imgrec_lib.options import Count, CountOrNone, NotNegative, Positive
 
 
 def announce(table: Tensor, index: Tensor) -> bool:
@@ -309,17 +310,17 @@ class TrainSettings:
     """
 
     optimiser: str = "adam"
-    learning_rate: float = 1e-3
-    batch_size: int = 1024
-    epochs: int = 100
-    patience: int = 5
-    evaluate_every: int = 1
-    negatives: int = 1
+    learning_rate: Positive = 1e-3
+    batch_size: Count = 1024
+    epochs: CountOrNone = 100
+    patience: CountOrNone = 5
+    evaluate_every: Count = 1
+    negatives: Count = 1
     positives_by: str = "user"
-    epsilon: float = 1e-8
-    gradient_clip: float = 0.0
+    epsilon: NotNegative = 1e-8
+    gradient_clip: NotNegative = 0.0
     schedule: str = "constant"
-    accumulate: int = 1
+    accumulate: Count = 1
     precision: str = "auto"
     restore: str = "best"
     choose_by: str = "auc"

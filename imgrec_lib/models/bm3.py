@@ -16,6 +16,7 @@ from imgrec_lib.models.parts.losses import half_squared_norm
 from imgrec_lib.models.parts.modality import modalities_of
 from imgrec_lib.models.parts.purchases import purchase_matrix
 from imgrec_lib.models.parts.settings import LARGE_BATCHES
+from imgrec_lib.options import Count, NotNegative, ShareBelowOne
 
 
 class BM3(Recommender):
@@ -51,12 +52,12 @@ class BM3(Recommender):
         self,
         data: TrainingData,
         *,
-        factors: int = 64,
-        layers: int = 1,
-        dropout: float = 0.0,
+        factors: Count = 64,
+        layers: Count = 1,
+        dropout: ShareBelowOne = 0.0,
         feature_weight: float = 0.1,
-        l2: float = 0.0,
-        initial_scale: float = 0.1,
+        l2: NotNegative = 0.0,
+        initial_scale: NotNegative = 0.1,
     ) -> None:
         super().__init__()
         self.layers, self.feature_weight, self.l2 = layers, feature_weight, l2

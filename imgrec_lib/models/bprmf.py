@@ -13,6 +13,7 @@ from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender
 from imgrec_lib.models.parts.losses import half_squared_norm
 from imgrec_lib.models.parts.objective import Objective
 from imgrec_lib.models.parts.settings import LARGE_BATCHES, UCSD
+from imgrec_lib.options import Count, NotNegative
 
 
 class BPRMF(Recommender):
@@ -35,11 +36,11 @@ class BPRMF(Recommender):
         data: TrainingData,
         *,
         loss: str = "bpr",
-        factors: int = 64,
-        l2: float = 0.0,
-        l2_negative: float = 0.0,
-        l2_bias: float = 0.0,
-        initial_scale: float = 0.01,
+        factors: Count = 64,
+        l2: NotNegative = 0.0,
+        l2_negative: NotNegative = 0.0,
+        l2_bias: NotNegative = 0.0,
+        initial_scale: NotNegative = 0.01,
         uniform: bool = False,
     ) -> None:
         super().__init__()

@@ -13,6 +13,7 @@ from imgrec_lib.data.sampler import Batch
 from imgrec_lib.errors import InputError
 from imgrec_lib.models.base import ModelCard, Profile, Recommender, Scorer, TrainSettings
 from imgrec_lib.models.parts.losses import binary_cross_entropy, half_squared_norm
+from imgrec_lib.options import Count, NotNegative
 
 N_SLOTS = {"month": 12, "weekday": 7, "hour": 24}
 
@@ -75,12 +76,12 @@ class CoNCARS(Recommender):
         self,
         data: TrainingData,
         *,
-        factors: int = 16,
-        channels: int = 16,
+        factors: Count = 16,
+        channels: Count = 16,
         slots: str = "month",
         slot_tables: str = "low-rank",
-        l2: float = 0.0,
-        initial_scale: float = 0.1,
+        l2: NotNegative = 0.0,
+        initial_scale: NotNegative = 0.1,
     ) -> None:
         super().__init__()
         if factors < 2 or factors & (factors - 1):

@@ -14,6 +14,7 @@ from imgrec_lib.models.parts.losses import bpr, half_squared_norm
 from imgrec_lib.models.parts.objective import Objective
 from imgrec_lib.models.parts.settings import LARGE_BATCHES
 from imgrec_lib.models.parts.visual import CatalogueFeatures
+from imgrec_lib.options import Count, NotNegative
 
 
 class DeepStyle(Recommender):
@@ -40,12 +41,12 @@ class DeepStyle(Recommender):
         data: TrainingData,
         *,
         loss: str = "bpr",
-        factors: int = 64,
-        l2: float = 0.0,
-        l2_category: float = 0.0,
-        l2_visual: float = 0.0,
-        initial_scale: float = 0.01,
-        feature_scale: float = 0.0,
+        factors: Count = 64,
+        l2: NotNegative = 0.0,
+        l2_category: NotNegative = 0.0,
+        l2_visual: NotNegative = 0.0,
+        initial_scale: NotNegative = 0.01,
+        feature_scale: NotNegative = 0.0,
     ) -> None:
         super().__init__()
         self.objective = Objective(loss)

@@ -18,6 +18,7 @@ from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, distinct, dot
 from imgrec_lib.models.parts.cnn_f import CNNF, scaled
 from imgrec_lib.models.parts.losses import bpr, half_squared_norm
+from imgrec_lib.options import Count, NotNegative, ShareBelowOne
 
 BATCHES = ("items", "interactions")
 SMALLEST = 8
@@ -74,13 +75,13 @@ class DVBPR(Recommender):
         self,
         data: TrainingData,
         *,
-        factors: int = 100,
+        factors: Count = 100,
         size: int = 224,
-        channels: int = 64,
-        units: int = 4096,
-        dropout: float = 0.5,
-        l2_network: float = 0.0,
-        l2_users: float = 0.0,
+        channels: Count = 64,
+        units: Count = 4096,
+        dropout: ShareBelowOne = 0.5,
+        l2_network: NotNegative = 0.0,
+        l2_users: NotNegative = 0.0,
         batches: str = "interactions",
         cold_negatives: bool = True,
     ) -> None:
@@ -91,8 +92,6 @@ class DVBPR(Recommender):
             raise InputError("cold_negatives=False of DVBPR needs batches='items'.")
         if size < SMALLEST:
             raise InputError(f"the pictures of DVBPR must have at least {SMALLEST} pixels a side, not {size}.")
-        if not 0 <= dropout < 1:
-            raise InputError(f"dropout must be at least 0 and below 1, not {dropout}.")
         assert data.images is not None
         self.images, self.size, self.batches = data.images, size, batches
         self.l2_network, self.l2_users = l2_network, l2_users

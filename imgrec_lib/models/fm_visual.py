@@ -12,6 +12,7 @@ from imgrec_lib.models.base import ModelCard, Profile, TrainSettings, look_up
 from imgrec_lib.models.fm import FactorisationMachine
 from imgrec_lib.models.parts.settings import LARGE_BATCHES
 from imgrec_lib.models.parts.visual import CatalogueFeatures
+from imgrec_lib.options import Count, NotNegative
 
 
 class FMVisual(FactorisationMachine):
@@ -34,12 +35,12 @@ class FMVisual(FactorisationMachine):
         data: TrainingData,
         *,
         loss: str = "bpr",
-        factors: int = 64,
-        l2: float = 0.0,
-        l2_linear: float = 0.0,
-        l2_visual: float = 0.0,
-        initial_scale: float = 0.01,
-        feature_scale: float = 0.0,
+        factors: Count = 64,
+        l2: NotNegative = 0.0,
+        l2_linear: NotNegative = 0.0,
+        l2_visual: NotNegative = 0.0,
+        initial_scale: NotNegative = 0.01,
+        feature_scale: NotNegative = 0.0,
     ) -> None:
         super().__init__(data, loss=loss, factors=factors, l2=l2, l2_linear=l2_linear, initial_scale=initial_scale)
         self.l2_visual = l2_visual

@@ -19,6 +19,7 @@ from imgrec_lib.models.parts.losses import bpr
 from imgrec_lib.models.parts.modality import modalities_of
 from imgrec_lib.models.parts.purchases import purchase_matrix
 from imgrec_lib.models.parts.settings import LARGE_BATCHES
+from imgrec_lib.options import Count, NotNegative
 
 ROWS = 1024
 """Items whose similarities to all others are in memory at a time."""
@@ -59,13 +60,13 @@ class FREEDOM(Recommender):
         self,
         data: TrainingData,
         *,
-        factors: int = 64,
-        layers: int = 2,
+        factors: Count = 64,
+        layers: Count = 2,
         item_layers: int = 1,
-        neighbours: int = 10,
+        neighbours: Count = 10,
         pruning: float = 0.8,
         feature_weight: float = 1e-3,
-        initial_scale: float = 0.1,
+        initial_scale: NotNegative = 0.1,
     ) -> None:
         super().__init__()
         if neighbours < 1:

@@ -13,6 +13,7 @@ from imgrec_lib.models.parts.layers import crelu
 from imgrec_lib.models.parts.losses import half_squared_norm
 from imgrec_lib.models.parts.objective import Objective
 from imgrec_lib.models.parts.visual import shared_features
+from imgrec_lib.options import Count, NotNegative
 
 
 class GraphRec(Recommender):
@@ -54,14 +55,14 @@ class GraphRec(Recommender):
         data: TrainingData,
         *,
         loss: str = "bce",
-        factors: int = 64,
-        l2_users: float = 0.0,
-        l2_items: float = 0.0,
+        factors: Count = 64,
+        l2_users: NotNegative = 0.0,
+        l2_items: NotNegative = 0.0,
         use_features: bool = True,
         use_categories: bool = True,
         laplacian: bool = False,
         mask_own_edge: bool = True,
-        initial_scale: float = 0.01,
+        initial_scale: NotNegative = 0.01,
     ) -> None:
         super().__init__()
         self.objective = Objective(loss)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from imgrec_lib.data.dataset import Interactions, TrainingData
 from imgrec_lib.errors import InputError
 from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender
+from imgrec_lib.options import Count, NotNegative
 
 NUMBERS = 2**23
 """Numbers of float64 in a batch of systems of equations, 64 MB, unless a single system has more."""
@@ -41,11 +42,11 @@ class IALS(Recommender):
         self,
         data: TrainingData,
         *,
-        factors: int = 64,
+        factors: Count = 64,
         alpha: float = 1.0,
-        l2: float = 0.1,
+        l2: NotNegative = 0.1,
         iterations: int = 15,
-        initial_scale: float = 0.1,
+        initial_scale: NotNegative = 0.1,
     ) -> None:
         super().__init__()
         if factors < 1 or iterations < 1:

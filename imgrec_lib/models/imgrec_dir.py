@@ -11,6 +11,7 @@ from imgrec_lib.models.base import ModelCard, Profile, look_up
 from imgrec_lib.models.parts.imgrec import CODE, CODE_MEN, PAPER, SOURCE, ImgRec
 from imgrec_lib.models.parts.settings import LARGE_BATCHES
 from imgrec_lib.models.parts.visual import as_multiplied, shared_features
+from imgrec_lib.options import Count, NotNegative
 
 
 class ImgRecDir(ImgRec):
@@ -27,9 +28,9 @@ class ImgRecDir(ImgRec):
         data: TrainingData,
         *,
         loss: str = "bce",
-        factors: int = 64,
-        l2: float = 0.0,
-        l2_users: float = 0.0,
+        factors: Count = 64,
+        l2: NotNegative = 0.0,
+        l2_users: NotNegative = 0.0,
         crelu: bool = False,
     ) -> None:
         features = shared_features(data)

@@ -19,6 +19,7 @@ from imgrec_lib.models.parts.imgrec import CODE, CODE_MEN, KERAS, PAPER, SOURCE,
 from imgrec_lib.models.parts.layers import feature_layer
 from imgrec_lib.models.parts.losses import item_batch_cross_entropy
 from imgrec_lib.models.parts.settings import LARGE_BATCHES
+from imgrec_lib.options import Count, NotNegative
 
 BATCHES = ("items", "interactions")
 
@@ -71,12 +72,12 @@ class ImgRecEtE(ImgRec):
         self,
         data: TrainingData,
         *,
-        factors: int = 64,
-        units: int = 150,
-        l2: float = 0.0,
-        l2_users: float = 0.0,
-        l2_layer: float = 0.0,
-        phase2_l2: float = 0.0,
+        factors: Count = 64,
+        units: Count = 150,
+        l2: NotNegative = 0.0,
+        l2_users: NotNegative = 0.0,
+        l2_layer: NotNegative = 0.0,
+        phase2_l2: NotNegative = 0.0,
         backbone: str = "efficientnet-lite0",
         weights: str = "default",
         pooling: str = "",

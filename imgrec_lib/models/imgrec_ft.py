@@ -13,6 +13,7 @@ from imgrec_lib.models.parts.imgrec import CODE, CODE_MEN, PAPER, SOURCE, ImgRec
 from imgrec_lib.models.parts.layers import feature_layer
 from imgrec_lib.models.parts.settings import LARGE_BATCHES
 from imgrec_lib.models.parts.visual import as_multiplied, shared_features
+from imgrec_lib.options import Count, NotNegative
 
 
 class ImgRecFT(ImgRec):
@@ -30,11 +31,11 @@ class ImgRecFT(ImgRec):
         data: TrainingData,
         *,
         loss: str = "bce",
-        factors: int = 64,
-        units: int = 150,
-        l2: float = 0.0,
-        l2_users: float = 0.0,
-        l2_layer: float = 0.0,
+        factors: Count = 64,
+        units: Count = 150,
+        l2: NotNegative = 0.0,
+        l2_users: NotNegative = 0.0,
+        l2_layer: NotNegative = 0.0,
         crelu: bool = False,
     ) -> None:
         features = shared_features(data)

@@ -13,6 +13,7 @@ from imgrec_lib.data.dataset import Interactions, TrainingData
 from imgrec_lib.errors import InputError
 from imgrec_lib.models.base import ModelCard, Profile, Recommender
 from imgrec_lib.models.parts.purchases import ItemWeights, PurchaseSum, SparseWeights, log_popularity, purchase_matrix
+from imgrec_lib.options import NotNegative
 
 
 class ItemKNN(Recommender):
@@ -32,7 +33,7 @@ class ItemKNN(Recommender):
     """
 
     def __init__(
-        self, data: TrainingData, *, shrink: float = 10.0, neighbours: int = 0, popularity: float = 0.0
+        self, data: TrainingData, *, shrink: NotNegative = 10.0, neighbours: int = 0, popularity: float = 0.0
     ) -> None:
         super().__init__()
         if shrink < 0 or neighbours < 0:

@@ -18,6 +18,7 @@ from imgrec_lib.models.base import ModelCard, Profile
 from imgrec_lib.models.item_knn import ItemKNN
 from imgrec_lib.models.parts.purchases import DenseWeights, ItemWeights, PurchaseSum, SparseWeights
 from imgrec_lib.models.parts.visual import shared_features
+from imgrec_lib.options import NotNegative
 
 REMEMBERED = 2**27
 """Weights that are computed once and kept, 512 MB: those of catalogues of up to 11,585 items."""
@@ -92,7 +93,7 @@ class VisualItemKNN(ItemKNN):
         self,
         data: TrainingData,
         *,
-        shrink: float = 10.0,
+        shrink: NotNegative = 10.0,
         neighbours: int = 0,
         popularity: float = 0.0,
         pictures: float = 0.1,

@@ -13,6 +13,7 @@ from imgrec_lib.data.sampler import Batch, Sampler
 from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, dot, look_up
 from imgrec_lib.models.parts.losses import binary_cross_entropy, half_squared_norm
 from imgrec_lib.models.parts.visual import shared_features
+from imgrec_lib.options import Count, NotNegative
 
 
 class JRL(Recommender):
@@ -47,9 +48,9 @@ class JRL(Recommender):
         self,
         data: TrainingData,
         *,
-        factors: int = 64,
+        factors: Count = 64,
         image_weight: float = 1.0,
-        l2: float = 0.0,
+        l2: NotNegative = 0.0,
         score_with_bias: bool = False,
     ) -> None:
         super().__init__()

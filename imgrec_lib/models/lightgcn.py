@@ -15,6 +15,7 @@ from imgrec_lib.models.parts.losses import half_squared_norm
 from imgrec_lib.models.parts.objective import Objective
 from imgrec_lib.models.parts.purchases import purchase_matrix
 from imgrec_lib.models.parts.settings import LARGE_BATCHES
+from imgrec_lib.options import Count, NotNegative
 
 
 class LightGCN(Recommender):
@@ -41,10 +42,10 @@ class LightGCN(Recommender):
         data: TrainingData,
         *,
         loss: str = "bpr",
-        factors: int = 64,
-        layers: int = 3,
-        l2: float = 1e-4,
-        initial_scale: float = 0.1,
+        factors: Count = 64,
+        layers: Count = 3,
+        l2: NotNegative = 1e-4,
+        initial_scale: NotNegative = 0.1,
     ) -> None:
         super().__init__()
         self.objective = Objective(loss)

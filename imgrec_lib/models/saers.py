@@ -38,6 +38,7 @@ from imgrec_lib.models.parts.attention import AttentiveScorer
 from imgrec_lib.models.parts.losses import bpr, half_squared_norm
 from imgrec_lib.models.parts.projection import Projection
 from imgrec_lib.models.parts.settings import LARGE_BATCHES
+from imgrec_lib.options import Count, NotNegative
 
 
 class SAERS(Recommender):
@@ -89,19 +90,19 @@ class SAERS(Recommender):
         self,
         data: TrainingData,
         *,
-        factors: int = 64,
-        attention_units: int = 16,
-        l2: float = 0.0,
-        l2_items: float = 0.0,
-        l2_bias: float = 0.0,
-        l2_visual: float = 0.0,
-        l2_attention: float = 0.0,
+        factors: Count = 64,
+        attention_units: Count = 16,
+        l2: NotNegative = 0.0,
+        l2_items: NotNegative = 0.0,
+        l2_bias: NotNegative = 0.0,
+        l2_visual: NotNegative = 0.0,
+        l2_attention: NotNegative = 0.0,
         item_bias: bool = True,
-        initial_scale: float = 0.01,
+        initial_scale: NotNegative = 0.01,
         components: int = 0,
         attributes: str = "",
         held_out: float = 0.1,
-        head_penalty: float = 1e-2,
+        head_penalty: NotNegative = 1e-2,
         threshold: float = 0.2,
         backbone: str = "efficientnet-lite0",
         weights: str = "default",

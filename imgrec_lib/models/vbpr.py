@@ -14,6 +14,7 @@ from imgrec_lib.models.parts.losses import bpr, half_squared_norm
 from imgrec_lib.models.parts.objective import Objective
 from imgrec_lib.models.parts.settings import LARGE_BATCHES, UCSD
 from imgrec_lib.models.parts.visual import CatalogueFeatures
+from imgrec_lib.options import Count, NotNegative
 
 
 class VBPR(Recommender):
@@ -43,15 +44,15 @@ class VBPR(Recommender):
         data: TrainingData,
         *,
         loss: str = "bpr",
-        factors: int = 64,
-        visual_factors: int = 64,
-        l2: float = 0.0,
-        l2_negative: float = 0.0,
-        l2_bias: float = 0.0,
-        l2_visual: float = 0.0,
-        initial_scale: float = 0.01,
+        factors: Count = 64,
+        visual_factors: Count = 64,
+        l2: NotNegative = 0.0,
+        l2_negative: NotNegative = 0.0,
+        l2_bias: NotNegative = 0.0,
+        l2_visual: NotNegative = 0.0,
+        initial_scale: NotNegative = 0.01,
         uniform: bool = False,
-        feature_scale: float = 0.0,
+        feature_scale: NotNegative = 0.0,
     ) -> None:
         super().__init__()
         self.objective = Objective(loss)

@@ -12,6 +12,7 @@ from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch, Sampler
 from imgrec_lib.errors import InputError
 from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, announce, look_up
+from imgrec_lib.options import Count, NotNegative
 
 
 class WARP(Recommender):
@@ -52,18 +53,16 @@ class WARP(Recommender):
         self,
         data: TrainingData,
         *,
-        factors: int = 64,
-        max_trials: int = 10,
+        factors: Count = 64,
+        max_trials: Count = 10,
         weighting: str = "lightfm",
         bias: bool = True,
-        max_norm: float = 0.0,
-        l2: float = 0.0,
-        l2_bias: float = 0.0,
-        initial_scale: float = 0.5,
+        max_norm: NotNegative = 0.0,
+        l2: NotNegative = 0.0,
+        l2_bias: NotNegative = 0.0,
+        initial_scale: NotNegative = 0.5,
     ) -> None:
         super().__init__()
-        if max_trials < 1:
-            raise InputError(f"WARP's max_trials must be at least 1, not {max_trials}.")
         self.max_trials, self.max_norm, self.l2, self.l2_bias = max_trials, max_norm, l2, l2_bias
         self.register_buffer("weights", rank_weights(data.n_items, max_trials, weighting), persistent=False)
         owned = data.interactions.users * data.n_items + data.interactions.items  # ascending
