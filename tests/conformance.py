@@ -276,7 +276,8 @@ def every_profile_is_sound(name: str) -> None:
         resolved = resolve_profile(name, profile)
         assert dict(resolved.parameters) == defaults | dict(chosen.parameters)
         for phase in resolved.phases:
-            assert phase.optimiser in ("adam", "sgd", "adagrad") and phase.positives_by in ("user", "interaction")
+            assert phase.optimiser in ("adam", "sgd", "adagrad")
+            assert phase.positives_by in ("user", "interaction", "user-without-replacement")
             assert phase.schedule in ("constant", "linear") and phase.learning_rate > 0
         build_model(name, data(), profile=profile, **({"size": SMALL["size"]} if "size" in defaults else {}))
 

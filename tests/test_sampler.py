@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -54,6 +56,57 @@ def test_triples_are_exact(case: tuple[list[set[int]], int], seed: int) -> None:
                                    batch.negatives.tolist(), strict=True):  # fmt: skip
             assert u in drawable and i in sets[u] and time == 1000 * u + i
             assert all(0 <= j < n_items and j not in sets[u] for j in row)
+
+
+@settings(deadline=None, max_examples=100)
+@given(interaction_sets(), st.integers(0, 2**31))
+def test_without_replacement_all_items_of_a_user_come_before_one_comes_again(
+    case: tuple[list[set[int]], int], seed: int
+) -> None:
+    sets, n_items = case
+    drawable = {u for u, owned in enumerate(sets) if 0 < len(owned) < n_items}
+    if not drawable:
+        return
+    sampler = Sampler(training(sets, n_items, times=True), seed)
+    for _ in range(2):
+        n = sampler.n_interactions
+        parts = [sampler.positives(size, "user-without-replacement") for size in (n - n // 2, n // 2)]
+        users, items, times = (torch.cat([part[k] for part in parts]).tolist() for k in range(3))
+        assert all(time == 1000 * u + i for u, i, time in zip(users, items, times, strict=True))
+        assert set(users) <= drawable
+        sampler.start_epoch()
+        for u in drawable:
+            drawn = [i for v, i in zip(users, items, strict=True) if v == u]
+            for start in range(0, len(drawn), len(sets[u])):
+                turn = drawn[start : start + len(sets[u])]
+                assert len(set(turn)) == len(turn) and set(turn) <= sets[u]
+
+
+def test_without_replacement_users_and_orders_are_uniform() -> None:
+    """Users uniform whatever they own; each of a user's orders of three items as likely; epochs are independent."""
+    sets = [{0, 1, 2}, {3}, {0, 1, 2, 3, 4, 5, 6, 7}, set(range(4, 9))]
+    sampler = Sampler(training(sets, 12), 3)
+    users, orders, fresh = np.zeros(4), dict.fromkeys(itertools.permutations((0, 1, 2)), 0), np.zeros(5)
+    last = None
+    for _ in range(3000):
+        sampler.start_epoch()
+        drawn, items, _ = sampler.positives(sampler.n_interactions, "user-without-replacement")
+        users += np.bincount(drawn.numpy(), minlength=4)
+        first = items[drawn == 0][:3].tolist()
+        if len(first) == 3:
+            orders[tuple(first)] += 1
+        mine = items[drawn == 3]
+        if len(mine):
+            if last is not None:
+                fresh[(int(mine[0]) - last) % 5] += 1  # what came last says nothing of what comes first
+            last = int(mine[-1])
+    assert fits(users, np.full(4, users.sum() / 4))
+    assert fits(np.array(list(orders.values())), np.full(6, sum(orders.values()) / 6))
+    assert fits(fresh, np.full(5, fresh.sum() / 5))
+    # With replacement a user's first three draws repeat an item in seven cases of nine.
+    with_replacement = [sampler.positives(17, "user") for _ in range(300)]
+    firsts = [items[drawn == 0][:3].tolist() for drawn, items, _ in with_replacement]
+    assert any(len(set(first)) < len(first) for first in firsts)
 
 
 def test_every_non_item_is_reached() -> None:

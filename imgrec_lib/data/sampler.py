@@ -14,6 +14,8 @@ from torch import Tensor
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.errors import InputError, unknown_name
 
+WITHOUT_REPLACEMENT = "user-without-replacement"
+
 
 class Batch(NamedTuple):
     """Training examples.
@@ -159,6 +161,7 @@ class Sampler:
         self._drawable_interactions = drawable[owner].nonzero().squeeze(1)
         self._is_drawable = drawable
         self._item_chances: dict[str, Tensor] = {}
+        self._waiting = drawable.new_zeros(0, dtype=torch.int64)  # interactions of this epoch, yet to be handed out
 
     @property
     def n_interactions(self) -> int:
@@ -175,7 +178,9 @@ class Sampler:
         Args:
             size: how many.
             by: "user" draws the user uniformly, then one of its items uniformly (the UCSD lineage and ImgRec's
-                scripts; users weigh equally); "interaction" draws interactions uniformly.
+                scripts; users weigh equally); "interaction" draws interactions uniformly;
+                "user-without-replacement" draws the user uniformly, then one of those of its items that were not drawn
+                since the epoch began or since they were all drawn (the UCSD code of BPR-MF and VBPR).
 
         Returns:
             users (size,), items (size,), times (size,) or None.
@@ -188,9 +193,40 @@ class Sampler:
         elif by == "interaction":
             index = self._drawable_interactions[self.randint(len(self._drawable_interactions), (size,))]
             users = self._owner[index]
+        elif by == WITHOUT_REPLACEMENT:
+            while len(self._waiting) < size:
+                self._waiting = torch.cat([self._waiting, self._without_replacement(self.n_interactions)])
+            index, self._waiting = self._waiting[:size], self._waiting[size:]
+            users = self._owner[index]
         else:
             raise _unknown_drawing(by)
         return users, self._items[index], None if self._times is None else self._times[index]
+
+    def start_epoch(self) -> None:
+        """Begin an epoch: for draws without replacement all items are free again."""
+        self._waiting = self._waiting[:0]
+
+    def _without_replacement(self, size: int) -> Tensor:
+        """Draw `size` interactions, one after the other, as `WITHOUT_REPLACEMENT` says: int64, in the order drawn.
+
+        A user's items are laid out in as many random orders, one behind the other, as its draws use up.
+        """
+        users = self._drawable[self.randint(len(self._drawable), (size,))]
+        draws = torch.bincount(users, minlength=self.n_users)
+        orders = -(-draws // self._lengths.clamp_min(1))
+        slots = torch.repeat_interleave(torch.arange(self.n_users, device=self.device), orders * self._lengths)
+        first = (orders * self._lengths).cumsum(0) - orders * self._lengths
+        place = torch.arange(len(slots), device=self.device) - first[slots]
+        order = place // self._lengths[slots]
+        shuffled = self.randint(2**62, (len(slots),)).argsort()
+        for key in (order, slots):  # sorted by user, then by order; at random within
+            shuffled = shuffled[key[shuffled].argsort(stable=True)]
+        items = (place % self._lengths[slots])[shuffled]
+        sequence = users.argsort(stable=True)
+        number = torch.arange(size, device=self.device) - (draws.cumsum(0) - draws)[users[sequence]]
+        drawn = torch.empty_like(users)
+        drawn[sequence] = items[first[users[sequence]] + number]
+        return self._indptr[users] + drawn
 
     def negatives(self, users: Tensor, n: int) -> Tensor:
         """Draw `n` items for each user, uniformly among the items that are not its training items.
@@ -373,7 +409,7 @@ class Sampler:
 
     def _chance(self, users: Tensor, by: str) -> Tensor:
         """The chance that `positives` draws each of the given users: float32."""
-        if by == "user":
+        if by in ("user", WITHOUT_REPLACEMENT):
             return self._is_drawable[users] / len(self._drawable)
         if by == "interaction":
             return self._is_drawable[users] * self._lengths[users] / len(self._drawable_interactions)
@@ -394,4 +430,4 @@ class Sampler:
 
 
 def _unknown_drawing(by: str) -> InputError:
-    return InputError(f"positives are drawn by 'user' or by 'interaction', not by {by!r}.")
+    return InputError(f"positives are drawn by 'user', 'interaction' or {WITHOUT_REPLACEMENT!r}, not by {by!r}.")

@@ -300,7 +300,8 @@ class TrainSettings:
             last epoch, as scripts without model selection do; it then runs all epochs.
         evaluate_every: epochs between validations.
         negatives: negatives a positive.
-        positives_by: "user" (user uniform, then one of its items) or "interaction".
+        positives_by: "user" (user uniform, then one of its items), "user-without-replacement" (all of its items before
+            one comes again) or "interaction", see `Sampler.positives`.
         epsilon: Adam's or Adagrad's epsilon.
         gradient_clip: largest global gradient norm (0: no clipping).
         schedule: "constant", or "linear" decay, step by step, to 1e-4 of the learning rate over all epochs.

@@ -228,6 +228,7 @@ def _epoch(
     began = time.perf_counter()
     device = sampler.device
     model.train()
+    sampler.start_epoch()
     model.start_epoch(sampler)
     automatic = settings.precision == "auto" and device.type == "cuda" and model.mixed_precision
     reduced = automatic or settings.precision == "bfloat16"
