@@ -30,8 +30,8 @@ lab: $(VENV)/installed ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --ip 127.0.0.1 notebooks
 
 # Both listen on the loopback interface alone, and ask for the token that the address they print carries.
-explore: reports/explore.ipynb ## open the explorer (notebook 09) on the runs in RUNS (runs/, where there is one)
-	$(BIN)/jupyter lab --ip 127.0.0.1 reports/explore.ipynb
+explore: $(VENV)/installed ## open the explorer (notebook 09) on the runs in RUNS (runs/, where there is one)
+	$(BIN)/imgrec explore $(if $(RUNS),'$(RUNS)')
 
 voila: reports/explore.ipynb ## the explorer as a page without code cells, through Voila
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[voila]'
@@ -40,7 +40,7 @@ voila: reports/explore.ipynb ## the explorer as a page without code cells, throu
 RUNS ?= $(wildcard runs)
 .PHONY: reports/explore.ipynb
 reports/explore.ipynb: $(VENV)/installed
-	$(BIN)/papermill --prepare-only --log-level WARNING notebooks/09_explore.ipynb $@ -p runs '$(abspath $(RUNS))' -p frozen '$(CURDIR)/reports/frozen'
+	$(BIN)/imgrec explore $(if $(RUNS),'$(RUNS)') --out $@ --no-open
 
 clean: ## remove what runs have left, not the environment
 	rm -rf runs .cache reports/*.ipynb reports/*.status.json reports/*.html
@@ -51,9 +51,9 @@ $(VENV)/created:
 	touch $@
 
 $(VENV)/installed: $(VENV)/created pyproject.toml constraints.txt
-	$(BIN)/python -m pip install -c constraints.txt -e .
+	$(BIN)/python -m pip install -c constraints.txt -e '.[notebooks]'
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
-	$(BIN)/python -m pip install -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[fuzz,notebooks,test]'
 	touch $@

@@ -326,6 +326,30 @@ def report(
 
 
 @app.command()
+def explore(
+    runs: Annotated[
+        Path | None, typer.Argument(help="A folder of finished runs; without it small ones are made.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the notebook goes; what is frozen goes beside it.")] = Path(
+        "reports/explore.ipynb"
+    ),
+    open_it: Annotated[bool, typer.Option("--open/--no-open", help="Open it in JupyterLab.")] = True,
+) -> None:
+    """See what runs recommend, to whom and why: the notebook of the explorer, in JupyterLab on this machine.
+
+    Example: imgrec explore runs
+    """
+    from imgrec_lib.notebooks import open_notebook, prepare_notebook
+
+    places = {"runs": str(runs.absolute()) if runs else "", "frozen": str((out.parent / "frozen").absolute())}
+    prepare_notebook("09_explore", places, out)
+    if open_it:
+        open_notebook(out)
+    else:
+        typer.echo(f"open {out}")
+
+
+@app.command()
 def run(
     matrix: Annotated[Path, typer.Argument(help="A matrix file (YAML), or the name of one of imgrec's: 'default'.")],
     runs: Annotated[Path, typer.Option(help="Where the run folders go.")] = Path("runs"),

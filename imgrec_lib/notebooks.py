@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from imgrec_lib.errors import InputError, unknown_name
+from imgrec_lib.extras import require
 from imgrec_lib.files import fingerprint, make_folder, shipped_folder, write_text
 from imgrec_lib.options import Option, check_options
 
@@ -65,6 +67,7 @@ def notebook_parameters(name: str) -> dict[str, Parameter]:
     Raises:
         InputError: no notebook has that name.
     """
+    require("notebooks")
     from papermill import inspect_notebook
 
     return {
@@ -149,9 +152,10 @@ def run_notebook(
         `output`.
 
     Raises:
-        InputError: unknown notebook or parameter, wrong type, a cell that failed (its error in one sentence), or a
-            kernel that was killed.
+        InputError: the extra "notebooks" is not installed, unknown notebook or parameter, wrong type, a cell that
+            failed (its error in one sentence), or a kernel that ended.
     """
+    require("notebooks")
     import nbformat
     import papermill
     from nbclient.exceptions import DeadKernelError
@@ -187,6 +191,53 @@ def run_notebook(
     running.unlink(missing_ok=True)
     failed.unlink(missing_ok=True)
     return output
+
+
+def prepare_notebook(name: str, parameters: Mapping[str, Any], output: Path) -> Path:
+    """Write a notebook with its parameters set, to be executed by whoever opens it.
+
+    Args:
+        name, parameters: as of `run_notebook`.
+        output: where it goes; what is there is replaced.
+
+    Returns:
+        `output`.
+
+    Raises:
+        InputError: the extra "notebooks" is not installed, unknown notebook or parameter, or wrong type.
+    """
+    require("notebooks")
+    import nbformat
+    import papermill
+
+    check_options(f"notebook {name}", notebook_options(name), parameters)
+    prepared = papermill.execute_notebook(
+        _unformatted(notebook_path(name)), None, dict(parameters), prepare_only=True, kernel_name="python3"
+    )
+    write_text(output, nbformat.writes(prepared))
+    return output
+
+
+def open_notebook(path: Path) -> None:
+    """Open a notebook in JupyterLab, on the loopback interface, with this Python as its kernel, and wait for its end.
+
+    Args:
+        path: the notebook.
+
+    Raises:
+        InputError: the extra "notebooks" is not installed.
+    """
+    require("notebooks")
+    from ipykernel.kernelspec import write_kernel_spec
+
+    with tempfile.TemporaryDirectory(prefix="imgrec-") as folder:
+        write_kernel_spec(Path(folder) / "kernels" / "python3")
+        searched = os.pathsep.join(filter(None, [folder, os.environ.get("JUPYTER_PATH")]))
+        command = [sys.executable, "-m", "jupyterlab", "--ip", "127.0.0.1", str(path)]
+        with subprocess.Popen(command, env={**os.environ, "JUPYTER_PATH": searched}) as lab:
+            while lab.returncode is None:
+                with suppress(KeyboardInterrupt):  # JupyterLab asks whether to stop
+                    lab.wait()
 
 
 def _unformatted(path: Path) -> str:

@@ -11,12 +11,13 @@ from pathlib import Path
 import yaml
 
 from imgrec_lib.data import list_datasets
+from imgrec_lib.extras import EXTRAS
 from imgrec_lib.models import list_models
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
     ["errors"],
-    ["options", "additions"],
+    ["options", "additions", "extras"],
     ["files"],
     ["compiled"],
     ["data"],
@@ -125,11 +126,30 @@ def test_constraints_pin_every_dependency_within_its_bounds() -> None:
     from packaging.utils import canonicalize_name
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    pins = {}
-    for line in (ROOT / "constraints.txt").read_text().splitlines():
-        if line and not line.startswith("#"):
-            name, pinned = line.split("==")
-            pins[canonicalize_name(name)] = pinned
-    for text in project["dependencies"] + project["optional-dependencies"]["test"]:
-        requirement = Requirement(text)
-        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), text
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    extras = project["optional-dependencies"]
+    wanted = project["dependencies"] + [
+        text for name in ("notebooks", "report", "dask", "fuzz", "test") for text in extras[name]
+    ]
+    for requirement in map(Requirement, wanted):
+        own = [pin for pin in pins if canonicalize_name(pin.name) == canonicalize_name(requirement.name)]
+        assert own or requirement.name == "imgrec", requirement
+        for specifier in [specifier for pin in own for specifier in pin.specifier]:
+            assert specifier.operator == "==" and requirement.specifier.contains(specifier.version), requirement
+
+
+def test_the_extras_of_pyproject_bring_the_modules_that_are_asked_for() -> None:
+    from importlib.metadata import packages_distributions
+
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    distributions = packages_distributions() | {"umap": ["umap-learn"]}  # which may not be installed here
+    for extra, modules in EXTRAS.items():
+        requirements = [Requirement(text) for text in extras[extra]]
+        brought = {canonicalize_name(each.name) for each in requirements} - {"imgrec"}
+        for other in [other for each in requirements if each.name == "imgrec" for other in each.extras]:
+            brought |= {canonicalize_name(Requirement(text).name) for text in extras[other]}
+        assert {canonicalize_name(distributions[module][0]) for module in modules} == brought, extra

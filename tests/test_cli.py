@@ -23,6 +23,7 @@ COMMANDS = [
     "similar",
     "score",
     "embed",
+    "explore",
 ]
 
 
@@ -115,3 +116,11 @@ def test_the_script_is_installed() -> None:
         [sys.executable, "-c", "from imgrec_lib.cli import main; main()", "datasets"], capture_output=True, text=True
     )
     assert result.returncode == 0 and "wardrobe" in result.stdout
+
+
+def test_the_explorer_is_prepared_for_the_runs_that_are_named(monkeypatch, capsys, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, text, err = call(monkeypatch, capsys, "explore", "my {runs}", "--out", "seen/e.ipynb", "--no-open")
+    assert (status, text) == (0, "open seen/e.ipynb\n"), err
+    parameters = json.loads((tmp_path / "seen" / "e.ipynb").read_text())["metadata"]["papermill"]["parameters"]
+    assert parameters == {"runs": str(tmp_path / "my {runs}"), "frozen": str(tmp_path / "seen" / "frozen")}

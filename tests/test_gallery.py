@@ -18,7 +18,8 @@ from imgrec_lib.data.dataset import Columns, Dataset, HeldOut, Interactions
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation.neighbours import search_neighbours
-from imgrec_lib.gallery import Cell, Gallery, LiveGallery, Row, neighbour_gallery, recommendation_gallery, side_by_side
+from imgrec_lib.gallery import Cell, Gallery, Row, neighbour_gallery, recommendation_gallery, side_by_side
+from imgrec_lib.gallery.live import LiveGallery
 from imgrec_lib.gallery.png import sheet_size
 from imgrec_lib.models.base import InnerProduct
 

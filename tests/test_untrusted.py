@@ -28,7 +28,8 @@ from toy import planted_dataset
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.figures import category_table, feature_map, item_gallery
-from imgrec_lib.gallery import LiveGallery, neighbour_gallery, recommendation_gallery
+from imgrec_lib.gallery import neighbour_gallery, recommendation_gallery
+from imgrec_lib.gallery.live import LiveGallery
 from imgrec_lib.models.base import InnerProduct
 from imgrec_lib.notebooks import notebooks_folder
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from imgrec_lib.extras import require
+
+require("notebooks")
+
 from imgrec_lib.explorer.app import Explorer
 from imgrec_lib.explorer.example import example_runs
 from imgrec_lib.explorer.item_map import ItemMap, project

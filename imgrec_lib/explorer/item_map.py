@@ -12,6 +12,7 @@ from torch import Tensor
 
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError
+from imgrec_lib.extras import require
 from imgrec_lib.gallery.html import data_uri
 
 STYLE = """\
@@ -71,10 +72,9 @@ def _pca(values: Tensor) -> np.ndarray:
 
 
 def _umap(values: np.ndarray) -> np.ndarray:
-    try:
-        from umap import UMAP
-    except ImportError:
-        raise InputError("the projection 'umap' needs a package: pip install 'imgrec[umap]'.") from None
+    require("umap")
+    from umap import UMAP
+
     neighbours = min(15, len(values) - 1)
     return UMAP(n_neighbors=neighbours, metric="cosine", random_state=0, n_jobs=1).fit_transform(values)
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from imgrec_lib.extras import require
+
+require("report")
+
 from imgrec_lib.figures.attributes import attention_by_user, attention_figure, attention_gallery, region_gallery
 from imgrec_lib.figures.catalogue import (
     category_agreement,

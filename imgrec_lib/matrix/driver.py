@@ -27,6 +27,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from imgrec_lib.errors import InputError, one_line
+from imgrec_lib.extras import require
 from imgrec_lib.files import default_cache, make_folder
 from imgrec_lib.matrix.definition import Matrix
 from imgrec_lib.matrix.facts import Facts, known_facts, read_facts
@@ -332,10 +333,9 @@ def _devices(matrix: Matrix, workers: int | None) -> list[str]:
 
 @contextmanager
 def _dask_places(matrix: Matrix, workers: int | None, address: str) -> Iterator[list[_Place]]:
-    try:
-        from distributed import Client
-    except ModuleNotFoundError:
-        raise InputError("Dask is not installed: 'pip install imgrec[dask]' adds it.") from None
+    require("dask")
+    from distributed import Client
+
     try:
         client = Client(address, timeout=10, set_as_default=False)
     except (OSError, ValueError) as error:

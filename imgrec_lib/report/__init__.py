@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from imgrec_lib.extras import require
+
+require("report")
+
 from imgrec_lib.report.formats import format_table, markdown_table, show_table
 from imgrec_lib.report.notebook_pages import notebook_page
 from imgrec_lib.report.page import write_report

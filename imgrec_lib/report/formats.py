@@ -5,16 +5,18 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import pandas as pd
-from IPython.display import HTML
 from markupsafe import Markup, escape
 
 from imgrec_lib.errors import unknown_name
 from imgrec_lib.results.comparison import HOLDS
 from imgrec_lib.results.paper import PAPER
 from imgrec_lib.results.trials import ORACLE
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
 
 MISSING = "—"
 MINUS = "\N{MINUS SIGN}"
@@ -79,6 +81,8 @@ def format_table(frame: pd.DataFrame, kind: Kind = "markdown", *, links: Mapping
 
 def show_table(frame: pd.DataFrame) -> HTML:
     """`format_table` as a cell's result in Jupyter."""
+    from IPython.display import HTML
+
     return HTML(format_table(frame, "html"))
 
 
