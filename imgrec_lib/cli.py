@@ -237,6 +237,25 @@ def recommend(
 
 
 @app.command()
+def refit(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option(help="The new run's folder.")],
+    root: Root = "",
+) -> None:
+    """Train a run's model for use: on all interactions.
+
+    The chosen settings and number of epochs stay; held-out items are learnt from too, so nothing can be reported of it.
+
+    Example: imgrec refit runs/ft-0 --out in-use/ft
+    """
+    from imgrec_lib.runs import open_run
+    from imgrec_lib.runs import refit as refit_run
+
+    refitted = refit_run(open_run(run), out, root=root or None)
+    typer.echo(f"{refitted.record.title} on {refitted.record.dataset.training_interactions:,} interactions in {out}")
+
+
+@app.command()
 def similar(
     run: RunFolder,
     out: Out = None,

@@ -20,6 +20,7 @@ COMMANDS = [
     "run",
     "watch",
     "recommend",
+    "refit",
     "similar",
     "score",
     "embed",

@@ -354,6 +354,23 @@ class Dataset:
         _require_finite(values, ids)
         return values
 
+    def undivided(self) -> Dataset:
+        """The same users and items with nothing held out: every known interaction is a training interaction."""
+        train, held = self.train, (self.validation, self.test)
+        users = np.concatenate([train.users, *(part.users for part in held)])
+        items = np.concatenate([train.items, *(part.flat for part in held)])
+        # A split that was given may hold a pair twice; its first time stands.
+        _, first = np.unique(users * self.n_items + items, return_index=True)
+        times = None
+        if train.times is not None and all(part.times is not None for part in held):
+            # Of several held-out items of a user one time is known, and serves for all.
+            late = [part.times[part.users] for part in held if part.times is not None]
+            times = np.concatenate([train.times, *late])[first]
+        whole = Interactions.from_pairs(users[first], items[first], self.n_users, self.n_items, times)
+        nothing = HeldOut(np.full(self.n_users, -1))
+        split = (self.split or {}) | {"kind": "nothing held out"}
+        return replace(self, train=whole, validation=nothing, test=nothing, split=split)
+
     def with_images(self, images: ImageStore) -> Dataset:
         """The same dataset with another image store."""
         return replace(self, images=images)

@@ -1,7 +1,8 @@
-"""Runs: what a run is (`record`), how it is opened (`load`), how it is made (`train`)."""
+"""Runs: what one is (`record`), how it is opened (`load`) and made (`train`), and its model for use (`refit`)."""
 
 from imgrec_lib.runs.load import find_runs, load_inputs, load_model
 from imgrec_lib.runs.record import Cost, DatasetRecord, Metrics, Record, Run, Validation, discard_run, open_run
+from imgrec_lib.runs.refit import refit
 from imgrec_lib.runs.train import oracle_metrics, train_run
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "load_model",
     "open_run",
     "oracle_metrics",
+    "refit",
     "train_run",
 ]

@@ -53,7 +53,9 @@ def load_inputs(run: Run, progress: bool = True, root: str | Path | None = None)
         )
     with_features = run.record.features is not None
     # Where the run was trained says nothing of the machine that opens it.
-    return replace(request.at(root), device="cpu").load(with_features=with_features, progress=progress)
+    request = replace(request.at(root), device="cpu")
+    dataset, features = request.load(with_features=with_features, progress=progress)
+    return dataset.undivided() if run.record.stage == "refit" else dataset, features
 
 
 def load_model(run: Run, dataset: Dataset, features: Features | None = None, device: str = "cpu") -> Recommender:

@@ -8,8 +8,9 @@
 <run>/progress.json            only while training: the last epoch, for who watches
 <run>/notebook.ipynb           the executed notebook, where a notebook made the run
 
-A run is a trial or, in a grid, one configuration of a search (`stage` in `run.json`). A grid's run is validated and
-never tested: it has no metrics, no per_user.parquet and no weights.
+A run is a trial, one configuration of a search ("grid") or a model for use ("refit"), as `stage` in `run.json` says. A
+grid's run is validated and never tested: it has no metrics, no per_user.parquet and no weights. A refitted one is
+trained on the held-out items too: it has weights, and nothing that could be reported.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from imgrec_lib.evaluation import IMPERSONAL, PROTOCOLS
 from imgrec_lib.request import Request
 
 FORMAT = 1
-STAGES = ("trial", "grid")
+STAGES = ("trial", "grid", "refit")
 FILES = (
     "run.json",
     "curve.csv",

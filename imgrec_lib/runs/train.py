@@ -63,7 +63,8 @@ def train_run(
         features: visual features, for models that need them; of any model's recommendations they tell how alike they
             look.
         profile, seed, parameters, device: see `Request`; not beside one.
-        stage: "trial", or "grid" for a configuration of a search: it is validated, and never tested.
+        stage: "trial"; "grid" for a configuration of a search: it is validated, and never tested; or "refit" for a
+            model that is trained for use: see `runs.refit`.
         save_every: seconds between saves of the training state.
         progress: show progress bars.
 
@@ -150,6 +151,7 @@ def train_run(
         metrics = evaluation.metrics
         with replacing(out / "per_user.parquet") as temporary:
             evaluation.per_user.to_parquet(temporary, index=False)
+    if stage != "grid":
         weights = {"model": recommender.state_dict()}
         write_checkpoint(out / "model.safetensors", weights, {}, weights_of(dataset, request.model))
     evaluated = time.perf_counter()
