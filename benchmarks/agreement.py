@@ -33,12 +33,12 @@ WITHIN = 1e-5
 
 
 def ease(files: Files) -> tuple[Recommender, dict[str, Any]]:
-    asked = {"l2": 20.0}
+    asked: dict[str, Any] = {"l2": 20.0}
     return build_model("ease", open_dataset(files).training_data(), **asked), asked
 
 
 def ials(files: Files) -> tuple[Recommender, dict[str, Any]]:
-    asked = {"alpha": 9.0, "l2": 2.0, "iterations": 3}
+    asked: dict[str, Any] = {"alpha": 9.0, "l2": 2.0, "iterations": 3}
     model = build_model("ials", open_dataset(files).training_data(), factors=16, **asked)
     with torch.random.fork_rng():  # what the model started from
         torch.manual_seed(0)
@@ -58,7 +58,7 @@ COMPARISONS: list[tuple[str, Callable[[Files], tuple[Recommender, dict[str, Any]
     ("iALS", ials, "rectools", "ials-rectools"),
     ("LightGCN", lightgcn, "recbole", "lightgcn"),
 ]
-"""A model's title, how ours is made, the environment of the peer, and the model as peers/agreement.py knows it."""
+"""A model's title, how ours is made, the environment of the peer, and the model as peers/scores.py knows it."""
 
 
 def theirs(python: Path, name: str, files: Files, asked: dict[str, Any]) -> np.ndarray:
@@ -70,7 +70,7 @@ def theirs(python: Path, name: str, files: Files, asked: dict[str, Any]) -> np.n
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder) / "train.npy", files.train)
         np.savez(Path(folder) / "asked.npz", n_users=files.n_users, n_items=files.n_items, **asked)
-        command = [str(python), str(HERE / "peers" / "agreement.py"), name, folder]
+        command = [str(python), str(HERE / "peers" / "scores.py"), name, folder]
         done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": "", "OMP_NUM_THREADS": "1"})
         if done.returncode:
             raise RuntimeError((done.stderr.strip().splitlines() or ["no answer"])[-1])

@@ -22,6 +22,7 @@ from imgrec_lib.data.dataset import HeldOut
 from imgrec_lib.evaluation.evaluate import BLOCK_BYTES, TILE_BYTES, TILE_ITEMS
 from imgrec_lib.evaluation.neighbours import search_neighbours
 from imgrec_lib.models.base import InnerProduct, Recommender, TrainSettings
+from imgrec_lib.models.imgrec_ft import ImgRecFT
 from imgrec_lib.training import rows
 
 USERS_AT_ONCE = 5_000
@@ -45,6 +46,12 @@ def model_of(name: str, files: Files, o: argparse.Namespace) -> tuple[Recommende
     else:
         parameters |= {"l2": o.l2, "l2_bias": 0.0} | ({"l2_negative": o.l2} if name == "bpr-mf" else {})
     return build_model(name, data, **parameters), data
+
+
+def imgrec_ft(files: Files, o: argparse.Namespace) -> ImgRecFT:
+    model, _ = model_of("imgrec-ft", files, o)
+    assert isinstance(model, ImgRecFT)
+    return model
 
 
 def train(model: Recommender, data: Any, settings: TrainSettings, steps: int, validate: Any, device: str) -> Any:
@@ -253,7 +260,7 @@ def scripts_loop(files: Files, o: argparse.Namespace) -> dict[str, Any]:
     looked for in that user's column. The batch is assembled in Python lists, the pictures' features from a dict. The
     evaluation goes user by user: 101 examples are assembled and scored, sorted and searched.
     """
-    model, _ = model_of("imgrec-ft", files, o)
+    model = imgrec_ft(files, o)
     table = pd.DataFrame(files.train, columns=["user", "item"])
     features = {i: files.features[i] for i in range(files.n_items)}
     everyone = table["user"].unique()
@@ -301,7 +308,7 @@ def scripts_loop(files: Files, o: argparse.Namespace) -> dict[str, Any]:
 
 def sampled_evaluation(files: Files, o: argparse.Namespace) -> dict[str, Any]:
     """Users a second of our `imgrec-100`, negatives drawn and items embedded included: what `scripts_loop` does."""
-    model, _ = model_of("imgrec-ft", files, o)
+    model = imgrec_ft(files, o)
     dataset = open_dataset(files)
     one = torch.zeros(1, dtype=torch.int64)
     InnerProduct(model.user_table, model.item_table).pairs(one, one.unsqueeze(1))  # loads the compiled loop

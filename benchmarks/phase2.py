@@ -77,7 +77,7 @@ class Variant:
         self.model.train()
 
     def step(self) -> None:
-        batch = self.model.sample(self.sampler, self.settings)
+        batch: Any = self.model.sample(self.sampler, self.settings)
         if isinstance(self.model, Naive):
             self.pictures = batch.positives.numel() + batch.negatives.numel()
         elif isinstance(batch, Batch):

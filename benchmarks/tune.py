@@ -246,7 +246,7 @@ def write_results(out: Path, dataset: Dataset, arguments: argparse.Namespace) ->
     for path in sorted(out.glob("*.csv")):
         table, card = pd.read_csv(path), list_models()[path.stem]
         aucs = table["validation_auc"]
-        winner = table.loc[aucs.idxmax()]
+        winner = table.iloc[aucs.argmax()]
         best[path.stem] = json.loads(winner["parameters"])
         rows.append(
             {

@@ -36,6 +36,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,6 +46,9 @@ from PIL import Image
 import imgrec_lib
 from imgrec_lib import InputError, extract_features, load_dataset, train_run
 from imgrec_lib.data import images
+from imgrec_lib.data.dataset import Dataset
+from imgrec_lib.data.images import ImageStore
+from imgrec_lib.evaluation import Evaluation
 from imgrec_lib.features import activations, extraction
 from imgrec_lib.matrix import Data, Matrix, run_matrix
 from imgrec_lib.report import markdown_table, write_report
@@ -76,31 +80,37 @@ class Stage:
     """
 
     name: str
-    work: Callable[[Path, Path, Callable[[], None]], None]
+    work: Callable[[Path, Path, Callable[[], object]], None]
     once: tuple[object, str] | None = None
 
 
-def prepare_images(inputs: Path, place: Path, begin: Callable[[], None]) -> None:
+def prepare_images(inputs: Path, place: Path, begin: Callable[[], object]) -> None:
     begin()
     load_dataset("table", inputs, image_size=64, cache=place / "cache", progress=False)
 
 
-def prepare_features(inputs: Path, place: Path, begin: Callable[[], None]) -> None:
+def _images(dataset: Dataset) -> ImageStore:
+    assert dataset.images is not None
+    return dataset.images
+
+
+def prepare_features(inputs: Path, place: Path, begin: Callable[[], object]) -> None:
     dataset = load_dataset("table", inputs, image_size=64, cache=inputs / "cache", progress=False)
     begin()
-    extract_features(dataset.images, size=64, cache=place / "cache", progress=False)
+    extract_features(_images(dataset), size=64, cache=place / "cache", progress=False)
 
 
-def train(inputs: Path, place: Path, begin: Callable[[], None]) -> None:
+def train(inputs: Path, place: Path, begin: Callable[[], object]) -> None:
     dataset = load_dataset("table", inputs, image_size=64, cache=inputs / "cache", progress=False)
-    features = extract_features(dataset.images, size=64, cache=inputs / "cache", progress=False)
+    features = extract_features(_images(dataset), size=64, cache=inputs / "cache", progress=False)
     begin()
     parameters = {"epochs": 12, "patience": 0, "factors": 8, "batch_size": 64}
-    options = {"features": features, "parameters": parameters, "save_every": 0.0, "progress": False}
-    train_run(dataset, "imgrec-ft", place / "run", **options)
+    train_run(
+        dataset, "imgrec-ft", place / "run", features=features, parameters=parameters, save_every=0.0, progress=False
+    )
 
 
-def train_end_to_end(inputs: Path, place: Path, begin: Callable[[], None]) -> None:
+def train_end_to_end(inputs: Path, place: Path, begin: Callable[[], object]) -> None:
     os.environ["IMGREC_CACHE"] = str(place / "cache")
     dataset = load_dataset("table", inputs, image_size=64, cache=inputs / "cache", progress=False)
     begin()
@@ -111,12 +121,12 @@ def train_end_to_end(inputs: Path, place: Path, begin: Callable[[], None]) -> No
     train_run(dataset, "imgrec-ete", place / "run", parameters=parameters, save_every=0.0, progress=False)
 
 
-def evaluate(inputs: Path, place: Path, begin: Callable[[], None]) -> None:
+def evaluate(inputs: Path, place: Path, begin: Callable[[], object]) -> None:
     """Disturbed from the start of the evaluation to the end of the run."""
     dataset = load_dataset("table", inputs, image_size=64, cache=inputs / "cache", progress=False)
     plain = making.evaluate
 
-    def announced(*arguments: object, **options: object) -> object:
+    def announced(*arguments: Any, **options: Any) -> Evaluation:
         begin()
         return plain(*arguments, **options)
 
@@ -125,13 +135,13 @@ def evaluate(inputs: Path, place: Path, begin: Callable[[], None]) -> None:
     train_run(dataset, "bpr-mf", place / "run", parameters=parameters, save_every=0.0, progress=False)
 
 
-def report(inputs: Path, place: Path, begin: Callable[[], None]) -> None:
+def report(inputs: Path, place: Path, begin: Callable[[], object]) -> None:
     os.environ["IMGREC_CACHE"] = str(inputs / "cache")
     begin()
     write_report(inputs / "runs", place / "report", progress=False)
 
 
-def matrix(inputs: Path, place: Path, begin: Callable[[], None], retry_failed: bool = False) -> None:
+def matrix(inputs: Path, place: Path, begin: Callable[[], object], retry_failed: bool = False) -> None:
     os.environ["IMGREC_CACHE"] = str(place / "cache")
     begin()
     small = {"n_users": 60, "n_items": 50, "image_size": 32}
@@ -176,18 +186,18 @@ def make_inputs(folder: Path, items: int = 60, users: int = 80, pixels: int = 24
     return folder
 
 
-def _finished_runs(inputs: Path, place: Path, begin: Callable[[], None]) -> None:
+def _finished_runs(inputs: Path, place: Path, begin: Callable[[], object]) -> None:
     """Pictures, features and runs that later stages start from."""
     begin()
-    options = {"image_size": 64, "cache": str(inputs / "cache")}
+    options: dict[str, Any] = {"image_size": 64, "cache": str(inputs / "cache")}
     dataset = load_dataset("table", inputs, progress=False, **options)
-    features = extract_features(dataset.images, size=64, cache=inputs / "cache", progress=False)
+    features = extract_features(_images(dataset), size=64, cache=inputs / "cache", progress=False)
     asked = Request(
         "poprank", dataset="table", root=str(inputs), dataset_options=options,
         feature_options={"size": 64, "cache": str(inputs / "cache")},
     )  # fmt: skip
     for model in ("poprank", "imgrec-ft"):
-        parameters = {} if model == "poprank" else {"epochs": 2, "factors": 4}
+        parameters: dict[str, Any] = {} if model == "poprank" else {"epochs": 2, "factors": 4}
         request = replace(asked, model=model, parameters=parameters)
         train_run(dataset, request, inputs / "runs" / model, features=features, progress=False)
 

@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     read, name = TARGETS[arguments.target]
-    dvbpr.cached_images = no_pictures
+    dvbpr.cached_images = no_pictures  # type: ignore[assignment]  # it takes fewer arguments
     warnings.simplefilter("ignore")
     memory = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(prefix="imgrec-fuzz-", dir=memory) as folder:

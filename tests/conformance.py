@@ -29,7 +29,7 @@ CARDS = list_models()
 TRAINED = [name for name, card in CARDS.items() if card.profiles["default"].phases]
 
 # Small sizes and full precision for the tests, given to every model whose constructor has a parameter of that name.
-SMALL = {
+SMALL: dict[str, Any] = {
     "factors": 4,
     "visual_factors": 3,
     "units": 6,
@@ -193,8 +193,9 @@ def permuting_ids_permutes_scores(name: str) -> None:
 
 def a_misspelt_parameter_gets_a_suggestion(name: str) -> None:
     for key in list(parameters_of(model_card(name)))[:1]:
+        misspelt: dict[str, Any] = {key + "x": 1}
         with pytest.raises(InputError, match=f"did you mean '{key}'"):
-            build_model(name, data(), **{key + "x": 1})
+            build_model(name, data(), **misspelt)
     with pytest.raises(InputError, match=f"unknown parameter of {name} 'no_such_thing'"):
         build_model(name, data(), no_such_thing=1)
     with pytest.raises(InputError, match="unknown profile"):
@@ -203,8 +204,9 @@ def a_misspelt_parameter_gets_a_suggestion(name: str) -> None:
 
 def a_wrong_type_gets_a_sentence(name: str) -> None:
     for key in list(parameters_of(model_card(name)))[:1]:
+        wrong: dict[str, Any] = {key: ["surely not"]}
         with pytest.raises(InputError, match=rf"parameter '{key}' of {name} must be "):
-            build_model(name, data(), **{key: ["surely not"]})
+            build_model(name, data(), **wrong)
 
 
 def a_missing_need_gets_a_sentence(name: str) -> None:
@@ -303,7 +305,8 @@ EVERY_MODEL = (
 def the_loss_is_a_mean_over_the_batch(name: str) -> None:
     """In whatever order its examples stand, and dealt out to as many processes as there are examples."""
     for negatives in (1, 3):
-        model = randomised(small(name, data(), **dict.fromkeys(penalties_of(name), 0.3))).double()
+        penalties: dict[str, Any] = dict.fromkeys(penalties_of(name), 0.3)
+        model = randomised(small(name, data(), **penalties)).double()
         batch = batch_of(model, data(), negatives=negatives)
         loss = model.loss(batch)
         assert loss.shape == () and torch.isfinite(loss)
@@ -316,7 +319,7 @@ def the_loss_is_a_mean_over_the_batch(name: str) -> None:
 
 
 def each_penalty_reaches_the_gradient(name: str) -> None:
-    off = dict.fromkeys(penalties_of(name), 0.0)
+    off: dict[str, Any] = dict.fromkeys(penalties_of(name), 0.0)
     for penalty in off:
         losses, grads = [], []
         for weight in (0.0, 0.5, 1.0):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from narrow import not_none
 from torch import Tensor
 from toy import N_CATEGORIES, N_FEATURES, N_ITEMS, N_USERS, toy_data
 
@@ -19,7 +20,7 @@ from imgrec_lib.data.sampler import Batch, Sampler
 from imgrec_lib.errors import InputError
 from imgrec_lib.models import build_model, model_card, warp
 from imgrec_lib.models.base import Recommender, TrainSettings
-from imgrec_lib.models.warp import rank_weights
+from imgrec_lib.models.warp import WARP, rank_weights
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def vbpr_score(model: Recommender, data: TrainingData, scale: float) -> Any:
 
 @pytest.mark.parametrize("negatives", [1, 3])
 def test_vbpr_follows_its_formula(negatives: int, data: TrainingData) -> None:
-    penalty = {"l2": 0.3, "l2_negative": 0.05, "l2_bias": 0.2, "l2_visual": 0.07}
+    penalty: dict[str, Any] = {"l2": 0.3, "l2_negative": 0.05, "l2_bias": 0.2, "l2_visual": 0.07}
     model = build("vbpr", data, factors=4, visual_factors=3, **penalty)
     score = vbpr_score(model, data, features_of(data).max())
     np.testing.assert_allclose(all_scores(model), scores_by_loop(score), rtol=1e-6, atol=1e-6)
@@ -150,7 +151,7 @@ def test_vbpr_gradients_are_those_of_the_repaired_cornac_formula(data: TrainingD
 
 def test_vbpr_without_pictures_is_bpr_mf(data: TrainingData) -> None:
     blank = replace(data, features=np.zeros_like(features_of(data), dtype=np.float32))
-    penalty = {"l2_negative": 0.05, "l2_bias": 0.2}
+    penalty: dict[str, Any] = {"l2_negative": 0.05, "l2_bias": 0.2}
     vbpr = build("vbpr", blank, factors=4, **penalty)
     bprmf = build("bpr-mf", blank, factors=4, **penalty)
     bprmf.load_state_dict({name: vbpr.state_dict()[name] for name in ("users", "items", "item_bias")})
@@ -167,7 +168,7 @@ def test_vbpr_without_pictures_is_bpr_mf(data: TrainingData) -> None:
 
 
 def deepstyle_score(model: Recommender, data: TrainingData) -> Any:
-    w, f, c = weights(model), features_of(data) / features_of(data).max(), data.categories
+    w, f, c = weights(model), features_of(data) / features_of(data).max(), not_none(data.categories)
 
     def score(u: int, i: int) -> float:
         style = [sum(w["projection"][x, k] * f[i, x] for x in range(N_FEATURES)) for k in range(4)]
@@ -416,6 +417,7 @@ def test_warp_draws_from_the_whole_catalogue(data: TrainingData) -> None:
 def test_warp_takes_no_training_item_for_a_violator(data: TrainingData) -> None:
     """Where every item scores the same, the first trial violates unless its user owns it."""
     model = build("warp", data, max_trials=3)
+    assert isinstance(model, WARP)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()

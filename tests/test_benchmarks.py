@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,7 +77,13 @@ def test_when_a_curve_reaches_its_target(benchmarks: SimpleNamespace) -> None:
 def test_a_failure_is_a_dash_in_the_tables_and_a_line_below(benchmarks: SimpleNamespace, tmp_path: Path) -> None:
     rungs = list(benchmarks.data.RUNGS.values())[:1]
     failed = {"failed": "not installed"}
-    record = {"group": "", "rung": "1/64", "round": 0, "name": "cornac-vbpr", "options": {"--batch": "256"}}
+    record: dict[str, Any] = {
+        "group": "",
+        "rung": "1/64",
+        "round": 0,
+        "name": "cornac-vbpr",
+        "options": {"--batch": "256"},
+    }
     mine = record | {"name": "vbpr-rate", "result": {"rate": 1234.0, "versions": {"torch": "2"}}}
     mine["options"] = record["options"] | {"--precision": "float32"}
     options = SimpleNamespace(threads=1, device="cpu", plot=tmp_path / "plot.png", out=tmp_path / "report.md")

@@ -24,6 +24,8 @@ from imgrec_lib.features import list_backbones
 from imgrec_lib.matrix.definition import read_matrix
 from imgrec_lib.models import build_model, network_parameters, resolve_profile
 from imgrec_lib.models.base import Profile
+from imgrec_lib.models.imgrec_ete import ImgRecEtE
+from imgrec_lib.models.saers import SAERS
 from imgrec_lib.request import Request
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -180,7 +182,8 @@ def test_one_option_reaches_features_and_models(name: str) -> None:
     chosen = asked.resolved.parameters
     assert (chosen["backbone"], chosen["weights"], chosen["size"]) == ("resnet50", "random", 64)
     network = small(name, data(), **asked.overrides)
-    backbone = network.backbone if name == "imgrec-ete" else network.maps.backbone
+    assert isinstance(network, ImgRecEtE | SAERS)
+    backbone = network.backbone if isinstance(network, ImgRecEtE) else network.maps.backbone
     assert (backbone.spec.name, backbone.size) == ("resnet50", 64)
     other = Request(name, parameters={"size": 96}, feature_options={"size": 64}).resolved.parameters
     assert other["size"] == 96  # what a user says of one model holds for that model

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from narrow import not_none
 
 from imgrec_lib import list_models, open_run
 from imgrec_lib.cli import app, main
@@ -28,7 +30,7 @@ COMMANDS = [
 ]
 
 
-def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     """Exit status, standard output and standard error of `imgrec <arguments>`."""
     monkeypatch.setattr(sys, "argv", ["imgrec", *arguments])
     try:
@@ -40,14 +42,18 @@ def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
     return status, out, err
 
 
-def test_every_command_has_help_with_an_example(monkeypatch, capsys) -> None:
-    assert sorted(command.name or command.callback.__name__ for command in app.registered_commands) == sorted(COMMANDS)
+def test_every_command_has_help_with_an_example(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sorted(command.name or not_none(command.callback).__name__ for command in app.registered_commands) == sorted(
+        COMMANDS
+    )
     for command in COMMANDS:
         status, out, _ = call(monkeypatch, capsys, command, "--help")
         assert status == 0 and "Example: imgrec" in out, command
 
 
-def test_lists_in_json_and_in_words(monkeypatch, capsys) -> None:
+def test_lists_in_json_and_in_words(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = call(monkeypatch, capsys, "models", "--json")
     rows = json.loads(out)
     assert status == 0 and [row["name"] for row in rows] == list(list_models())
@@ -75,7 +81,11 @@ def test_lists_in_json_and_in_words(monkeypatch, capsys) -> None:
     ],
 )
 def test_bad_input_gets_one_sentence_and_leaves_nothing(
-    monkeypatch, capsys, tmp_path, arguments: list[str], sentence: str
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: list[str],
+    sentence: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     status, _, err = call(monkeypatch, capsys, *arguments)
@@ -84,7 +94,9 @@ def test_bad_input_gets_one_sentence_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_from_training_to_evaluation(monkeypatch, capsys, tmp_path) -> None:
+def test_from_training_to_evaluation(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     options = ["-o", "n_users=60", "-o", "n_items=50", "-o", "image_size=32"]
     parameters = ["-p", "epochs=1", "-p", "factors=4"]
     out = tmp_path / "run"
@@ -100,7 +112,9 @@ def test_from_training_to_evaluation(monkeypatch, capsys, tmp_path) -> None:
     assert json.loads(text) == record.metrics
 
 
-def test_a_dry_run_says_what_would_run(monkeypatch, capsys, tmp_path) -> None:
+def test_a_dry_run_says_what_would_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     matrix = tmp_path / "matrix.yaml"
     matrix.write_text("models: [poprank, bpr-mf]\nseeds: [0, 1]\n")
     monkeypatch.chdir(tmp_path)
@@ -119,7 +133,9 @@ def test_the_script_is_installed() -> None:
     assert result.returncode == 0 and "wardrobe" in result.stdout
 
 
-def test_the_explorer_is_prepared_for_the_runs_that_are_named(monkeypatch, capsys, tmp_path) -> None:
+def test_the_explorer_is_prepared_for_the_runs_that_are_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     status, text, err = call(monkeypatch, capsys, "explore", "my {runs}", "--out", "seen/e.ipynb", "--no-open")
     assert (status, text) == (0, "open seen/e.ipynb\n"), err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from narrow import built, not_none
 from torch import Tensor
 from toy import N_USERS, START, exact_auc, planted_dataset, toy_data
 
@@ -22,10 +24,8 @@ from imgrec_lib.models.concars import N_SLOTS, CoNCARS, OuterProductCNN, PairSco
 EVERY_USER = torch.arange(N_USERS)
 
 
-def random_model(**parameters: object) -> CoNCARS:
-    sizes = {"factors": 4, "channels": 3, "initial_scale": 0.7}
-    model = build_model("concars", toy_data(), **(sizes | parameters))
-    assert isinstance(model, CoNCARS)
+def random_model(**parameters: Any) -> CoNCARS:
+    model = built(CoNCARS, "concars", toy_data(), **{"factors": 4, "channels": 3, "initial_scale": 0.7, **parameters})
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -67,7 +67,10 @@ def slow_temporal(side: TemporalEmbedding, row: int, slot: int) -> Tensor:
     else:
         vectors = [side.static[row] + side.slot_vectors[s] for s in range(n_slots + 1)]
     weights = [torch.exp(torch.tanh(side.attention @ vectors[s]) @ vectors[slot]) for s in range(n_slots)]
-    return sum(w * v for w, v in zip(weights, vectors, strict=False)) / sum(weights)
+    total = torch.zeros_like(vectors[0])
+    for weight, vector in zip(weights, vectors, strict=False):
+        total = total + weight * vector
+    return total / torch.stack(weights).sum()
 
 
 def slow_score(model: CoNCARS, user: int, item: int, slot: int) -> Tensor:
@@ -87,8 +90,8 @@ def test_network_equals_the_loops(factors: int, channels: int) -> None:
     for bias in network.biases:
         torch.nn.init.normal_(bias, std=0.3)
     user, item = torch.randn(2, 3, factors).double(), torch.randn(2, 3, 2, factors).double()
-    expected = [[slow_logit(network, *user[:, g], *item[:, g, n]) for n in range(2)] for g in range(3)]
-    expected = torch.stack([torch.stack(row) for row in expected])
+    logits = [[slow_logit(network, *user[:, g], *item[:, g, n]) for n in range(2)] for g in range(3)]
+    expected = torch.stack([torch.stack(row) for row in logits])
     actual = network(user, item)
     torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-14)
     weights = torch.randn(3, 2).double()
@@ -186,8 +189,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_unknown_slot_is_attended_by_none_and_asks_neutrally_at_first() -> None:
     for tables in ("low-rank", "full"):
-        model = build_model("concars", toy_data(), factors=4, channels=2, slot_tables=tables)
-        assert isinstance(model, CoNCARS)
+        model = built(CoNCARS, "concars", toy_data(), factors=4, channels=2, slot_tables=tables)
         assert not model.users.slot_vectors[..., -1, :].any() and model.users.slot_vectors[..., 0, :].any()
         users, slots = torch.arange(5), torch.full((5,), 3)
         before = model.users(users, slots)
@@ -201,8 +203,8 @@ def test_users_and_items_have_attention_and_slots_of_their_own() -> None:
     model = random_model()
     batch = Sampler(toy_data(), 0).triples(8, 1)
     model.loss(batch).backward()
-    gradients = [side.attention.grad for side in (model.users, model.items)]
-    assert all(g is not None and g.any() for g in gradients)
+    gradients = [not_none(side.attention.grad) for side in (model.users, model.items)]
+    assert all(g.any() for g in gradients)
     assert not torch.allclose(gradients[0], gradients[1])
     names = {name for name, _ in model.named_parameters()}
     assert {"users.slot_vectors", "items.slot_vectors"} <= names  # in no plain list: optimised and saved
@@ -237,7 +239,7 @@ def test_batches_without_times_ask_from_the_unknown_slot() -> None:
         ({"slot_tables": "both"}, "'low-rank' or 'full', not 'both'"),
     ],
 )
-def test_bad_parameters_get_a_sentence(parameters: dict[str, object], message: str) -> None:
+def test_bad_parameters_get_a_sentence(parameters: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         build_model("concars", toy_data(), **parameters)
 
@@ -247,7 +249,7 @@ def test_learns_which_items_belong_to_which_month() -> None:
     rng = np.random.default_rng(0)
     dataset, _ = planted_dataset()
     old = dataset.train
-    season = (pd.to_datetime(old.times, unit="s").month.to_numpy() - 1) // 6
+    season = (pd.to_datetime(not_none(old.times), unit="s").month.to_numpy() - 1) // 6
     half = dataset.n_items // 2
     items = np.full(len(old), -1)
     for user in range(dataset.n_users):
@@ -257,7 +259,7 @@ def test_learns_which_items_belong_to_which_month() -> None:
             items[of_season] = s * half + rng.choice(half, len(of_season), replace=False)
     moved = type(old).from_pairs(old.users, items, dataset.n_users, dataset.n_items, old.times)
     data = replace(dataset.training_data(), interactions=moved)
-    model = build_model("concars", data, factors=8, channels=8)
+    model = built(CoNCARS, "concars", data, factors=8, channels=8)
     train(model, Sampler(data, 0), steps=200)
     january, july = (
         model.scorer(torch.full((dataset.n_users,), int(pd.Timestamp(day).timestamp()))).block(torch.arange(9))
@@ -270,7 +272,7 @@ def test_learns_which_items_belong_to_which_month() -> None:
 def test_learns_planted_tastes() -> None:
     dataset, _ = planted_dataset()
     data = dataset.training_data()
-    model = build_model("concars", data, factors=8, channels=8)
+    model = built(CoNCARS, "concars", data, factors=8, channels=8)
     train(model, Sampler(data, 0), steps=250)
     scores = model.scorer(torch.as_tensor(dataset.test.times)).block(torch.arange(dataset.n_users)).numpy()
     assert scores.shape == (dataset.n_users, dataset.n_items)

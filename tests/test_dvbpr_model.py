@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +27,7 @@ from imgrec_lib.models.parts.cnn_f import CNNF, SameConv2d, same_padding, scaled
 SMALL = {"factors": 3, "size": 32, "channels": 2, "units": 6, "l2_network": 0.0, "l2_users": 0.0}
 
 
-def small(seed: int = 0, **parameters: object) -> DVBPR:
+def small(seed: int = 0, **parameters: Any) -> DVBPR:
     model = build_model(
         "dvbpr", toy_data(), seed=seed, **(SMALL | {"batches": "interactions", "cold_negatives": True} | parameters)
     )
@@ -163,7 +165,7 @@ def test_pixels_are_scaled_to_one() -> None:
     assert scaled(pixels).flatten().tolist() == pytest.approx([-1, 1, -0.6])
 
 
-def test_resized_pictures_are_those_of_the_store(tmp_path) -> None:
+def test_resized_pictures_are_those_of_the_store(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (3, 20, 20, 3), dtype=np.uint8)
     pixels[1] = 255
@@ -282,7 +284,7 @@ def slow_item_loss(model: DVBPR, batch: ItemBatch, owned: list[set[int]]) -> flo
     return total
 
 
-def randomised(**parameters: object) -> DVBPR:
+def randomised(**parameters: Any) -> DVBPR:
     model = small(**parameters).double()
     with torch.no_grad():
         model.users.normal_(generator=torch.Generator().manual_seed(1))
@@ -408,7 +410,7 @@ def test_it_recognises_cold_items_by_their_pictures() -> None:
     assert exact["cold_auc"] > 0.65 and exact["auc"] > 0.7
 
 
-def test_a_stopped_training_ends_as_if_it_had_never_stopped(tmp_path) -> None:
+def test_a_stopped_training_ends_as_if_it_had_never_stopped(tmp_path: Path) -> None:
     """Its weights lie channels last in memory, which a checkpoint does not keep."""
     dataset = with_pictures(cold=0)
     data = dataset.training_data()

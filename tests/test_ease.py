@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from narrow import built
 from sklearn.linear_model import Ridge
 from toy import N_ITEMS, N_USERS, exact_auc, planted_dataset, toy_data, toy_interactions
 
@@ -12,6 +13,7 @@ from imgrec_lib.data.dataset import Interactions, TrainingData
 from imgrec_lib.errors import InputError
 from imgrec_lib.models import build_model
 from imgrec_lib.models.base import Baskets, Sliceable
+from imgrec_lib.models.ease import EASE
 
 
 def bought(interactions: Interactions) -> np.ndarray:
@@ -44,7 +46,7 @@ def test_items_that_nobody_bought_have_no_weight() -> None:
 
 def test_purchases_make_the_score() -> None:
     data = toy_data()
-    model = build_model("ease", data)
+    model = built(EASE, "ease", data)
     for user in range(N_USERS):
         weights = model.purchase_similarity(user, torch.arange(N_ITEMS))
         assert weights.shape == (N_ITEMS, len(data.interactions.of(user)))

@@ -12,13 +12,14 @@ import pandas as pd
 import pytest
 import torch
 from conformance import CARDS, TRAINED, parameters_of, small
+from narrow import not_none
 from toy import START, toy_data
 
-from imgrec_lib import InputError, ValidationAUC, evaluate, recommend, train_run
+from imgrec_lib import InputError, ValidationAUC, evaluate, train_run
 from imgrec_lib.data.dataset import Columns, Dataset, HeldOut, Interactions
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.data.sampler import Sampler
-from imgrec_lib.evaluation import PROTOCOLS, negative_lists
+from imgrec_lib.evaluation import PROTOCOLS, negative_lists, recommend
 from imgrec_lib.features import Features
 from imgrec_lib.models import build_model
 from imgrec_lib.models.base import InnerProduct
@@ -80,7 +81,7 @@ def test_every_model_trains_and_is_measured_on_the_smallest_data(name: str, case
     json.dumps(run.record.to_json(), allow_nan=False)
     users = int((dataset.test.items >= 0).sum())
     for protocol, values in run.metrics.items():
-        assert values["users"] + values["users_without_candidates"] == users, protocol
+        assert not_none(values["users"]) + not_none(values["users_without_candidates"]) == users, protocol
         assert values["auc"] is None or 0 <= values["auc"] <= 1
 
 
@@ -141,7 +142,7 @@ def test_a_validation_without_candidates_is_a_sentence(name: str, tmp_path: Path
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_stops_every_model_and_names_step_and_parameter(name: str, bad: float) -> None:
     data = toy_data()
-    keep = {"keep": "memory"} if "keep" in parameters_of(CARDS[name]) else {}
+    keep: dict[str, Any] = {"keep": "memory"} if "keep" in parameters_of(CARDS[name]) else {}
     model = small(name, data, epochs=2, batch_size=64, choose_by="auc", **keep)
     trained = [key for key, p in model.named_parameters() if p.requires_grad]
     with torch.no_grad():

@@ -6,6 +6,8 @@ import json
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +31,7 @@ from imgrec_lib.evaluation import (
     recommend,
     user_metrics,
 )
-from imgrec_lib.models.base import InnerProduct, Recommender, TrainSettings
+from imgrec_lib.models.base import InnerProduct, Recommender, Scorer, TrainSettings
 
 
 class Table:
@@ -114,8 +116,8 @@ def brute_force(dataset: Dataset, scores: np.ndarray, protocol: str, part: str, 
         ranks = np.arange(above, above + equal + 1)
         result["auc"].append(1 - (above + equal / 2) / len(items))
         result["auc_strict"].append(sum(scores[user, i] < positive for i in items) / len(items))
-        result["hr@10"].append(np.mean(ranks < 10))
-        result["ndcg@10"].append(np.mean(np.where(ranks < 10, 1 / np.log2(ranks + 2), 0)))
+        result["hr@10"].append(float(np.mean(ranks < 10)))
+        result["ndcg@10"].append(float(np.mean(np.where(ranks < 10, 1 / np.log2(ranks + 2), 0))))
         result["tie_share"].append(equal / len(items))
     return result
 
@@ -155,12 +157,12 @@ def test_neither_block_size_nor_company_changes_anything(
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(2, 12), st.integers(3, 30), st.integers(0, 99), st.randoms(use_true_random=False))
-def test_renumbering_items_and_users_changes_no_exact_metric(n_users: int, n_items: int, seed: int, random) -> None:
+def test_renumbering_items_and_users_changes_no_exact_metric(
+    n_users: int, n_items: int, seed: int, random: Random
+) -> None:
     dataset = make(n_users, n_items, seed)
     scores = coarse(dataset, seed)
-    new_item, new_user = np.arange(n_items), np.arange(n_users)
-    random.shuffle(new_item)
-    random.shuffle(new_user)
+    new_item, new_user = (np.array(random.sample(range(n), n)) for n in (n_items, n_users))
     old_user = np.argsort(new_user)
 
     def renumbered(held: HeldOut) -> HeldOut:
@@ -187,11 +189,12 @@ def test_renumbering_items_and_users_changes_no_exact_metric(n_users: int, n_ite
 class Model(Recommender):
     """A model around a scorer, which notes how it was asked."""
 
-    def __init__(self, inner: object) -> None:
+    def __init__(self, inner: Scorer) -> None:
         super().__init__()
-        self.inner, self.asked = inner, []
+        self.inner = inner
+        self.asked: list[tuple[bool, Tensor | None]] = []
 
-    def scorer(self, times: Tensor | None = None):
+    def scorer(self, times: Tensor | None = None) -> Scorer:
         self.asked.append((self.training, times))
         return self.inner
 
@@ -357,7 +360,7 @@ def test_validation_auc_is_exact_and_blind_to_the_test_items() -> None:
 
 def test_models_are_served_at_the_held_out_time_and_keep_their_mode() -> None:
     dataset = make(10, 8)
-    times = {
+    times: dict[str, Any] = {
         part: HeldOut(getattr(dataset, part).items, np.arange(10) + 100 * i)
         for i, part in enumerate(("validation", "test"))
     }

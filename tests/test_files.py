@@ -71,7 +71,11 @@ def test_what_is_valid_is_not_made_again_and_what_fails_leaves_nothing(tmp_path:
     path, made = tmp_path / "cache" / "numbers.txt", []
 
     def make(content: str) -> Callable[[Path], None]:
-        return lambda temporary: made.append(content) or temporary.write_text(content)
+        def fill(temporary: Path) -> None:
+            made.append(content)
+            temporary.write_text(content)
+
+        return fill
 
     def says(content: str) -> Callable[[Path], bool]:
         return lambda place: place.is_file() and place.read_text() == content

@@ -221,7 +221,7 @@ def test_a_step_by_hand() -> None:
     assert all(parameter.requires_grad for parameter in gan.parameters())
 
 
-def test_the_discriminator_s_learning_rate_is_a_multiple(tmp_path: Path, monkeypatch) -> None:
+def test_the_discriminator_s_learning_rate_is_a_multiple(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rates: list[float] = []
 
     def watched(gan: GAN, average: Generator, optimisers: list[torch.optim.Adam], *_) -> list[float]:
@@ -233,7 +233,7 @@ def test_the_discriminator_s_learning_rate_is_a_multiple(tmp_path: Path, monkeyp
     assert rates == pytest.approx([1e-3, 3e-3])
 
 
-def test_a_killed_training_ends_as_if_it_had_never_stopped(tmp_path: Path, monkeypatch) -> None:
+def test_a_killed_training_ends_as_if_it_had_never_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures, settings = toy_pictures(), replace(SMALL, averaging=0.9)
     whole = train_gan(pictures, tmp_path / "whole", settings, seed=4, progress=False)
     original, calls = gan_module._epoch, []
@@ -260,7 +260,9 @@ def test_a_killed_training_ends_as_if_it_had_never_stopped(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.8])
-def test_what_is_kept_is_the_average_of_the_generators(tmp_path: Path, monkeypatch, decay: float) -> None:
+def test_what_is_kept_is_the_average_of_the_generators(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decay: float
+) -> None:
     original, states = gan_module._step, []
 
     def watched(gan: GAN, *args):
@@ -285,7 +287,7 @@ def test_what_is_kept_is_the_average_of_the_generators(tmp_path: Path, monkeypat
         train_gan(toy_pictures(), tmp_path / "other", replace(SMALL, averaging=1.0), progress=False)
 
 
-def test_what_is_trained_is_not_trained_again(tmp_path: Path, monkeypatch) -> None:
+def test_what_is_trained_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = toy_pictures()
     first = train_gan(pictures, tmp_path, replace(SMALL, epochs=1), progress=False)
     monkeypatch.setattr(gan_module, "_epoch", lambda *_: pytest.fail("trained again"))
@@ -379,7 +381,7 @@ def test_frechet_distance_refuses_too_few() -> None:
         frechet_distance(np.zeros((4, 2)), np.zeros((4, 3)))
 
 
-def test_quality_of_perfect_and_of_swapped_pictures(small_wardrobe: Dataset, monkeypatch) -> None:
+def test_quality_of_perfect_and_of_swapped_pictures(small_wardrobe: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     train, held_out = class_pictures(small_wardrobe, 32, classes=3, held_out=0.3)
     backbone = build_backbone(size=96)
     gan = GAN(32, train.names, SMALL).eval()

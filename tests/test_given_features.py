@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from narrow import not_none
 from safetensors.numpy import save_file
 from test_cli import call
 
 from imgrec_lib import InputError, open_trained, train_run
+from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.features import read_features
 from imgrec_lib.request import Request
 
@@ -128,7 +130,9 @@ def test_sentences(tmp_path: Path) -> None:
             read_features(source, CATALOGUE, **options)
 
 
-def test_from_a_file_to_lists_of_neighbours(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_from_a_file_to_lists_of_neighbours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A shop without pictures: the vectors on the command line, the run opened again, its items alike by them."""
     write_shop(tmp_path / "shop")
     order = np.random.default_rng(1).permutation(25)
@@ -157,7 +161,7 @@ def test_from_a_file_to_lists_of_neighbours(tmp_path: Path, monkeypatch, capsys)
     assert status == 2 and "there is no file of features no.npy" in err
 
 
-def test_arrays_are_never_taken_by_an_order_that_nobody_asked_for(small_wardrobe) -> None:
+def test_arrays_are_never_taken_by_an_order_that_nobody_asked_for(small_wardrobe: Dataset) -> None:
     ids = small_wardrobe.items["item"]
     rows = np.arange(len(ids), dtype=np.float64)[:, None]
     with pytest.raises(InputError, match="an array does not say which item each of its rows is"):
@@ -167,9 +171,10 @@ def test_arrays_are_never_taken_by_an_order_that_nobody_asked_for(small_wardrobe
     ):
         train_run(small_wardrobe, "vbpr", Path("never"), features=rows)  # type: ignore[arg-type]
     shuffled = np.random.default_rng(0).permutation(len(ids))
-    by_id = small_wardrobe.training_data(pd.DataFrame(rows[shuffled], index=ids.to_numpy()[shuffled])).features
+    table = pd.DataFrame(rows[shuffled], index=ids.to_numpy()[shuffled])
+    by_id = not_none(small_wardrobe.training_data(table).features)
     assert (by_id == rows).all() and by_id.dtype == np.float32
-    assert (small_wardrobe.training_data(rows, in_order=True).features == rows).all()
+    assert (not_none(small_wardrobe.training_data(rows, in_order=True).features) == rows).all()
     with pytest.raises(InputError, match=f"the features have no row of item '{ids.iloc[-1]}'"):
         small_wardrobe.training_data(pd.DataFrame(rows[:-1], index=ids[:-1]))
 

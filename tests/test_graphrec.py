@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from narrow import built, not_none
 from toy import N_CATEGORIES, N_ITEMS, N_USERS, exact_auc, planted_dataset, toy_data
 
 from imgrec_lib.data.dataset import Interactions, TrainingData
@@ -26,11 +28,9 @@ def data_with_cold_ends() -> TrainingData:
     return replace(data, interactions=Interactions.from_pairs(old.users[keep], old.items[keep], N_USERS, N_ITEMS))
 
 
-def random_model(data: TrainingData, **parameters: object) -> GraphRec:
-    model = build_model(
-        "graphrec", data, **({"factors": 4, "initial_scale": 0.3, "l2_users": 0.0, "l2_items": 0.0} | parameters)
-    )
-    assert isinstance(model, GraphRec)
+def random_model(data: TrainingData, **parameters: Any) -> GraphRec:
+    small = {"factors": 4, "initial_scale": 0.3, "l2_users": 0.0, "l2_items": 0.0, **parameters}
+    model = built(GraphRec, "graphrec", data, **small)
     with torch.no_grad():
         for side in (model.users, model.items):
             side.bias.copy_(torch.linspace(-0.5, 0.5, 4))
@@ -135,12 +135,11 @@ def test_masked_loss_does_not_see_the_label() -> None:
     data = TrainingData(interactions)
     batch = Batch(torch.tensor([0]), torch.tensor([0]), torch.tensor([[2]]), None)
     for mask, leaks in ((True, False), (False, True)):
-        model = build_model("graphrec", data, factors=3, initial_scale=0.3, mask_own_edge=mask).double()
+        model = built(GraphRec, "graphrec", data, factors=3, initial_scale=0.3, mask_own_edge=mask).double()
         model.loss(batch).backward()
         for side in (model.users, model.items):
-            assert side.adjacency.grad is not None and side.degree_weight.grad is not None
-            assert (side.adjacency.grad.abs().max() > 1e-9) == leaks
-            assert (side.degree_weight.grad.abs().max() > 1e-9) == leaks
+            for weight in (side.adjacency, side.degree_weight):
+                assert (not_none(weight.grad).abs().max() > 1e-9) == leaks
 
 
 def test_crelu_doubles_the_width() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,9 +22,7 @@ def shop() -> Dataset:
     return planted_dataset(n_users=30, n_items=40)[0]
 
 
-def tried(
-    folder: Path, shop: Dataset, name: str, auc: float, seed: int = 0, rate: float = 0.1, **values: object
-) -> Run:
+def tried(folder: Path, shop: Dataset, name: str, auc: float, seed: int = 0, rate: float = 0.1, **values: Any) -> Run:
     return write_run(
         folder / f"{name}-{seed}", shop, "bpr-mf", seed, stage="grid", metrics={}, parameters=values,
         phases=[{"learning_rate": rate}], validation=Validation(auc, 1, 1),

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from narrow import not_none
 from toy import N_ITEMS, N_USERS, planted_dataset, toy_data
 
 from imgrec_lib.data.dataset import Interactions, TrainingData
@@ -24,7 +25,7 @@ def test_variants_come_first_and_popularity_orders_both() -> None:
     lists, _ = recommend(build_model("group-pop", data), data, range(N_USERS), k=N_ITEMS, exclude_seen=False)
     for user, found in enumerate(lists.tolist()):
         groups = {data.groups[i] for i in data.interactions.of(user)}
-        assert found == sorted(range(N_ITEMS), key=lambda i: (data.groups[i] not in groups, -counts[i], i))
+        assert found == sorted(range(N_ITEMS), key=lambda i: (not_none(data.groups)[i] not in groups, -counts[i], i))
 
 
 def test_the_score_is_its_formula() -> None:

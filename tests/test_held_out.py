@@ -42,7 +42,8 @@ def make(n_users: int, n_items: int, seed: int = 0) -> Dataset:
     pairs[2] = [pair for pair in pairs[2] if pair not in pairs[0] + pairs[1]]
     pairs[0] = [pair for pair in pairs[0] if pair not in pairs[1]] or [pairs[1][0]]
     validation, test, train = (
-        Interactions.from_pairs(*np.array(part, int).reshape(-1, 2).T, n_users, n_items) for part in pairs
+        Interactions.from_pairs(users, items, n_users, n_items)
+        for users, items in (np.array(part, int).reshape(-1, 2).T for part in pairs)
     )
     return Dataset(
         "several", np.array([f"u{u}" for u in range(n_users)]),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from narrow import built
 from toy import N_ITEMS, N_USERS, exact_auc, planted_dataset, toy_data, toy_interactions
 
 from imgrec_lib.data.dataset import Interactions, TrainingData
 from imgrec_lib.errors import InputError
 from imgrec_lib.models import build_model, ials
 from imgrec_lib.models.base import Baskets
+from imgrec_lib.models.ials import IALS
 
 
 def objective(x: np.ndarray, y: np.ndarray, interactions: Interactions, alpha: float, l2: float) -> float:
@@ -35,8 +39,8 @@ def best_users(y: np.ndarray, interactions: Interactions, alpha: float, l2: floa
     return np.array(found)
 
 
-def factors(data: TrainingData, **parameters: float) -> tuple[np.ndarray, np.ndarray]:
-    model = build_model("ials", data, **parameters)
+def factors(data: TrainingData, **parameters: Any) -> tuple[np.ndarray, np.ndarray]:
+    model = built(IALS, "ials", data, **parameters)
     return model.users.double().numpy(), model.items.double().numpy()
 
 
@@ -75,7 +79,7 @@ def test_it_reaches_a_minimum() -> None:
 
 def test_who_bought_nothing_and_what_nobody_bought_are_zero() -> None:
     interactions = Interactions.from_pairs(np.array([0, 0, 2]), np.array([1, 4, 1]), 4, 6)
-    model = build_model("ials", TrainingData(interactions), factors=2)
+    model = built(IALS, "ials", TrainingData(interactions), factors=2)
     assert (model.users[[1, 3]] == 0).all() and (model.items[[0, 2, 3, 5]] == 0).all()
     assert (model.users[[0, 2]] != 0).any() and model.scorer().block(torch.arange(4)).isfinite().all()
 

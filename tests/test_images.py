@@ -7,6 +7,7 @@ import io
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from imgrec_lib.data.images import FileSlice, ImageStore, decode, open_images, p
 from imgrec_lib.errors import InputError
 
 
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
@@ -202,7 +203,7 @@ def test_prepared_once_and_again_when_a_source_or_setting_changes(
     calls: list[object] = []
     monkeypatch.setattr(images, "decode", lambda source, *rest: calls.append(source) or decode(source, *rest))
 
-    def prepare(**options: object) -> ImageStore:
+    def prepare(**options: Any) -> ImageStore:
         return prepare_images([path], ["a"], folder, progress=False, **{"size": 4, **options})
 
     first = prepare()

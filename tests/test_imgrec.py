@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conformance import train
+from narrow import built, not_none
+from torch import Tensor
 from toy import N_FEATURES, N_ITEMS, N_USERS, planted_dataset, toy_data
 
 from imgrec_lib.data.sampler import Batch, Sampler
 from imgrec_lib.errors import InputError
-from imgrec_lib.models import build_model, resolve_profile
+from imgrec_lib.models import resolve_profile
+from imgrec_lib.models.imgrec_ft import ImgRecFT
 from imgrec_lib.models.parts.imgrec import ImgRec
 
 
-def random_model(name: str, **parameters: object) -> ImgRec:
-    model = build_model(name, toy_data(), **({"factors": 4, "l2": 0.0, "l2_users": 0.0} | parameters)).double()
+def random_model(name: str, **parameters: Any) -> ImgRec:
+    model = built(ImgRec, name, toy_data(), **{"factors": 4, "l2": 0.0, "l2_users": 0.0, **parameters}).double()
+    assert isinstance(model.features, Tensor)
     model.features = model.features.double()
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
-    assert isinstance(model, ImgRec)
     return model
 
 
 def dense_scores(model: ImgRec) -> np.ndarray:
     """All scores by dense layers: user one-hot @ kernel + bias, [item one-hot | phi] @ kernel + bias, dot product."""
     w = {name: value.detach().numpy() for name, value in model.named_parameters()}
+    assert isinstance(model.features, Tensor)
     phi = model.features.numpy()
     if "layer.weight" in w:
         phi = np.maximum(phi @ w["layer.weight"].T + w["layer.bias"], 0)
@@ -72,10 +77,11 @@ def test_penalties_are_keras_sums_over_whole_kernels(name: str) -> None:
 def test_dir_and_ft_agree_when_their_phi_is_the_same() -> None:
     """FT with the identity as its layer on features that are not negative is Dir."""
     ft = random_model("imgrec-ft", units=N_FEATURES)
+    assert isinstance(ft, ImgRecFT)
     directly = random_model("imgrec-dir")
     with torch.no_grad():
         ft.layer.weight.copy_(torch.eye(N_FEATURES))
-        ft.layer.bias.zero_()
+        not_none(ft.layer.bias).zero_()
         for key, value in directly.named_parameters():
             ft.get_parameter(key).copy_(value)
     assert (ft.features >= 0).all()
@@ -95,7 +101,7 @@ def test_contributions_sum_to_the_score() -> None:
 
 def test_initial_weights_have_keras_limits() -> None:
     """Glorot over the whole kernel, one-hot columns included; biases zero."""
-    model = build_model("imgrec-ft", toy_data(), factors=400, units=9)
+    model = built(ImgRecFT, "imgrec-ft", toy_data(), factors=400, units=9)
     for table, rows in (
         (model.user_table, N_USERS),
         (model.item_table, N_ITEMS + 9),
@@ -104,7 +110,7 @@ def test_initial_weights_have_keras_limits() -> None:
         limit = math.sqrt(6 / (rows + 400))
         assert table.abs().max().item() <= limit
         assert table.abs().max().item() > 0.99 * limit
-    assert not model.user_bias.any() and not model.item_bias.any() and not model.layer.bias.any()
+    assert not model.user_bias.any() and not model.item_bias.any() and not not_none(model.layer.bias).any()
 
 
 def test_profiles_hold_the_papers_and_the_scripts_values() -> None:
@@ -138,7 +144,7 @@ def test_an_l2_of_a_tenth_leaves_nothing_of_the_users() -> None:
     data = dataset.training_data(features, in_order=True)
     spread = {}
     for profile in ("paper", "literal"):
-        model = build_model("imgrec-ft", data, profile=profile)
+        model = built(ImgRecFT, "imgrec-ft", data, profile=profile)
         start = model.user_table.norm().item()
         train(model, data, steps=100, batch_size=256)
         spread[profile] = model.user_table.norm().item() / start

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import tracemalloc
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from narrow import built
 from sklearn.metrics.pairwise import cosine_similarity
 from toy import N_ITEMS, N_USERS, exact_auc, planted_dataset, toy_data, toy_interactions
 
@@ -20,7 +22,8 @@ from imgrec_lib.features import Features
 from imgrec_lib.features.controls import with_control
 from imgrec_lib.models import build_model, item_knn_visual
 from imgrec_lib.models.base import Baskets, Recommender, Sliceable
-from imgrec_lib.models.item_knn import nearest, shrunk_cosine
+from imgrec_lib.models.item_knn import ItemKNN, nearest, shrunk_cosine
+from imgrec_lib.models.item_knn_visual import VisualItemKNN
 
 EVERYONE = torch.arange(N_USERS)
 
@@ -124,7 +127,7 @@ def test_the_nearest_are_kept_and_what_ties_with_the_last(seed: int, k: int) -> 
 
 def test_neighbours_change_the_score_of_far_items_alone() -> None:
     data = toy_data()
-    everyone, few = (build_model("item-knn", data, neighbours=k) for k in (0, 3))
+    everyone, few = (built(ItemKNN, "item-knn", data, neighbours=k) for k in (0, 3))
     user = int(data.interactions.history_lengths.argmax())
     all_weights, kept = (m.purchase_similarity(user, torch.arange(N_ITEMS)).numpy() for m in (everyone, few))
     assert ((kept == all_weights) | (kept == 0)).all() and ((kept > 0).sum(0) >= 3).all()
@@ -163,7 +166,7 @@ def test_a_known_user_as_a_basket_gets_the_same_scores(name: str) -> None:
 
 def test_purchases_make_the_score() -> None:
     data = toy_data()
-    model = build_model("item-knn-visual", data)
+    model = built(VisualItemKNN, "item-knn-visual", data)
     offset = 0.01 * torch.as_tensor(data.interactions.popularity).float().log1p()
     for user in range(N_USERS):
         weights = model.purchase_similarity(user, torch.arange(N_ITEMS))
@@ -179,11 +182,12 @@ def test_shuffled_pictures_lose() -> None:
     everyone = torch.arange(dataset.n_users)
     found = {}
     weight = {"pictures": 0.3, "power": 2.0}
-    for name, control, parameters in (
+    cases: tuple[tuple[str, str, dict[str, Any]], ...] = (
         ("item-knn-visual", "", weight),
         ("item-knn-visual", "shuffled pictures", weight),
         ("item-knn", "", {}),
-    ):
+    )
+    for name, control, parameters in cases:
         data = dataset.training_data(with_control(features, control))
         table = build_model(name, data, popularity=0.0, **parameters).scorer().block(everyone).numpy()
         found[name, control] = exact_auc(table, dataset, dataset.test.items)
@@ -198,7 +202,9 @@ def test_memory_follows_interactions_and_not_the_square_of_the_catalogue() -> No
     data = TrainingData(interactions, features=features)
     tracemalloc.start()
     for name in ("item-knn", "item-knn-visual"):
-        tile = build_model(name, data).scorer().tile(torch.arange(300), slice(5000, 6000))
+        scorer = build_model(name, data).scorer()
+        assert isinstance(scorer, Sliceable)
+        tile = scorer.tile(torch.arange(300), slice(5000, 6000))
         assert tile.shape == (300, 1000) and tile.isfinite().all()
     assert tracemalloc.get_traced_memory()[1] < 100e6
     tracemalloc.stop()
@@ -216,6 +222,6 @@ def test_without_any_picture_it_is_item_knn() -> None:
     data = toy_data()
     assert data.features is not None
     blank = replace(data, features=np.zeros_like(data.features))
-    settings = {"shrink": 3.0, "popularity": 0.2}
+    settings: dict[str, Any] = {"shrink": 3.0, "popularity": 0.2}
     plain, visual = (build_model(name, blank, **settings) for name in ("item-knn", "item-knn-visual"))
     np.testing.assert_array_equal(scores(plain), scores(visual))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +16,9 @@ from imgrec_lib.models.base import TrainSettings
 from imgrec_lib.models.jrl import JRL
 
 
-def model_and_batch(seed: int = 0, n: int = 5, **parameters: object) -> tuple[JRL, Batch]:
+def model_and_batch(seed: int = 0, n: int = 5, **parameters: Any) -> tuple[JRL, Batch]:
     data = toy_data()
-    model = build_model("jrl", data, **({"factors": 4, "l2": 0.0} | parameters))
+    model = build_model("jrl", data, **{"factors": 4, "l2": 0.0, **parameters})
     assert isinstance(model, JRL)
     batch = model.sample(Sampler(data, seed), TrainSettings(batch_size=6, negatives=n))
     return model.double(), batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,10 @@ from toy import N_ITEMS, N_USERS, toy_data
 from imgrec_lib.data.dataset import Interactions, TrainingData
 from imgrec_lib.data.sampler import Batch, Sampler
 from imgrec_lib.models import build_model
-from imgrec_lib.models.base import Recommender
+from imgrec_lib.models.base import InnerProduct, Recommender
 
 
-def model_of(data: TrainingData, **parameters: float) -> Recommender:
+def model_of(data: TrainingData, **parameters: Any) -> Recommender:
     return randomised(build_model("lightgcn", data, **{"factors": 4, "l2": 0.0, **parameters}).double())
 
 
@@ -103,6 +104,7 @@ def test_who_is_not_in_the_graph_hears_of_nothing() -> None:
     interactions = Interactions.from_pairs(np.array([0, 0, 2]), np.array([1, 3, 1]), 4, 5)
     model = model_of(TrainingData(interactions), layers=3)
     scorer = model.scorer()
+    assert isinstance(scorer, InnerProduct)
     own_users, own_items = (model.get_parameter(name).detach() for name in ("users", "items"))
     torch.testing.assert_close(scorer.users[[1, 3]], own_users[[1, 3]] / 4)
     torch.testing.assert_close(scorer.items[[0, 2, 4]], own_items[[0, 2, 4]] / 4)

@@ -17,6 +17,7 @@ import pandas as pd
 import psutil
 import pytest
 import yaml
+from narrow import not_none
 from records import record
 from rich.console import Console
 
@@ -33,7 +34,7 @@ from imgrec_lib.training import read_checkpoint
 SMALL = {"n_users": 60, "n_items": 50, "image_size": 32}
 ROOT = Path(__file__).resolve().parent.parent
 WARDROBE = {"wardrobe": Facts("0123", True)}
-GRID = {"bpr-mf": {"factors": [4, 8], "learning_rate": [0.01, 0.1]}}
+GRID: dict[str, dict[str, list[Any]]] = {"bpr-mf": {"factors": [4, 8], "learning_rate": [0.01, 0.1]}}
 
 
 def planned(matrix: Matrix, folder: Path, only: dict[str, list[str]] | None = None) -> Plan:
@@ -56,7 +57,7 @@ def pretend(task: Task, validation: float = 0.5, test: float = 0.5, ndcg: float 
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "matrices").glob("*.yaml")), ids=lambda path: path.stem)
-def test_shipped_matrices_are_sound(path: Path, tmp_path) -> None:
+def test_shipped_matrices_are_sound(path: Path, tmp_path: Path) -> None:
     matrix = read_matrix(path)
     made = planned(matrix, tmp_path)
     outputs = [task.output for task in made.tasks]
@@ -64,7 +65,9 @@ def test_shipped_matrices_are_sound(path: Path, tmp_path) -> None:
     assert len(matrix.seeds) >= 3
     for notebook, chosen in matrix.compare.items():
         if "model" in chosen:
-            assert chosen["model"] in {run.labels["model"] for run in [*made.trials, *made.waiting]}, notebook
+            assert chosen["model"] in {run.labels["model"] for runs in (made.trials, made.waiting) for run in runs}, (
+                notebook
+            )
 
 
 def test_the_default_matrix_runs_every_model() -> None:
@@ -107,14 +110,14 @@ def test_the_default_matrix_runs_every_model() -> None:
         ("!!python/object/apply:os.system ['true']", "is not YAML"),
     ],
 )
-def test_a_bad_matrix_gets_a_sentence(tmp_path, text: str, sentence: str) -> None:
+def test_a_bad_matrix_gets_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
     path = tmp_path / "m.yaml"
     path.write_text(text)
     with pytest.raises(InputError, match=sentence):
         read_matrix(path)
 
 
-def test_short_and_long_forms_mean_the_same(tmp_path) -> None:
+def test_short_and_long_forms_mean_the_same(tmp_path: Path) -> None:
     short, long = tmp_path / "short.yaml", tmp_path / "long.yaml"
     short.write_text(
         "dataset: hm\nroot: x\ndataset_options: {min_interactions: 3}\ndevice: cuda\ncompare: [04_compare]"
@@ -136,7 +139,7 @@ def test_profiles_apply_to_the_models_that_have_them() -> None:
     ]
 
 
-def test_roots_by_name(tmp_path) -> None:
+def test_roots_by_name(tmp_path: Path) -> None:
     one, two = Matrix(datasets={"a": Data("hm")}), Matrix(datasets={"a": Data("hm"), "b": Data("hm")})
     assert with_roots(one, [str(tmp_path)]).datasets["a"].root == str(tmp_path)
     moved = with_roots(two, [f"b={tmp_path}"]).datasets
@@ -150,7 +153,7 @@ def test_roots_by_name(tmp_path) -> None:
 # The plan.
 
 
-def test_trials_are_models_times_profiles_times_seeds_on_each_dataset(tmp_path) -> None:
+def test_trials_are_models_times_profiles_times_seeds_on_each_dataset(tmp_path: Path) -> None:
     matrix = Matrix(
         datasets={"a": Data(options=SMALL), "b": Data()},
         models=["bpr-mf", "visrank"],
@@ -171,7 +174,7 @@ def test_trials_are_models_times_profiles_times_seeds_on_each_dataset(tmp_path) 
     ] * 2
 
 
-def test_a_grid_is_won_on_validation_and_the_trials_are_the_winners(tmp_path) -> None:
+def test_a_grid_is_won_on_validation_and_the_trials_are_the_winners(tmp_path: Path) -> None:
     matrix = Matrix(models=["bpr-mf"], seeds=[5, 6], grid=GRID, parameters={"bpr-mf": {"epochs": 3}})
     made = planned(matrix, tmp_path)
     assert [task.parameters["parameters"] for task in made.grid] == [
@@ -193,7 +196,7 @@ def test_a_grid_is_won_on_validation_and_the_trials_are_the_winners(tmp_path) ->
         assert task.parameters["seed"] == seed and task.notebook == "03_train"
 
 
-def test_a_grid_of_failures_has_no_winner(tmp_path) -> None:
+def test_a_grid_of_failures_has_no_winner(tmp_path: Path) -> None:
     matrix = Matrix(models=["bpr-mf"], grid=GRID)
     for task in planned(matrix, tmp_path).grid:
         task.record("failed", "no luck")
@@ -203,7 +206,7 @@ def test_a_grid_of_failures_has_no_winner(tmp_path) -> None:
     assert winning(made.grid)[0] is None
 
 
-def test_an_address_follows_data_and_parameters_but_not_where_the_data_lies(tmp_path) -> None:
+def test_an_address_follows_data_and_parameters_but_not_where_the_data_lies(tmp_path: Path) -> None:
     def address(matrix: Matrix, facts: Facts = WARDROBE["wardrobe"]) -> str:
         (task,) = plan(matrix, tmp_path, tmp_path, {"d": facts}).trials
         return task.address
@@ -225,7 +228,7 @@ def test_an_address_follows_data_and_parameters_but_not_where_the_data_lies(tmp_
     assert address(replace(base, devices=["cuda:0"])) == address(replace(base, devices=["cuda:1", "cuda:2"]))
 
 
-def test_states(tmp_path) -> None:
+def test_states(tmp_path: Path) -> None:
     matrix = Matrix(models=["poprank"], seeds=[0])
     (task,) = planned(matrix, tmp_path).trials
     assert task.state == "to do"
@@ -247,7 +250,7 @@ def test_states(tmp_path) -> None:
     assert task.state == "stale"
 
 
-def test_only_some_runs(tmp_path) -> None:
+def test_only_some_runs(tmp_path: Path) -> None:
     matrix = Matrix(models=["poprank", "bpr-mf"], seeds=[0, 1], grid=GRID)
     assert len(planned(matrix, tmp_path, {"model": ["poprank"]}).runs) == 2
     some = planned(matrix, tmp_path, {"model": ["bpr-mf", "poprank"], "seed": ["1"]})
@@ -263,7 +266,7 @@ def test_only_some_runs(tmp_path) -> None:
             planned(matrix, tmp_path, only)
 
 
-def test_comparisons_follow_the_finished_trials(tmp_path) -> None:
+def test_comparisons_follow_the_finished_trials(tmp_path: Path) -> None:
     matrix = Matrix(models=["poprank"], seeds=[0, 1])
     made = planned(matrix, tmp_path)
     assert not made.comparisons
@@ -275,7 +278,7 @@ def test_comparisons_follow_the_finished_trials(tmp_path) -> None:
     assert all(a.address != b.address for a, b in zip(one, two, strict=True))
 
 
-def test_data_is_read_again_only_when_it_changed(tmp_path) -> None:
+def test_data_is_read_again_only_when_it_changed(tmp_path: Path) -> None:
     pairs = [f"u{u},i{(u + k) % 9},{u * 10 + k}" for u in range(12) for k in range(5)]
     table = tmp_path / "shop" / "interactions.csv"
     table.parent.mkdir()
@@ -295,7 +298,7 @@ def test_data_is_read_again_only_when_it_changed(tmp_path) -> None:
 # What people see.
 
 
-def test_what_is_left_is_told_from_history(tmp_path) -> None:
+def test_what_is_left_is_told_from_history(tmp_path: Path) -> None:
     matrix = Matrix(models=["poprank", "bpr-mf"], seeds=[0, 1, 2])
     made = planned(matrix, tmp_path)
     for task, seconds in zip(made.trials[:2], (10.0, 30.0), strict=True):
@@ -322,7 +325,7 @@ def test_the_view_shows_what_runs_first_and_fits_the_screen() -> None:
     assert text.index("epoch 3 of 9") < text.index("seed 0 ") and "1 min 01 s" in text
 
 
-def test_several_devices(monkeypatch) -> None:
+def test_several_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     assert driver._devices(Matrix(devices=["cuda"]), None) == ["cuda:0", "cuda:1"]
     assert driver._devices(Matrix(devices=["cuda"], runs_per_device=2), 3) == ["cuda:0", "cuda:1", "cuda:0"]
@@ -341,7 +344,7 @@ def test_several_devices(monkeypatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def reports(tmp_path_factory) -> Path:
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shared, so that the small wardrobe is prepared once."""
     return tmp_path_factory.mktemp("reports")
 
@@ -371,7 +374,7 @@ def test_a_matrix_chooses_by_the_metric_that_it_names(tmp_path: Path) -> None:
         read_matrix(written)
 
 
-def test_a_matrix_runs_once_and_a_failing_run_stops_nothing(tmp_path, reports) -> None:
+def test_a_matrix_runs_once_and_a_failing_run_stops_nothing(tmp_path: Path, reports: Path) -> None:
     runs = tmp_path / "runs"
     # WARP fails: with this learning rate its loss stops being finite.
     matrix = small(
@@ -393,7 +396,7 @@ def test_a_matrix_runs_once_and_a_failing_run_stops_nothing(tmp_path, reports) -
     for run in search:
         assert run.metrics == {} and run.record.oracle is None and run.record.stage == "grid"
         assert not (run.folder / "per_user.parquet").exists() and not (run.folder / "model.safetensors").exists()
-    best = max(search, key=lambda run: run.record.validation.auc)
+    best = max(search, key=lambda run: not_none(run.record.validation.auc))
     assert bprmf.request.searched == best.request.grid
     assert bprmf.record.parameters["factors"] == best.record.parameters["factors"]
     # Again: nothing is repeated, and what failed is reported and left alone.
@@ -437,7 +440,7 @@ def interrupted(matrix: Matrix, runs: Path, reports: Path, tmp_path: Path, numbe
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
-def test_a_killed_driver_leaves_no_process_and_its_run_goes_on(tmp_path, reports) -> None:
+def test_a_killed_driver_leaves_no_process_and_its_run_goes_on(tmp_path: Path, reports: Path) -> None:
     runs = tmp_path / "runs"
     settings = {"epochs": 150, "patience": 0, "learning_rate": 1e-3}
     matrix = small(models=["bpr-mf"], seeds=[0], parameters={"bpr-mf": settings})
@@ -455,7 +458,7 @@ def test_a_killed_driver_leaves_no_process_and_its_run_goes_on(tmp_path, reports
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
-def test_a_terminated_driver_says_what_it_interrupted(tmp_path, reports) -> None:
+def test_a_terminated_driver_says_what_it_interrupted(tmp_path: Path, reports: Path) -> None:
     runs = tmp_path / "runs"
     matrix = small(models=["bpr-mf"], seeds=[0], parameters={"bpr-mf": {"epochs": 10**6, "patience": 0}})
     interrupted(matrix, runs, reports, tmp_path, signal.SIGTERM)
@@ -463,7 +466,7 @@ def test_a_terminated_driver_says_what_it_interrupted(tmp_path, reports) -> None
     assert task.state == "interrupted"
 
 
-def test_a_killed_worker_fails_its_own_run_alone(tmp_path, reports) -> None:
+def test_a_killed_worker_fails_its_own_run_alone(tmp_path: Path, reports: Path) -> None:
     runs = tmp_path / "runs"
     endless = {"epochs": 10**6, "patience": 0}
     matrix = small(models=["bpr-mf", "poprank"], seeds=[0], parameters={"bpr-mf": endless})
@@ -490,21 +493,21 @@ def test_a_killed_worker_fails_its_own_run_alone(tmp_path, reports) -> None:
     assert (task.folder / "training.safetensors").exists()
 
 
-def test_two_drivers_do_not_share_a_folder(tmp_path, reports) -> None:
+def test_two_drivers_do_not_share_a_folder(tmp_path: Path, reports: Path) -> None:
     from filelock import FileLock
 
     with FileLock(tmp_path / ".driver.lock"), pytest.raises(InputError, match="another 'imgrec run' is at work"):
         run_matrix(small(models=["poprank"], seeds=[0]), tmp_path, reports, progress=False)
 
 
-def test_a_dataset_that_cannot_be_read_is_one_line(tmp_path) -> None:
+def test_a_dataset_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     matrix = Matrix(datasets={"shop": Data("table", str(tmp_path / "nowhere"))}, models=["poprank"], seeds=[0])
     table = run_matrix(matrix, tmp_path / "runs", tmp_path / "reports", workers=1, progress=False)
     assert [(row.state, row.stage) for row in table] == [("failed", "data"), ("to do", "trial")]
     assert "nowhere" in table[0].detail
 
 
-def test_dask_runs_what_local_processes_run(tmp_path, reports) -> None:
+def test_dask_runs_what_local_processes_run(tmp_path: Path, reports: Path) -> None:
     distributed = pytest.importorskip("distributed", reason="Dask is an extra: pip install imgrec[dask]")
     matrix = small(models=["poprank"], seeds=[0, 1])
     with distributed.LocalCluster(
@@ -519,7 +522,7 @@ def test_dask_runs_what_local_processes_run(tmp_path, reports) -> None:
     assert len(find_runs(tmp_path / "runs")) == 2
 
 
-def test_dask_needs_a_scheduler_and_workers_of_one_thread(tmp_path, reports) -> None:
+def test_dask_needs_a_scheduler_and_workers_of_one_thread(tmp_path: Path, reports: Path) -> None:
     distributed = pytest.importorskip("distributed", reason="Dask is an extra: pip install imgrec[dask]")
     matrix = small(models=["poprank"], seeds=[0])
     with (

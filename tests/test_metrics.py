@@ -84,7 +84,8 @@ def test_metrics_are_means_over_every_order_of_the_tied_items(users: list[tuple[
 def test_with_one_held_out_item_metrics_are_means_over_its_places(higher: int, tied: int, k: int) -> None:
     places = range(higher, higher + tied + 1)
     values = [by_definition([place == at for place in range(higher + tied + 1)], k) for at in places]
-    alone, grouped = ranks(*one(higher, tied)), ranks(*one(higher, tied), users=np.array([5]))
+    counts = np.array([higher]), np.array([tied])
+    alone, grouped = ranks(*counts), ranks(*counts, users=np.array([5]))
     for name, metric in AT_CUTOFF.items():
         assert metric(alone, k)[0] == pytest.approx(np.mean([each[name] for each in values])), name
         assert metric(alone, k)[0] == metric(grouped, k)[0], name
@@ -147,7 +148,7 @@ def test_auc_counts_pairs(negatives: list[int], positive: int) -> None:
 
 def test_a_constant_scorer_is_chance() -> None:
     n = 99
-    values = user_values(*one(0, n, n))
+    values = user_values(np.array([0]), np.array([n]), np.array([n]))
     assert values["auc"] == 0.5
     assert values["auc_strict"] == 0
     assert values["tie_share"] == 1
@@ -207,8 +208,8 @@ def test_cut_offs_beyond_the_catalogue_are_sentences() -> None:
 
 def test_a_mean_over_nobody_is_none() -> None:
     empty = np.array([], dtype=int)
-    for counts in ((empty, empty, empty), one(0, 0, 0)):
-        means = summary(*counts)
+    for counts in (empty, np.array([0])):
+        means = summary(counts, counts, counts)
         assert means["auc"] is None and means["hr@10"] is None and means["users"] == 0
 
 

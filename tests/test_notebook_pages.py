@@ -6,6 +6,7 @@ import base64
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -35,7 +36,7 @@ def notebook(path: Path, *outputs: nbformat.NotebookNode, heading: str = "Traini
     return path
 
 
-def shown(kind: str, data: dict[str, str], **metadata: object) -> nbformat.NotebookNode:
+def shown(kind: str, data: dict[str, str], **metadata: Any) -> nbformat.NotebookNode:
     number = {"execution_count": 1} if kind == "execute_result" else {}
     return new_output(kind, data={"text/plain": "x", **data}, metadata=metadata, **number)
 
@@ -74,7 +75,7 @@ def test_jupyter_shows_a_chart_with_its_text() -> None:
     class Shell:
         display_formatter = DisplayFormatter()
 
-    select_figure_formats(Shell, {"png"})  # type: ignore[arg-type]  # what %matplotlib inline does
+    select_figure_formats(Shell, {"png"})  # what %matplotlib inline does
     figure, _ = single_panel()
     figure.alt = "Nothing yet."
     data, metadata = Shell.display_formatter.format(figure)

@@ -74,7 +74,7 @@ def test_no_path_of_a_machine_is_committed(name: str) -> None:
     assert "/tmp/" not in text and "/home/" not in text and str(Path.cwd()) not in text
 
 
-def test_unknown_and_ill_typed_parameters_are_errors(tmp_path) -> None:
+def test_unknown_and_ill_typed_parameters_are_errors(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="did you mean 'seed'"):
         run_notebook("03_train", {"sed": 1}, tmp_path / "n.ipynb")
     with pytest.raises(InputError, match="'seed' of notebook 03_train must be int, not '1'"):
@@ -106,14 +106,14 @@ def test_the_address_follows_code_parameters_and_inputs() -> None:
     assert len({base, *others}) == 4
 
 
-def test_a_failing_notebook_gets_a_sentence_and_leaves_no_result(tmp_path) -> None:
+def test_a_failing_notebook_gets_a_sentence_and_leaves_no_result(tmp_path: Path) -> None:
     output = tmp_path / "n.ipynb"
     with pytest.raises(InputError, match="notebook 01_data failed: unknown dataset 'wardrob': did you mean 'wardrobe'"):
         run_notebook("01_data", {"dataset": "wardrob"}, output, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["n.failed.ipynb"]
 
 
-def test_an_executed_notebook_carries_its_address(tmp_path) -> None:
+def test_an_executed_notebook_carries_its_address(tmp_path: Path) -> None:
     output = tmp_path / "n.ipynb"
     parameters = {"dataset_options": {"n_users": 40, "n_items": 40, "image_size": 32}}
     run_notebook("01_data", parameters, output, address="abc", progress=False)
@@ -122,7 +122,7 @@ def test_an_executed_notebook_carries_its_address(tmp_path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["n.ipynb"]
 
 
-def short_notebook(monkeypatch, folder: Path, code: str) -> None:
+def short_notebook(monkeypatch: pytest.MonkeyPatch, folder: Path, code: str) -> None:
     """Make "short", with that one cell behind its parameters, the only notebook that there is."""
     notebook = nbformat.read(notebook_path("01_data"), as_version=4)
     parameters = next(cell for cell in notebook.cells if cell.cell_type == "code")
@@ -131,7 +131,9 @@ def short_notebook(monkeypatch, folder: Path, code: str) -> None:
     monkeypatch.setattr("imgrec_lib.notebooks.notebooks_folder", lambda: folder)
 
 
-def test_the_kernel_is_this_python_and_nothing_of_the_users_jupyter(tmp_path, monkeypatch) -> None:
+def test_the_kernel_is_this_python_and_nothing_of_the_users_jupyter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Kernels called python3 that belong to no Python at all, a profile that breaks, a long TMPDIR, no home."""
     broken = {"argv": ["/nowhere/python", "{connection_file}"], "display_name": "Python 3", "language": "python"}
     for folder in ("jupyter/kernels/python3", "home/.local/share/jupyter/kernels/python3"):
@@ -168,7 +170,7 @@ def test_the_kernel_is_this_python_and_nothing_of_the_users_jupyter(tmp_path, mo
     ],
 )
 def test_a_process_that_ends_says_how_and_blames_memory_only_where_it_was_killed(
-    tmp_path, monkeypatch, code: str, sentence: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, sentence: str
 ) -> None:
     short_notebook(monkeypatch, tmp_path, f"import os, signal\n{code}")
     with pytest.raises(InputError, match=sentence) as caught:
@@ -176,7 +178,7 @@ def test_a_process_that_ends_says_how_and_blames_memory_only_where_it_was_killed
     assert ("memory" in str(caught.value)) == ("SIGKILL" in code)
 
 
-def test_a_kernel_that_is_killed_gets_a_sentence(tmp_path) -> None:
+def test_a_kernel_that_is_killed_gets_a_sentence(tmp_path: Path) -> None:
     parameters = {"model": "bpr-mf", "dataset_options": SMALL, "parameters": {"epochs": 10**6, "patience": 0}}
     out = tmp_path / "run"
     killer = threading.Thread(target=kill_kernel_when, args=(out / "training.safetensors",))

@@ -60,8 +60,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable
     venv.create(folder / "env", with_pip=False)
     scripts = folder / "env" / ("Scripts" if os.name == "nt" else "bin")
     python = scripts / "python"
-    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index", wheel]
-    run(*pip, cwd=folder)
+    pip = [sys.executable, "-m", "pip", "--python", str(python)]
+    run(*pip, "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=folder)
     own = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip())
     (own / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     work = folder / "empty"
@@ -129,7 +129,7 @@ def test_every_public_name_is_there_and_comes_from_the_module_that_the_stub_name
     for name in imgrec_lib.__all__:
         assert getattr(imgrec_lib, name).__name__ == name and getattr(imgrec_lib, name).__doc__
     with pytest.raises(AttributeError, match="no_such_name"):
-        imgrec_lib.no_such_name  # noqa: B018
+        imgrec_lib.no_such_name  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_the_version_is_one_and_the_same_everywhere() -> None:

@@ -93,7 +93,7 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes left behind."""
     folder = tmp_path_factory.mktemp("parallel")
     dataset, data = inputs()
@@ -175,14 +175,16 @@ def test_torchrun_trains_a_run_like_one_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("device, sentence", [("cuda:1", "'cpu' or 'cuda'"), ("mps", "'cpu' or 'cuda'")])
-def test_a_device_that_is_not_one_a_process_is_refused(monkeypatch, device: str, sentence: str) -> None:
+def test_a_device_that_is_not_one_a_process_is_refused(
+    monkeypatch: pytest.MonkeyPatch, device: str, sentence: str
+) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(dist, "is_nccl_available", lambda: True)
     with pytest.raises(InputError, match=sentence), distributed.process_group(device):
         pass
 
 
-def test_more_processes_than_gpus_are_refused(monkeypatch) -> None:
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dist, "is_nccl_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     for name, value in {"WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -158,7 +159,7 @@ def test_what_the_item_table_says_marks_the_data_and_leaves_the_lists() -> None:
     """A run with other categories or attributes is another run, ranked against the same items."""
     plain = many(3, 130)
 
-    def described(**columns: object) -> Dataset:
+    def described(**columns: Any) -> Dataset:
         return replace(plain, items=plain.items.assign(**columns))
 
     colour = described(category="shoe", colour="red", name="Pump")

@@ -58,7 +58,9 @@ def test_a_refitted_run_is_the_training_of_that_length_on_everything(run_folder:
     assert len(trained.dataset.test) == 0 and len(trained.recommend(["user-0001"], 3)) == 3
 
 
-def test_nobody_reports_a_refitted_run(run_folder: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_nobody_reports_a_refitted_run(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     status, out, err = call(monkeypatch, capsys, "refit", str(run_folder), "--out", str(tmp_path / "used"))
     assert status == 0, err
     assert "BPR-MF on" in out

@@ -103,12 +103,13 @@ def test_options_are_read_from_signatures() -> None:
     assert check_options("x", options, {"size": 1, "where": None, "share": 2}) == {
         "size": 1, "where": None, "share": 2.0,
     }  # fmt: skip
-    for values, sentence in [
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"size": 0}, "parameter 'size' of x must be int, at least 1, not 0"),
         ({"size": True}, "must be int, at least 1, not True"),
         ({"where": 3}, "must be str or Path or None, not 3"),
         ({"share": float("inf")}, "must be float, at least 0, not inf"),
-    ]:
+    ]
+    for values, sentence in refused:
         with pytest.raises(InputError, match=sentence):
             check_options("x", options, values)
 

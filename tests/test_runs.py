@@ -5,39 +5,42 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from narrow import metric_value, not_none
 
 from imgrec_lib import InputError, evaluate, extract_features, find_runs, load_dataset, load_model, open_run, train_run
-from imgrec_lib.data.dataset import HeldOut, Interactions
+from imgrec_lib.data.dataset import Dataset, HeldOut, Interactions
 from imgrec_lib.evaluation import PROTOCOLS
 from imgrec_lib.features import Features
+from imgrec_lib.runs import Run
 
-FAST = {"factors": 4, "epochs": 2, "patience": 0}
-
-
-@pytest.fixture(scope="module")
-def features(small_wardrobe) -> Features:
-    return extract_features(small_wardrobe.images, weights="random", size=32, progress=False)
+FAST: dict[str, Any] = {"factors": 4, "epochs": 2, "patience": 0}
 
 
 @pytest.fixture(scope="module")
-def run(small_wardrobe, features, tmp_path_factory):
+def features(small_wardrobe: Dataset) -> Features:
+    return extract_features(not_none(small_wardrobe.images), weights="random", size=32, progress=False)
+
+
+@pytest.fixture(scope="module")
+def run(small_wardrobe: Dataset, features: Features, tmp_path_factory: pytest.TempPathFactory) -> Run:
     out = tmp_path_factory.mktemp("runs") / "ft"
     return train_run(small_wardrobe, "imgrec-ft", out, features=features, parameters=FAST, seed=3, progress=False)
 
 
-def test_a_run_says_what_made_it_and_what_came_out(run, small_wardrobe, features) -> None:
+def test_a_run_says_what_made_it_and_what_came_out(run: Run, small_wardrobe: Dataset, features: Features) -> None:
     record = run.record
     assert json.loads((run.folder / "run.json").read_text()) == record.to_json()
     assert record.dataset.fingerprint == small_wardrobe.fingerprint
     assert record.parameters["factors"] == 4 and record.phases[0]["epochs"] == 2
     assert record.features == features.description and record.features["random"] == "yes"
-    assert set(record.metrics) == set(PROTOCOLS) == set(record.oracle)
-    assert record.oracle["exact"]["auc"] > record.metrics["exact"]["auc"]
+    assert set(record.metrics) == set(PROTOCOLS) == set(not_none(record.oracle))
+    assert metric_value(record.oracle, "exact", "auc") > metric_value(record.metrics, "exact", "auc")
     assert {"torch", "numpy", "imgrec", "python"} <= record.versions.keys()
     assert list(run.curve["epoch"]) == [0, 1, 2]
     assert record.validation.auc == pytest.approx(run.curve["validation_auc"].max())
@@ -46,7 +49,7 @@ def test_a_run_says_what_made_it_and_what_came_out(run, small_wardrobe, features
     ]  # fmt: skip
 
 
-def test_a_run_is_chosen_by_the_metric_that_is_asked_for(small_wardrobe, tmp_path) -> None:
+def test_a_run_is_chosen_by_the_metric_that_is_asked_for(small_wardrobe: Dataset, tmp_path: Path) -> None:
     options = {"factors": 4, "epochs": 6, "patience": 0, "learning_rate": 0.05}
     by_auc, as_ever, by_ndcg = (
         train_run(small_wardrobe, "bpr-mf", tmp_path / name, parameters=options | more, progress=False)
@@ -69,7 +72,7 @@ def test_a_run_is_chosen_by_the_metric_that_is_asked_for(small_wardrobe, tmp_pat
             train_run(small_wardrobe, "bpr-mf", tmp_path / "wrong", parameters={"choose_by": wrong}, progress=False)
 
 
-def test_without_validation_items_nothing_is_chosen(small_wardrobe, tmp_path) -> None:
+def test_without_validation_items_nothing_is_chosen(small_wardrobe: Dataset, tmp_path: Path) -> None:
     """Two test items a user and no validation: the last weights are kept and measured, the record says so."""
     train = small_wardrobe.train
     nobody = HeldOut(np.full(small_wardrobe.n_users, -1))
@@ -87,12 +90,12 @@ def test_without_validation_items_nothing_is_chosen(small_wardrobe, tmp_path) ->
     found = run.record.validation
     assert (found.auc, found.metrics, found.epoch) == (None, {}, 2) and np.isnan(found.value())
     assert run.curve["validation_auc"].isna().all() and len(run.curve) == 3
-    assert run.metrics["exact"]["held_out"] == 2 * run.metrics["exact"]["users"] == 2 * dataset.n_users
+    assert run.metrics["exact"]["held_out"] == 2 * metric_value(run.metrics, "exact", "users") == 2 * dataset.n_users
     again = evaluate(load_model(open_run(run.folder), dataset), dataset)
     assert again.metrics == run.metrics
 
 
-def test_recorded_metrics_are_those_of_the_saved_weights(run, small_wardrobe, features) -> None:
+def test_recorded_metrics_are_those_of_the_saved_weights(run: Run, small_wardrobe: Dataset, features: Features) -> None:
     model = load_model(run, small_wardrobe, features)
     again = evaluate(model, small_wardrobe, seed=3, features=features.values)
     assert again.metrics == run.metrics
@@ -102,9 +105,11 @@ def test_recorded_metrics_are_those_of_the_saved_weights(run, small_wardrobe, fe
     assert run.metrics["exact"]["auc"] == pytest.approx(by_hand.mean())
 
 
-def test_a_complete_run_is_opened_and_another_one_is_refused(run, small_wardrobe, features) -> None:
+def test_a_complete_run_is_opened_and_another_one_is_refused(
+    run: Run, small_wardrobe: Dataset, features: Features
+) -> None:
     before = (run.folder / "run.json").stat().st_mtime_ns
-    options = {"features": features, "parameters": FAST, "progress": False}
+    options: dict[str, Any] = {"features": features, "parameters": FAST, "progress": False}
     again = train_run(small_wardrobe, "imgrec-ft", run.folder, seed=3, **options)
     assert again.record == run.record and (run.folder / "run.json").stat().st_mtime_ns == before
     with pytest.raises(InputError, match="holds another run"):
@@ -112,13 +117,19 @@ def test_a_complete_run_is_opened_and_another_one_is_refused(run, small_wardrobe
 
 
 def test_a_run_stopped_in_training_or_in_evaluation_ends_as_if_undisturbed(
-    run, small_wardrobe, features, tmp_path, monkeypatch
+    run: Run, small_wardrobe: Dataset, features: Features, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from imgrec_lib.runs import train
 
-    options = {"features": features, "parameters": FAST, "seed": 3, "save_every": 0.0, "progress": False}
+    options: dict[str, Any] = {
+        "features": features,
+        "parameters": FAST,
+        "seed": 3,
+        "save_every": 0.0,
+        "progress": False,
+    }
 
-    def stop(*args, **kwargs):
+    def stop(*args: object, **kwargs: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(train, "evaluate", stop)
@@ -133,7 +144,9 @@ def test_a_run_stopped_in_training_or_in_evaluation_ends_as_if_undisturbed(
     assert all(torch.equal(left[name], right[name]) for name in left)
 
 
-def test_a_model_without_features_does_not_depend_on_them(small_wardrobe, features, tmp_path) -> None:
+def test_a_model_without_features_does_not_depend_on_them(
+    small_wardrobe: Dataset, features: Features, tmp_path: Path
+) -> None:
     with_features = train_run(
         small_wardrobe, "bpr-mf", tmp_path / "a", features=features, parameters=FAST, progress=False
     )
@@ -150,7 +163,9 @@ def test_a_model_without_features_does_not_depend_on_them(small_wardrobe, featur
         assert all(with_features.metrics[protocol][name] is not None for name in looks)
 
 
-def test_other_data_or_features_are_refused(run, small_wardrobe, features, tmp_path) -> None:
+def test_other_data_or_features_are_refused(
+    run: Run, small_wardrobe: Dataset, features: Features, tmp_path: Path
+) -> None:
     other = load_dataset("wardrobe", n_users=150, n_items=120, image_size=32, split_seed=9, progress=False)
     with pytest.raises(InputError, match="was trained on 'wardrobe'"):
         load_model(run, other, features)
@@ -163,20 +178,20 @@ def test_other_data_or_features_are_refused(run, small_wardrobe, features, tmp_p
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 99}', "\udcff"])
-def test_a_damaged_record_gets_a_sentence(tmp_path, text: str) -> None:
+def test_a_damaged_record_gets_a_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(InputError, match=r"run\.json"):
         open_run(tmp_path)
 
 
-def test_finding_runs(run, tmp_path) -> None:
+def test_finding_runs(run: Run, tmp_path: Path) -> None:
     assert [found.record.identity for found in find_runs(run.folder.parent)] == [run.record.identity]
     with pytest.raises(InputError, match="no finished run"):
         find_runs(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["trial", "grid"])
-def test_runs_of_the_first_format_still_open_and_are_written_as_they_were(tmp_path, name: str) -> None:
+def test_runs_of_the_first_format_still_open_and_are_written_as_they_were(tmp_path: Path, name: str) -> None:
     """The two files are records that version 0.1.0 wrote, before records had types."""
     content = (Path(__file__).parent / "finished" / f"{name}.json").read_bytes()
     (tmp_path / "run.json").write_bytes(content)
@@ -203,7 +218,7 @@ def test_runs_of_the_first_format_still_open_and_are_written_as_they_were(tmp_pa
         ("title", None),
     ],
 )
-def test_a_field_of_another_type_is_named(tmp_path, place: str, value: object) -> None:
+def test_a_field_of_another_type_is_named(tmp_path: Path, place: str, value: object) -> None:
     record = json.loads((Path(__file__).parent / "finished" / "trial.json").read_text())
     *outer, last = place.split("/")
     inner = record

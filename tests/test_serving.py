@@ -229,7 +229,9 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_commands_write_what_the_functions_give(run_folder: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_the_commands_write_what_the_functions_give(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     trained = open_trained(run_folder, progress=False)
     expected = trained.recommend(k=4)
     for ending, read in [

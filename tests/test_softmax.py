@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,9 +143,10 @@ def test_no_more_than_a_tile_of_scores_is_ever_held() -> None:
             return result
 
     users, items, offsets = torch.randn(1500, 2), torch.randn(20_000, 2), torch.randn(20_000)
-    inputs = [each.requires_grad_() for each in (users, items, offsets)]
+    for each in (users, items, offsets):
+        each.requires_grad_()
     with Largest() as seen:
-        log_sum_exp(*inputs, torch.full((1500, 1), -1)).sum().backward()
+        log_sum_exp(users, items, offsets, torch.full((1500, 1), -1)).sum().backward()
     assert seen.numbers == softmax.TILE_NUMBERS["cpu"] < 1500 * 20_000
 
 
@@ -155,7 +157,7 @@ def test_shapes_that_do_not_fit_are_refused(wrong: int) -> None:
     if wrong == 0:
         inputs[0] = inputs[0][:, :2]
     with pytest.raises(ValueError, match="do not fit"):
-        log_sum_exp(*inputs)
+        log_sum_exp(*inputs)  # type: ignore[arg-type]  # four of its arguments, in a list
     with pytest.raises(ValueError, match="do not fit"):
         softmax_cross_entropy(torch.zeros(4, 1), *example(4, 5, 3, 1.0, 0))
 
@@ -215,7 +217,7 @@ def random_weights(model: Recommender, scale: float = 0.5) -> Recommender:
 def plain(name: str, loss: str) -> Recommender:
     """A small model with random weights and no penalty, whose training scores are those of its scorer."""
     parameters = inspect.signature(list_models()[name].build).parameters
-    options = {"factors": 4, "visual_factors": 3, "units": 6, "mask_own_edge": False}
+    options: dict[str, Any] = {"factors": 4, "visual_factors": 3, "units": 6, "mask_own_edge": False}
     options |= {key: 0.0 for key in parameters if key.startswith("l2")}
     chosen = {key: value for key, value in options.items() if key in parameters}
     return random_weights(build_model(name, toy_data(), loss=loss, **chosen))

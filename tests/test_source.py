@@ -12,6 +12,7 @@ import pytest
 
 from imgrec_lib import InputError, source, train_run
 from imgrec_lib.data import list_datasets, register_dataset
+from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.models import list_models, model_card, register_model
 from imgrec_lib.source import run_fingerprint, source_fingerprint
 
@@ -107,7 +108,9 @@ def test_a_package_as_a_root_counts_with_all_that_it_passes_on(edited_library: C
     assert edited_library("results/tables.py", FUTURE, ANSWER, report) != original
 
 
-def test_a_run_is_not_opened_for_new_by_other_code(small_wardrobe, tmp_path, monkeypatch) -> None:
+def test_a_run_is_not_opened_for_new_by_other_code(
+    small_wardrobe: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = train_run(small_wardrobe, "poprank", tmp_path, progress=False)
     assert run.record.source == run_fingerprint("poprank") != run_fingerprint("vbpr")
     assert train_run(small_wardrobe, "poprank", tmp_path, progress=False).record == run.record

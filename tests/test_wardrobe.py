@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
 import pytest
+from narrow import not_none
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
@@ -16,7 +19,7 @@ from imgrec_lib.data.wardrobe_drawing import PATTERNS, Look, Sheet, draw, rounde
 from imgrec_lib.errors import InputError
 from imgrec_lib.files import fingerprint
 
-TINY = {"n_users": 20, "n_items": 60, "image_size": 12, "progress": False}
+TINY: dict[str, Any] = {"n_users": 20, "n_items": 60, "image_size": 12, "progress": False}
 
 
 @pytest.fixture(scope="module")
@@ -45,38 +48,38 @@ def mean_auc(data: Dataset, scores: np.ndarray) -> float:
     return float(np.mean(values))
 
 
-def test_same_seed_same_world(tmp_path):
+def test_same_seed_same_world(tmp_path: Path) -> None:
     first, second = (load_wardrobe(**TINY, seed=5, cache=tmp_path / name) for name in "ab")
     assert first.fingerprint == second.fingerprint
     assert first.items.equals(second.items)
-    np.testing.assert_array_equal(first.images.pixels, second.images.pixels)
+    np.testing.assert_array_equal(not_none(first.images).pixels, not_none(second.images).pixels)
     np.testing.assert_array_equal(first.train.times, second.train.times)
-    np.testing.assert_array_equal(first.oracle.users, second.oracle.users)
+    np.testing.assert_array_equal(not_none(first.oracle).users, not_none(second.oracle).users)
 
 
-def test_another_seed_another_world_and_another_split_the_same_world(tmp_path):
+def test_another_seed_another_world_and_another_split_the_same_world(tmp_path: Path) -> None:
     base = load_wardrobe(**TINY, seed=5, cache=tmp_path, new_arrivals=0)
     other = load_wardrobe(**TINY, seed=6, cache=tmp_path, new_arrivals=0)
     assert not base.items.equals(other.items)
     assert pairs(base) != pairs(other)
-    assert (np.asarray(base.images.pixels) != other.images.pixels).mean() > 0.3
+    assert (np.asarray(not_none(base.images).pixels) != not_none(other.images).pixels).mean() > 0.3
 
     resplit = load_wardrobe(**TINY, seed=5, split_seed=1, cache=tmp_path, new_arrivals=0)
     assert (base.test.items != resplit.test.items).any()
     assert pairs(base) == pairs(resplit)
-    np.testing.assert_array_equal(base.images.pixels, resplit.images.pixels)
+    np.testing.assert_array_equal(not_none(base.images).pixels, not_none(resplit.images).pixels)
 
 
-def test_image_size_does_not_change_the_world(tmp_path):
+def test_image_size_does_not_change_the_world(tmp_path: Path) -> None:
     small = load_wardrobe(**TINY, cache=tmp_path)
     large = load_wardrobe(**{**TINY, "image_size": 24}, cache=tmp_path)
     assert pairs(small) == pairs(large)
-    assert (small.images.size, large.images.size) == (12, 24)
+    assert (not_none(small.images).size, not_none(large.images).size) == (12, 24)
 
 
-def test_second_load_draws_nothing(tmp_path, monkeypatch):
+def test_second_load_draws_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load_wardrobe(**TINY, cache=tmp_path)
-    pixels = np.array(first.images.pixels)
+    pixels = np.array(not_none(first.images).pixels)
 
     def fail(*_: object) -> None:
         raise AssertionError("drawn again")
@@ -84,14 +87,14 @@ def test_second_load_draws_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(wardrobe, "draw", fail)
     second = load_wardrobe(**TINY, cache=tmp_path)
     assert second.fingerprint == first.fingerprint
-    np.testing.assert_array_equal(second.images.pixels, pixels)
+    np.testing.assert_array_equal(not_none(second.images).pixels, pixels)
     # Another drawing is another cache entry: it must be drawn.
     monkeypatch.setattr(wardrobe, "DRAWING_VERSION", wardrobe.DRAWING_VERSION + 1)
     with pytest.raises(AssertionError, match="drawn again"):
         load_wardrobe(**TINY, cache=tmp_path)
 
 
-def test_every_user_has_the_minimum(world):
+def test_every_user_has_the_minimum(world: Dataset) -> None:
     # Two are held out.
     assert (world.train.history_lengths + 2 >= 5).all()
     assert (world.validation.items >= 0).all() and (world.test.items >= 0).all()
@@ -100,56 +103,59 @@ def test_every_user_has_the_minimum(world):
     assert not held_out & set(zip(world.train.users, world.train.items, strict=True))
 
 
-def test_minimum_holds_with_many_new_arrivals(tmp_path):
+def test_minimum_holds_with_many_new_arrivals(tmp_path: Path) -> None:
     data = load_wardrobe(**TINY, min_interactions=8, new_arrivals=0.5, cache=tmp_path)
     assert (data.train.history_lengths + 2 >= 8).all()
 
 
-def test_history_lengths_have_a_long_tail(world):
+def test_history_lengths_have_a_long_tail(world: Dataset) -> None:
     lengths = world.train.history_lengths + 2
     assert lengths.max() > 5 * np.median(lengths)
     assert lengths.mean() > 1.1 * np.median(lengths)
 
 
-def test_popularity_is_zipfian(world):
+def test_popularity_is_zipfian(world: Dataset) -> None:
     popularity = np.sort(world.train.popularity)[::-1]
     # Uniform popularity would give the top decile about a sixth (Poisson noise), Zipf's law far more.
     assert popularity[: len(popularity) // 10].sum() > 0.3 * popularity.sum()
     # The popularity term itself is a straight line of rank against popularity on logarithmic axes.
-    term = np.sort(world.oracle.items[:, -1].astype(float))[::-1]
+    oracle = not_none(world.oracle)
+    term = np.sort(oracle.items[:, -1].astype(float))[::-1]
     slopes = np.diff(term) / np.diff(np.log(np.arange(1, len(term) + 1)))
     np.testing.assert_allclose(slopes, -wardrobe.ZIPF_EXPONENT, rtol=1e-2)
-    assert (world.oracle.users[:, -1] == 1).all()
+    assert (oracle.users[:, -1] == 1).all()
 
 
-def test_cold_items_are_tested(world):
+def test_cold_items_are_tested(world: Dataset) -> None:
     cold = world.train.popularity == 0
     assert 0.07 < cold.mean() < 0.25
     held_out = np.concatenate([world.validation.items, world.test.items])
     assert 0.02 < cold[held_out].mean() < 0.2
 
 
-def test_times(world):
+def test_times(world: Dataset) -> None:
     start, end = wardrobe.START, wardrobe.START + wardrobe.DAYS * wardrobe.DAY
-    for times in (world.train.times, world.validation.times, world.test.times):
+    train_times = not_none(world.train.times)
+    for times in (train_times, not_none(world.validation.times), not_none(world.test.times)):
         assert times.dtype == np.int64
         assert start <= times.min() and times.max() < end
-    assert np.ptp(world.train.times) > 0.8 * (end - start)
+    assert np.ptp(train_times) > 0.8 * (end - start)
     summer = world.items["cut"].isin(wardrobe.SUMMER).to_numpy()[world.train.items]
     winter = world.items["cut"].isin(wardrobe.WINTER).to_numpy()[world.train.items]
-    month = world.train.times.astype("datetime64[s]").astype("datetime64[M]").astype(int) % 12 + 1
+    month = train_times.astype("datetime64[s]").astype("datetime64[M]").astype(int) % 12 + 1
     warm = (month >= 5) & (month <= 9)
     assert warm[summer].mean() > warm[winter].mean() + 0.2
 
 
-def test_split_by_time_holds_out_the_latest(tmp_path):
+def test_split_by_time_holds_out_the_latest(tmp_path: Path) -> None:
     data = load_wardrobe(**TINY, split="time", cache=tmp_path)
-    last = np.array([data.train.times[a:b].max() for a, b in pairwise(data.train.indptr)])
-    assert (last <= data.validation.times).all()
-    assert (data.validation.times <= data.test.times).all()
+    times = not_none(data.train.times)
+    last = np.array([times[a:b].max() for a, b in pairwise(data.train.indptr)])
+    assert (last <= not_none(data.validation.times)).all()
+    assert (not_none(data.validation.times) <= not_none(data.test.times)).all()
 
 
-def test_interactions_follow_the_oracle(tmp_path):
+def test_interactions_follow_the_oracle(tmp_path: Path) -> None:
     """The first item of a Gumbel top-k draw has the softmax distribution; so the share of draws matches it."""
     oracle = wardrobe.Oracle(
         np.tile(np.array([[1.0, 0.5]], np.float32), (20_000, 1)),
@@ -165,42 +171,43 @@ def test_interactions_follow_the_oracle(tmp_path):
     assert (np.abs(observed - expected) < 5 * np.sqrt(expected * (1 - expected) / 20_000)).all()
 
 
-def test_oracle_factors_are_the_taste_and_what_the_item_is(world):
+def test_oracle_factors_are_the_taste_and_what_the_item_is(world: Dataset) -> None:
     """Recompute one kind of preference from the item table: same cut, colour, ... same part of the logit."""
-    scores = world.oracle.users @ world.oracle.items.T
+    oracle = not_none(world.oracle)
+    scores = oracle.users @ oracle.items.T
     assert scores.shape == (world.n_users, world.n_items)
-    assert world.oracle.users.dtype == world.oracle.items.dtype == np.float32
+    assert oracle.users.dtype == oracle.items.dtype == np.float32
     kinds = ["category", "cut", "colour", "pattern"]
     start = 0
     for kind in kinds:
         width = world.items[kind].nunique()
-        block = world.oracle.items[:, start : start + width]
+        block = oracle.items[:, start : start + width]
         start += width
         assert (block.sum(axis=1) == 1).all()
         for column, value in enumerate(sorted(world.items[kind].unique())):
             assert set(world.items.loc[block[:, column] == 1, kind]) == {value}
-        spread = world.oracle.users[:, start - width : start].std()
+        spread = oracle.users[:, start - width : start].std()
         np.testing.assert_allclose(spread, wardrobe.TASTE[kind], rtol=0.25)
 
 
-def test_the_oracle_is_a_ceiling_well_above_popularity(world):
-    oracle = mean_auc(world, world.oracle.users @ world.oracle.items.T)
+def test_the_oracle_is_a_ceiling_well_above_popularity(world: Dataset) -> None:
+    users, items = not_none(world.oracle).users, not_none(world.oracle).items
+    oracle = mean_auc(world, users @ items.T)
     popularity = mean_auc(world, np.tile(world.train.popularity, (world.n_users, 1)))
-    visible = mean_auc(
-        world, world.oracle.users[:, : -1 - wardrobe.HIDDEN] @ world.oracle.items[:, : -1 - wardrobe.HIDDEN].T
-    )
+    visible = mean_auc(world, users[:, : -1 - wardrobe.HIDDEN] @ items[:, : -1 - wardrobe.HIDDEN].T)
     assert 0.86 < oracle < 0.97
     assert 0.6 < popularity < oracle - 0.1
     # What pictures show is most, but not all, of what there is to learn.
     assert 0.75 < visible < oracle - 0.02
 
 
-def test_pictures_show_the_colour(small_wardrobe):
-    size = small_wardrobe.images.size
+def test_pictures_show_the_colour(small_wardrobe: Dataset) -> None:
+    images = not_none(small_wardrobe.images)
+    size = images.size
     middle = slice(size // 2 - size // 8, size // 2 + size // 8)
     plain = (small_wardrobe.items["pattern"] == "plain").to_numpy()
     families = small_wardrobe.items["colour"].to_numpy()[plain]
-    patches = np.asarray(small_wardrobe.images.pixels)[plain][:, middle, middle].reshape(plain.sum(), -1, 3)
+    patches = np.asarray(images.pixels)[plain][:, middle, middle].reshape(plain.sum(), -1, 3)
     colours = np.median(patches, axis=1)
     distances = np.linalg.norm(colours[:, None] - colours[None], axis=2)
     same = families[:, None] == families[None]
@@ -209,7 +216,7 @@ def test_pictures_show_the_colour(small_wardrobe):
     assert distances[same].mean() < 0.5 * distances[other].mean()
 
 
-def test_item_table(small_wardrobe):
+def test_item_table(small_wardrobe: Dataset) -> None:
     items = small_wardrobe.items
     assert set(items["category"]) == set(CUTS)
     assert set(items["colour"]) <= set(COLOURS)
@@ -219,11 +226,11 @@ def test_item_table(small_wardrobe):
     for _, variants in items.groupby("group"):  # one product in several colours
         assert all(variants[column].nunique() == 1 for column in ("category", "pattern", "cut", "brand"))
     assert items["group"].nunique() < len(items)
-    for row in items.itertuples():
-        assert row.cut in CUTS[row.category]
-        assert row.name.lower().startswith(row.colour) and row.name.endswith(f"{row.cut} ({row.category})")
+    for name, category, cut, colour in items[["name", "category", "cut", "colour"]].itertuples(index=False):
+        assert cut in CUTS[category]
+        assert name.lower().startswith(colour) and name.endswith(f"{cut} ({category})")
     assert items["item"].is_unique and items["item"].is_monotonic_increasing
-    assert small_wardrobe.images.present.all()
+    assert not_none(small_wardrobe.images).present.all()
 
 
 CUT_NAMES = [(category, cut) for category, cuts in CUTS.items() for cut in cuts]
@@ -231,7 +238,7 @@ CASES = [(c, n, PATTERNS[k % len(PATTERNS)]) for k, (c, n) in enumerate(CUT_NAME
 
 
 @pytest.mark.parametrize(("category", "cut", "pattern"), CASES)
-def test_each_cut_fits_the_picture(category, cut, pattern):
+def test_each_cut_fits_the_picture(category: str, cut: str, pattern: str) -> None:
     look = Look(pattern, colour=(200, 30, 40), accent=(20, 40, 90), length=1, width=1, rotation=20)
     picture = draw(CUTS[category][cut], look, 48)
     pixels = np.asarray(picture).astype(int)
@@ -243,7 +250,7 @@ def test_each_cut_fits_the_picture(category, cut, pattern):
 
 
 @pytest.mark.skipif(PIL.__version__.split(".")[0] != "13", reason="another Pillow may draw other edges")
-def test_the_outlines_are_those_that_were_drawn_when_they_were_code():
+def test_the_outlines_are_those_that_were_drawn_when_they_were_code() -> None:
     """The digits were taken from the functions that drew the cuts before their outlines became data."""
     looks = (
         Look("striped", (40, 40, 60), (200, 30, 90), length=0.35, width=-0.8),
@@ -261,27 +268,27 @@ def test_the_outlines_are_those_that_were_drawn_when_they_were_code():
 @pytest.mark.parametrize(
     ("written", "value"), [(0.5, 0.5), ("a - 2 * b", -4), ("min(a, b) / 4", 0.5), ("-max(1, a + b)", -5)]
 )
-def test_numbers_of_the_outlines_are_arithmetic(written, value):
+def test_numbers_of_the_outlines_are_arithmetic(written: str | float, value: float) -> None:
     assert wardrobe_cuts._number(written, {"a": 2, "b": 3}) == value
 
 
 @pytest.mark.parametrize("written", ["a.b", "open('x')", "[a]", "a if b else 1", "'text'", "a // b", "c"])
-def test_what_is_no_arithmetic_is_refused(written):
+def test_what_is_no_arithmetic_is_refused(written: str) -> None:
     with pytest.raises((ValueError, KeyError)):
         wardrobe_cuts._number(written, {"a": 2, "b": 3})
 
 
-def test_cuts_and_patterns_differ():
-    look = {"colour": (200, 30, 40), "accent": (20, 40, 90)}
+def test_cuts_and_patterns_differ() -> None:
+    look: dict[str, Any] = {"colour": (200, 30, 40), "accent": (20, 40, 90)}
     pictures = [draw(CUTS[c][n], Look("plain", **look), 24) for c, n in CUT_NAMES]
     pictures += [draw(CUTS["dresses"]["maxi dress"], Look(p, **look), 24) for p in PATTERNS[1:]]
     assert len({p.tobytes() for p in pictures}) == len(pictures)
 
 
-def test_pose():
-    look = {"pattern": "plain", "colour": (200, 30, 40), "accent": (20, 40, 90)}
+def test_pose() -> None:
+    look: dict[str, Any] = {"pattern": "plain", "colour": (200, 30, 40), "accent": (20, 40, 90)}
 
-    def cloth(**pose: object) -> np.ndarray:
+    def cloth(**pose: Any) -> np.ndarray:
         picture = draw(CUTS["women's shoes"]["pumps"], Look(**look, **pose), 64)
         return np.ptp(np.asarray(picture).astype(int), axis=2) > 60
 
@@ -293,7 +300,7 @@ def test_pose():
     assert (cloth(shift=(0.125, 0)) == np.roll(upright, 8, axis=1)).mean() > 0.98
 
 
-def test_rounded_keeps_sharp_corners():
+def test_rounded_keeps_sharp_corners() -> None:
     square = rounded([*sharp(0, 0), (1, 0), (1, 1), (0, 1)])
     assert (0.0, 0.0) in square
     assert (1.0, 0.0) not in square and (1.0, 1.0) not in square
@@ -314,13 +321,13 @@ def test_rounded_keeps_sharp_corners():
         ({"split": "tiem"}, "did you mean 'time'"),
     ],
 )
-def test_bad_parameters(parameters, named, tmp_path):
+def test_bad_parameters(parameters: dict[str, Any], named: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=named):
         load_wardrobe(**{**TINY, **parameters}, cache=tmp_path)
     assert not (tmp_path / "images").exists()
 
 
-def test_one_user_and_few_items(tmp_path):
+def test_one_user_and_few_items(tmp_path: Path) -> None:
     data = load_wardrobe(n_users=1, n_items=20, image_size=8, cache=tmp_path, progress=False)
     assert (data.n_users, data.n_items) == (1, 20)
     assert len(pairs(data)) >= 5

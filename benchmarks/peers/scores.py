@@ -1,6 +1,6 @@
 """All scores of one peer's model, in the peers' own environment, for benchmarks/agreement.py.
 
-    python agreement.py MODEL FOLDER
+    python scores.py MODEL FOLDER
 
 FOLDER holds `train.npy`, (n, 2) int64, and `asked.npz`: the model's parameters, `n_users` and `n_items`, and the
 numbers to start from where it has any. The scores go to `theirs.npy`, (n_users, n_items).
