@@ -404,12 +404,12 @@ CARD = ModelCard(
     build=TwoTower,
     profiles={
         "default": Profile(
-            {"ids": False, "dropout": 0.3},
+            {"dropout": 0.3},
             (SETTINGS,),
             "chosen by validation NDCG@10 on a week of H&M purchases",
         ),
         "item-table": Profile(
-            {"ids": False, "dropout": 0.3, "groups": True, "item_table": True},
+            {"dropout": 0.3, "groups": True, "item_table": True},
             (SETTINGS,),
             "the same with all that the item table says",
         ),
