@@ -1,7 +1,7 @@
 """Options by name: what a function or a settings class takes, and the one check of the values that people give.
 
-An option's type is its annotation: a plain type, `T | None`, or a type with bounds such as `Count`, so that a
-signature says all that is checked.
+An option's type is its annotation: a plain type, `T | None`, a type with bounds such as `Count`, or the `Literal` words
+that a text may be, so that a signature says all that is checked.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -93,6 +93,9 @@ def check_option(owner: str, name: str, value: Any, options: Mapping[str, Option
             _within(value, bound) for bound in (*bounds, *((_FINITE,) if wanted is float else ()))
         ):
             return value
+    words = [word for _, bounds in _alternatives(annotation) for word in _words(bounds)]
+    if words and isinstance(value, str):
+        raise unknown_name(name, value, words)
     raise InputError(f"{noun} {name!r} of {owner} must be {_in_words(annotation)}, not {shown(value)}.")
 
 
@@ -105,18 +108,22 @@ _FINITE = object()
 
 
 def _alternatives(annotation: Any) -> list[tuple[type, tuple[Any, ...]]]:
-    """The plain types that an annotation admits, each with its bounds."""
+    """The plain types that an annotation admits, each with its bounds; a `Literal` bounds a text."""
     if get_origin(annotation) in (Union, UnionType):
         return [each for part in get_args(annotation) for each in _alternatives(part)]
     if get_origin(annotation) is Annotated:
         inner, *bounds = get_args(annotation)
         return [(plain, (*earlier, *bounds)) for plain, earlier in _alternatives(inner)]
+    if get_origin(annotation) is Literal:
+        return [(str, (annotation,))]
     return [(get_origin(annotation) or annotation, ())]
 
 
 def _within(value: Any, bound: Any) -> bool:
     if bound is _FINITE:
         return math.isfinite(value)
+    if get_origin(bound) is Literal:
+        return value in get_args(bound)
     return bool(
         (not isinstance(bound, Ge) or value >= bound.ge)
         and (not isinstance(bound, Gt) or value > bound.gt)
@@ -133,6 +140,12 @@ def _in_words(annotation: Any) -> str:
         limits += list(_limits(bounds))
     kind = " or ".join(dict.fromkeys(kinds))
     return f"{kind}, {' and '.join(limits)}" if limits else kind
+
+
+def _words(bounds: Iterable[Any]) -> Iterable[str]:
+    for bound in bounds:
+        if get_origin(bound) is Literal:
+            yield from get_args(bound)
 
 
 def _limits(bounds: Iterable[Any]) -> Iterable[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import unicodedata
 import warnings
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,11 @@ from imgrec_lib.matrix import read_matrix
 plain = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 # Text as a CSV file can hold it: no halves of surrogate pairs; a NUL ends a cell for the C parser of pandas.
-cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), min_size=1, max_size=8)
+cells = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\u200b\u200c\u200d\u2060\ufeff"),
+    min_size=1,
+    max_size=8,
+)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
@@ -42,8 +47,13 @@ def written(rows: list[list[str]], separator: str) -> bytes:
 def test_ids_are_read_as_they_were_written(tmp_path: Path, pairs: list[tuple[str, str]], separator: str) -> None:
     path = tmp_path / "i.csv"
     path.write_bytes(written([["user", "item"], *map(list, pairs)], separator))
-    table = read_interactions(path)
-    assert list(zip(table["user"], table["item"], strict=True)) == pairs
+    expected = [tuple(unicodedata.normalize("NFC", cell).strip() for cell in pair) for pair in pairs]
+    try:
+        table = read_interactions(path)
+    except InputError:
+        assert any(cell == "" or "\n" in cell for pair in expected for cell in pair)
+    else:
+        assert list(zip(table["user"], table["item"], strict=True)) == expected
 
 
 @plain
@@ -69,7 +79,9 @@ def test_a_split_loses_and_leaks_nothing(tmp_path: Path, rows: list[tuple[str, s
     path = tmp_path / "i.csv"
     path.write_bytes(written([["user", "item", "time"], *([u, i, str(t)] for u, i, t in rows)], ","))
     try:
-        dataset = load_dataset("table", interactions=path, min_interactions=3, split=split, progress=False)
+        dataset = load_dataset(
+            "table", interactions=path, min_interactions=3, split=split, time_format="seconds", progress=False
+        )
     except InputError:
         counts = {u: len({i for v, i, _ in rows if v == u}) for u, _, _ in rows}
         assert not any(count >= 3 for count in counts.values())

@@ -154,9 +154,9 @@ def test_hm_sentences(hm: Path, tmp_path: Path) -> None:
     purchases = hm / "transactions_train.csv"
     content = purchases.read_text()
     for old, new, message in [
-        ("0100000003", "0199999999", "article 0199999999 is purchased .* has no row in articles.csv"),
+        ("0100000003", "0199999999", "1 items in .* have no row in .*articles.csv: '0199999999'"),
         ("2020-09-19", "19th of September", r"transactions_train.csv has '19th of September' as 't_dat' in row 7"),
-        ("2020-09-19", "", "has no t_dat in row 7: fill it in"),
+        ("2020-09-19", "", "has no 't_dat' in row 7: fill it in"),
         ("customer_id", "customer", "customer_id"),
     ]:
         purchases.write_text(content.replace(old, new))

@@ -26,10 +26,11 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from imgrec_lib.data.dataset import Columns, Dataset
-from imgrec_lib.data.images import FileSlice, Source, cached_images
+from imgrec_lib.data.images import FileSlice, Fit, Resample, Source, cached_images
 from imgrec_lib.data.split import given_split
 from imgrec_lib.data.times import check_forms, read_times
 from imgrec_lib.errors import InputError, tell
+from imgrec_lib.options import Count
 
 FASHION_CATEGORIES = (
     "men's tops",
@@ -53,9 +54,9 @@ def load_dvbpr(
     *,
     name: str | None = None,
     time_format: str | list[str] | None = None,
-    image_size: int = 224,
-    image_fit: str = "squash",
-    image_resample: str = "bicubic",
+    image_size: Count = 224,
+    image_fit: Fit = "squash",
+    image_resample: Resample = "bicubic",
     cache: str | Path | None = None,
     progress: bool = True,
 ) -> Dataset:

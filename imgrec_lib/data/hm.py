@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 from tqdm.auto import tqdm
 
+from imgrec_lib.data.columns import find_column
 from imgrec_lib.data.dataset import Columns, Dataset
-from imgrec_lib.data.images import cached_images
+from imgrec_lib.data.ids import how_ids_differ, plain_id, read_ids
+from imgrec_lib.data.images import Fit, Resample, cached_images
 from imgrec_lib.data.split import split_dataset
-from imgrec_lib.data.table import find_column, read_table, require_groups
+from imgrec_lib.data.table import read_table, require_groups, settle_unlisted
 from imgrec_lib.data.times import DAY, check_forms, read_times
-from imgrec_lib.errors import InputError
-from imgrec_lib.options import Positive
+from imgrec_lib.errors import InputError, tell
+from imgrec_lib.options import Count, CountOrNone, Positive
 
 ATTRIBUTES = (
     "product_type_name",
@@ -36,7 +38,7 @@ def load_hm(
     *,
     min_interactions: int | None = 5,
     split: str = "random",
-    seed: int = 0,
+    seed: CountOrNone = 0,
     held_out: Positive = 1,
     validate: bool = True,
     validate_from: str | None = None,
@@ -48,9 +50,10 @@ def load_hm(
     group_column: str | None = None,
     require_image: bool = True,
     keep_unused_items: bool = False,
-    image_size: int = 224,
-    image_fit: str = "squash",
-    image_resample: str = "bicubic",
+    unlisted_items: Literal["refuse", "keep", "drop"] = "refuse",
+    image_size: Count = 224,
+    image_fit: Fit = "squash",
+    image_resample: Resample = "bicubic",
     cache: str | Path | None = None,
     progress: bool = True,
 ) -> Dataset:
@@ -70,6 +73,8 @@ def load_hm(
             which is the article's id without its last three digits.
         require_image: whether articles without a photograph, and their purchases, are left out.
         keep_unused_items: whether articles that no remaining customer bought stay in the catalogue.
+        unlisted_items: what happens to articles that were bought and have no row in `articles.csv`: "refuse", "keep"
+            (nothing is known of them) or "drop" (their purchases are left out).
         image_size: height and width of the stored pictures, in pixels.
         image_fit: "squash" changes the aspect ratio (the papers' choice), "pad" adds white, "crop" keeps the centre.
         image_resample: "bicubic", "bilinear" or "nearest" (DVBPR's, by Pillow's default of its time).
@@ -87,8 +92,8 @@ def load_hm(
     raw = read_table(articles_path).fillna("")
     group_columns = () if group_column is None else (group_column,)
     for column in ("article_id", "prod_name", category_column, *ATTRIBUTES, *group_columns):
-        find_column(raw, articles_path, "item", (), column, needed=True)
-    ids = raw["article_id"]
+        find_column(raw, articles_path, (), column)
+    ids = read_ids(raw["article_id"], "article_id", articles_path)
     if ids.duplicated().any():
         raise InputError(f"{articles_path} lists article {ids[ids.duplicated()].iloc[0]} twice: keep one row.")
     items = pd.DataFrame({Columns.ITEM: ids, Columns.CATEGORY: raw[category_column], Columns.NAME: raw["prod_name"]})
@@ -97,14 +102,22 @@ def load_hm(
         if column != category_column:
             items[column] = raw[column]
 
-    photographs = {path.stem: path for path in sorted((root / "images").glob("*/*.jpg"))}
+    photographs = {plain_id(path.stem): path for path in sorted((root / "images").glob("*/*.jpg"))}
     if not photographs:
         raise InputError(f"there is no photograph in {root / 'images'}: they are expected as 0xx/<article_id>.jpg.")
+    purchases = _read_purchases(purchases_path, days, forms, progress)
+    [(_, table)], items = settle_unlisted([(purchases_path, purchases)], items, articles_path, unlisted_items)
     if require_image:
-        items = items[items[Columns.ITEM].isin(photographs)]
-        if items.empty:
-            raise InputError(f"no photograph in {root / 'images'} is named after an article of {articles_path}.")
-    table = _read_purchases(purchases_path, ids, days, forms, progress)
+        without = items[Columns.ITEM][~items[Columns.ITEM].isin(photographs)]
+        difference = how_ids_differ(without, photographs)
+        if len(without) == len(items):
+            raise InputError(
+                f"no photograph in {root / 'images'} is named after an article of {articles_path}"
+                f"{f': {difference}' if difference else ''}."
+            )
+        if difference:
+            tell(f"{len(without):,} articles of {articles_path} have no photograph: {difference}.")
+        items = items[~items[Columns.ITEM].isin(without)]
     dataset = split_dataset(
         "hm",
         table[table[Columns.ITEM].isin(items[Columns.ITEM])],
@@ -143,7 +156,7 @@ def _day(text: str | None) -> int | None:
 
 
 def _read_purchases(
-    path: Path, articles: pd.Series, period: tuple[int | None, int | None], forms: list[str], progress: bool
+    path: Path, period: tuple[int | None, int | None], forms: list[str], progress: bool
 ) -> pd.DataFrame:
     """Read the purchases block by block: the competition's file has 31 million rows and 3.5 GB.
 
@@ -156,11 +169,9 @@ def _read_purchases(
     """
     if not path.is_file():
         raise InputError(f"there is no file {path}: `root` must be the folder of the competition's files.")
-    known = pa.array(articles)
-    customer_numbers: dict[str, int] = {}
-    day_numbers: dict[str, int] = {}
-    users, items, days = [], [], []
-    n_read = 0
+    columns = ("customer_id", "article_id", "t_dat")
+    numbers: dict[str, dict[str, int]] = {column: {} for column in columns}
+    codes: dict[str, list[np.ndarray]] = {column: [] for column in columns}
     try:
         with (
             pa.OSFile(str(path)) as file,
@@ -168,49 +179,34 @@ def _read_purchases(
                 file,
                 pa.csv.ReadOptions(block_size=1 << 24),
                 convert_options=pa.csv.ConvertOptions(
-                    include_columns=["t_dat", "customer_id", "article_id"],
-                    column_types={
-                        "t_dat": pa.string(),
-                        "customer_id": pa.string(),
-                        "article_id": pa.string(),
-                    },
+                    include_columns=columns, column_types=dict.fromkeys(columns, pa.string())
                 ),
             ) as reader,
             tqdm(total=path.stat().st_size, desc="purchases", unit="B", unit_scale=True, disable=not progress) as bar,
         ):
             for batch in reader:
                 bar.update(file.tell() - bar.n)
-                item = pc.index_in(batch["article_id"], known)
-                for column in ("t_dat", "customer_id", "article_id"):
-                    empty = pc.equal(batch[column], "")
-                    if pc.any(empty).as_py():
-                        row = n_read + pc.index(empty, True).as_py() + 1
-                        raise InputError(f"{path} has no {column} in row {row}: fill it in or remove the row.")
-                if item.null_count:
-                    first = pc.index(item.is_null(), True).as_py()
-                    raise InputError(
-                        f"article {batch['article_id'][first]} is purchased in {path} (row {n_read + first + 1}) but "
-                        "has no row in articles.csv: add it, or remove its purchases."
-                    )
-                n_read += len(item)
-                users.append(_numbered(batch["customer_id"], customer_numbers))
-                items.append(item.to_numpy().astype(np.int32))
-                days.append(_numbered(batch["t_dat"], day_numbers))
+                for column in columns:
+                    codes[column].append(_numbered(batch[column], numbers[column]))
     except pa.ArrowInvalid as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise InputError(f"{path} cannot be read ({reason}): correct that row, or get the file again.") from None
     except KeyError as error:
         raise InputError(f"{path} lacks a column ({error.args[0]}): get the competition's file.") from None
-    if not n_read:
+    written = {
+        column: pd.Series(pd.Categorical.from_codes(np.concatenate(codes[column]), pd.Index(numbers[column])))
+        for column in columns
+        if numbers[column]
+    }
+    if not written:
         raise InputError(f"{path} is empty: it has no purchases.")
     table = pd.DataFrame(
         {
-            Columns.USER: pd.Categorical.from_codes(np.concatenate(users), pd.Index(customer_numbers)),
-            Columns.ITEM: pd.Categorical.from_codes(np.concatenate(items), pd.Index(articles)),
+            Columns.USER: read_ids(written["customer_id"], "customer_id", path),
+            Columns.ITEM: read_ids(written["article_id"], "article_id", path),
+            Columns.TIME: read_times(written["t_dat"].replace("", None), "t_dat", path, forms) // DAY * DAY,
         }
     )
-    day = pd.Categorical.from_codes(np.concatenate(days), pd.Index(day_numbers))
-    table[Columns.TIME] = read_times(pd.Series(day), "t_dat", path, forms) // DAY * DAY
     first, last = (None if bound is None else bound * DAY for bound in period)
     if first is not None:
         table = table[table[Columns.TIME] >= first]

@@ -27,6 +27,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -46,7 +47,9 @@ RESAMPLING = {
     "bilinear": Image.Resampling.BILINEAR,
     "nearest": Image.Resampling.NEAREST,
 }
-FITS = ("squash", "pad", "crop")
+Fit = Literal["squash", "pad", "crop"]
+Resample = Literal["bicubic", "bilinear", "nearest"]
+FITS = get_args(Fit)
 WHITE = (255, 255, 255)
 
 

@@ -7,16 +7,19 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from imgrec_lib.data.columns import find_column, require_column
 from imgrec_lib.data.dataset import Columns, Dataset
-from imgrec_lib.data.images import Source, cached_images
+from imgrec_lib.data.ids import how_ids_differ, read_ids
+from imgrec_lib.data.images import Fit, Resample, Source, cached_images
 from imgrec_lib.data.split import given_split, index_ids, split_dataset
 from imgrec_lib.data.times import are_clock_times, check_forms, read_times
-from imgrec_lib.errors import InputError, one_line, unknown_name
-from imgrec_lib.options import Positive
+from imgrec_lib.errors import InputError, one_line, tell
+from imgrec_lib.options import Count, CountOrNone, Positive
 
 # Names by which columns are recognised, in other data sets' words; case, "_", "-" and spaces are ignored.
 USER_NAMES = ("user", "userid", "reviewerid", "customerid", "customer", "uid", "visitorid")
@@ -27,6 +30,9 @@ CATEGORY_NAMES = ("category", "categoryname", "producttypename", "producttype", 
 TEXT_NAMES = ("name", "title", "prodname", "productname")
 GROUP_NAMES = ("group", "itemgroup", "itemgroupid", "productcode", "parentasin")
 IMAGE_NAMES = ("image", "imagepath", "picture", "photo", "file", "filename")
+
+UNKNOWN = "unknown"
+"""The category of items that have none."""
 
 TABLE_SUFFIXES = (".csv", ".parquet", ".tsv")
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"})
@@ -51,15 +57,16 @@ def load_table(
     image_column: str | None = None,
     min_interactions: int | None = 5,
     keep_unused_items: bool = True,
+    unlisted_items: Literal["refuse", "keep", "drop"] = "refuse",
     split: str = "random",
-    seed: int = 0,
+    seed: CountOrNone = 0,
     held_out: Positive = 1,
     validate: bool = True,
     validate_from: str | None = None,
     test_from: str | None = None,
-    image_size: int = 224,
-    image_fit: str = "squash",
-    image_resample: str = "bicubic",
+    image_size: Count = 224,
+    image_fit: Fit = "squash",
+    image_resample: Resample = "bicubic",
     cache: str | Path | None = None,
     progress: bool = True,
     name: str = "table",
@@ -88,6 +95,8 @@ def load_table(
         min_interactions: users with fewer different items are dropped; None drops none. Not used on a given
             split.
         keep_unused_items: whether items without interactions stay in the catalogue.
+        unlisted_items: what happens to items with interactions but without a row in the item table: "refuse", "keep"
+            (nothing is known of them) or "drop" (their interactions are left out).
         split: "random" or "time" (the latest of every user), or "date" (of all users what came after a day).
         seed, held_out, validate, validate_from, test_from: how much is held out, and when: see `split_dataset`.
         image_size: height and width of the stored pictures, in pixels.
@@ -136,8 +145,7 @@ def load_table(
         catalogue, paths = pd.DataFrame({Columns.ITEM: np.sort(distinct)}), None
     else:
         catalogue, paths = read_items(items_path, item_column, category_column, name_column, image_column, group_column)
-        for path, table in tables:
-            require_items(table[Columns.ITEM], catalogue[Columns.ITEM], path, items_path)
+        tables, catalogue = settle_unlisted(tables, catalogue, items_path, unlisted_items)
 
     if len(tables) == 1:
         dataset = split_dataset(
@@ -215,38 +223,6 @@ def read_table(path: Path) -> pd.DataFrame:
     return table
 
 
-def find_column(
-    table: pd.DataFrame, path: Path, kind: str, names: Sequence[str], wanted: str | None, needed: bool
-) -> str | None:
-    """Name of the column that holds `kind`.
-
-    Args:
-        table, path: the table and the file it comes from.
-        kind: "user", "item", ...
-        names: names by which the column is recognised, the most likely first.
-        wanted: the name that the user gave, which must then exist.
-        needed: whether it is an error that there is none (else None is returned).
-
-    Raises:
-        InputError: the column is missing; the sentence names those that there are.
-    """
-    columns = [str(column) for column in table.columns]
-    if wanted is not None:
-        if wanted not in columns:
-            raise unknown_name(f"column of {path}", wanted, columns)
-        return wanted
-    plain = {"".join(c for c in column.lower() if c not in "_- "): column for column in reversed(columns)}
-    for name in names:
-        if name in plain:
-            return plain[name]
-    if needed:
-        raise InputError(
-            f"{path} has no {kind} column (found: {', '.join(columns)}): "
-            f"rename one to '{names[0]}', or name it with {kind}_column."
-        )
-    return None
-
-
 def read_interactions(
     path: Path,
     user_column: str | None = None,
@@ -263,13 +239,13 @@ def read_interactions(
         InputError: see `load_table`.
     """
     raw = read_table(path)
-    user = find_column(raw, path, "user", USER_NAMES, user_column, needed=True)
-    item = find_column(raw, path, "item", ITEM_NAMES, item_column, needed=True)
-    time = find_column(raw, path, "time", TIME_NAMES, time_column, needed=False)
-    table = pd.DataFrame({Columns.USER: _ids(raw, user, path), Columns.ITEM: _ids(raw, item, path)})
+    user = require_column(raw, path, "user", USER_NAMES, user_column)
+    item = require_column(raw, path, "item", ITEM_NAMES, item_column)
+    time = find_column(raw, path, TIME_NAMES, time_column)
+    table = pd.DataFrame({Columns.USER: read_ids(raw[user], user, path), Columns.ITEM: read_ids(raw[item], item, path)})
     if time is not None:
         times = raw[time]
-        day = find_column(raw, path, "day", DAY_NAMES, None, needed=False)
+        day = find_column(raw, path, DAY_NAMES)
         if day not in (None, time) and are_clock_times(times):
             times = raw[day].astype(str).where(raw[day].notna()) + " " + times.astype(str)
         table[Columns.TIME] = read_times(times, time, path, time_format)
@@ -296,19 +272,19 @@ def read_items(
     raw = read_table(path)
     # The file of interactions may call the item otherwise.
     item_column = item_column if item_column in raw else None
-    item = find_column(raw, path, "item", ITEM_NAMES, item_column, needed=True)
-    category = find_column(raw, path, "category", CATEGORY_NAMES, category_column, needed=False)
-    name = find_column(raw, path, "name", TEXT_NAMES, name_column, needed=False)
-    group = find_column(raw, path, "group", GROUP_NAMES, group_column, needed=False)
-    image = find_column(raw, path, "image", IMAGE_NAMES, image_column, needed=False)
-    ids = _ids(raw, item, path)
+    item = require_column(raw, path, "item", ITEM_NAMES, item_column)
+    category = find_column(raw, path, CATEGORY_NAMES, category_column)
+    name = find_column(raw, path, TEXT_NAMES, name_column)
+    group = find_column(raw, path, GROUP_NAMES, group_column)
+    image = find_column(raw, path, IMAGE_NAMES, image_column)
+    ids = read_ids(raw[item], item, path)
     repeated = ids.duplicated()
     if repeated.any():
         row = int(np.flatnonzero(repeated)[0])
         raise InputError(f"{path} lists item {ids[row]!r} twice (again in row {row + 1}): keep one row an item.")
     table = pd.DataFrame({Columns.ITEM: ids})
     if category is not None:
-        table[Columns.CATEGORY] = raw[category].astype(object).where(raw[category].notna(), "unknown").astype(str)
+        table[Columns.CATEGORY] = raw[category].astype(object).where(raw[category].notna(), UNKNOWN).astype(str)
     if name is not None:
         table[Columns.NAME] = raw[name].astype(object).where(raw[name].notna(), "").astype(str)
     if group is not None:
@@ -337,27 +313,55 @@ def require_groups(table: pd.DataFrame, column: str, path: Path) -> pd.Series:
             f"{path} has no {column!r} in row {int(np.flatnonzero(empty)[0]) + 1}: give every item a group "
             "(one without variants is a group of its own), or name another column with group_column."
         )
-    return _ids(table, column, path)
+    return read_ids(table[column], column, path)
 
 
-def require_items(used: pd.Series, catalogue: pd.Series, path: Path, items_path: Path) -> None:
-    """Refuse interactions with items that have no row in the item table.
+def settle_unlisted(
+    tables: Sequence[tuple[Path, pd.DataFrame]], catalogue: pd.DataFrame, items_path: Path, choice: str
+) -> tuple[list[tuple[Path, pd.DataFrame]], pd.DataFrame]:
+    """Interactions and catalogue after a choice about the items that were bought and have no row in the item table.
 
     Args:
-        used: the items of the interactions in `path`.
-        catalogue: the items of the table in `items_path`.
+        tables: files of interactions and what was read from them.
+        catalogue, items_path: the item table and its file.
+        choice: "refuse", "keep" (as items of which nothing is known) or "drop" (their interactions are left out).
 
     Raises:
-        InputError: naming the first such items and the row of the first.
+        InputError: there are such items, and the choice is to refuse them.
+
+    Warns of how many were kept or left out.
     """
-    unknown = ~used.isin(catalogue).to_numpy()
-    if unknown.any():
-        ids = used[unknown].unique()
-        raise InputError(
-            f"{len(ids)} items in {path} have no row in {items_path}: "
-            f"{', '.join(repr(i) for i in ids[:3])}{', ...' if len(ids) > 3 else ''} "
-            f"(first in row {int(np.flatnonzero(unknown)[0]) + 1}); add them, or remove their interactions."
-        )
+    settled, added = [], []
+    for path, table in tables:
+        unlisted = ~table[Columns.ITEM].isin(catalogue[Columns.ITEM]).to_numpy()
+        if not unlisted.any():
+            settled.append((path, table))
+            continue
+        ids = table[Columns.ITEM][unlisted].unique()
+        known = f"{len(ids):,} items in {path} have no row in {items_path}"
+        if choice == "refuse":
+            difference = how_ids_differ(ids, catalogue[Columns.ITEM])
+            raise InputError(
+                f"{known}: {', '.join(map(repr, ids[:3]))}{', ...' if len(ids) > 3 else ''} (first in row "
+                f"{table.index[unlisted][0] + 1}); "
+                + (difference or "add them, remove their interactions, or say unlisted_items='keep' or 'drop'")
+                + "."
+            )
+        if choice == "keep":
+            tell(f"{known}: they are kept as items of which nothing is known.")
+            added.append(pd.Series(ids))
+            settled.append((path, table))
+        else:
+            tell(f"{known}: they are left out, and their {unlisted.sum():,} interactions.")
+            settled.append((path, table[~unlisted].reset_index(drop=True)))
+    if added:
+        new = pd.DataFrame({Columns.ITEM: pd.concat(added).unique()})
+        if Columns.CATEGORY in catalogue:
+            new[Columns.CATEGORY] = UNKNOWN
+        if Columns.GROUP in catalogue:
+            new[Columns.GROUP] = new[Columns.ITEM]
+        catalogue = pd.concat([catalogue, new], ignore_index=True).fillna("")
+    return settled, catalogue
 
 
 def _path(given: str | Path | None, folder: Path | None, *names: str) -> Path | None:
@@ -368,20 +372,6 @@ def _path(given: str | Path | None, folder: Path | None, *names: str) -> Path | 
         return None
     candidates = (folder / f"{name}{suffix}" for name in names for suffix in TABLE_SUFFIXES)
     return next((path for path in candidates if path.is_file()), None)
-
-
-def _ids(table: pd.DataFrame, column: str | None, path: Path) -> pd.Series:
-    """An id column as text."""
-    values = table[column]
-    empty = values.isna().to_numpy()
-    if empty.any():
-        raise InputError(
-            f"{path} has no {column!r} in row {int(np.flatnonzero(empty)[0]) + 1}: fill it in or remove the row."
-        )
-    # Whole numbers that a file format or a program turned into floats keep their plain form.
-    if pd.api.types.is_float_dtype(values) and (values % 1 == 0).all():
-        values = values.astype(np.int64)
-    return values.astype(str).astype(object).reset_index(drop=True)
 
 
 def _with_given_split(

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from imgrec_lib.data.columns import distinct_values, rows_in_words
 from imgrec_lib.errors import InputError, one_line, shown, tell, unknown_name
 
 EARLIEST, LATEST = 315_532_800, 4_102_444_800
@@ -72,7 +73,7 @@ def read_times(values: pd.Series, column: str, path: Path, forms: str | Sequence
         seconds, kinds, names = _seconds(pd.to_datetime(values, utc=True)), np.zeros(len(values), "i1"), ["datetimes"]
     else:
         # A column has fewer different times than rows, in particular of days.
-        codes, distinct = _distinct(values)
+        codes, distinct = distinct_values(values)
         by_value, kind_of_value, names = _read_by_form(distinct.astype(str).str.strip(), asked)
         seconds, kinds = by_value[codes], kind_of_value[codes]
     unread = np.isnan(seconds)
@@ -106,21 +107,6 @@ def check_forms(forms: str | Sequence[str] | None) -> list[str]:
 def are_clock_times(values: pd.Series) -> bool:
     """Whether all values are times of a day, such as 12:26:40, that do not say which."""
     return bool(values.astype(str).str.fullmatch(rf" *{CLOCK} *").all())
-
-
-def rows_in_words(chosen: np.ndarray) -> str:
-    """The rows that a mask chooses, counted from 1, for a sentence: "rows 3, 8, 9 and 12 others"."""
-    rows = np.flatnonzero(chosen) + 1
-    listed, others = ", ".join(map(str, rows[:3])), len(rows) - 3
-    return f"row{'s' if len(rows) > 1 else ''} {listed}" + (f" and {others:,} others" if others > 0 else "")
-
-
-def _distinct(values: pd.Series) -> tuple[np.ndarray, pd.Series]:
-    """The index of each value among the different ones, and these."""
-    if isinstance(values.dtype, pd.CategoricalDtype):
-        return values.cat.codes.to_numpy(), values.cat.categories.to_series()
-    codes, distinct = pd.factorize(values if pd.api.types.is_numeric_dtype(values) else values.astype(str))
-    return codes, pd.Series(distinct)
 
 
 def _read_by_form(texts: pd.Series, asked: Sequence[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -1,0 +1,65 @@
+"""Columns of tables that people bring: which is which, what is in them, and how sentences speak of their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from imgrec_lib.errors import InputError, unknown_name
+
+
+def find_column(table: pd.DataFrame, path: Path, names: Sequence[str], wanted: str | None = None) -> str | None:
+    """Name of a column, or None where there is none.
+
+    Args:
+        table, path: the table and the file it comes from.
+        names: names by which the column is recognised, the most likely first.
+        wanted: the name that the user gave, which must then exist.
+
+    Raises:
+        InputError: there is no column `wanted`; the sentence names those that there are.
+    """
+    columns = [str(column) for column in table.columns]
+    if wanted is not None:
+        if wanted not in columns:
+            raise unknown_name(f"column of {path}", wanted, columns)
+        return wanted
+    plain = {"".join(c for c in column.lower() if c not in "_- "): column for column in reversed(columns)}
+    return next((plain[name] for name in names if name in plain), None)
+
+
+def require_column(table: pd.DataFrame, path: Path, kind: str, names: Sequence[str], wanted: str | None = None) -> str:
+    """Name of a column that must be there.
+
+    Args:
+        kind: "user" or "item", for the sentence.
+        table, path, names, wanted: see `find_column`.
+
+    Raises:
+        InputError: there is none; the sentence names the columns that there are.
+    """
+    found = find_column(table, path, names, wanted)
+    if found is None:
+        raise InputError(
+            f"{path} has no {kind} column (found: {', '.join(map(str, table.columns))}): "
+            f"rename one to '{names[0]}', or name it with {kind}_column."
+        )
+    return found
+
+
+def rows_in_words(chosen: np.ndarray) -> str:
+    """The rows that a mask chooses, counted from 1, for a sentence: "rows 3, 8, 9 and 12 others"."""
+    rows = np.flatnonzero(chosen) + 1
+    listed, others = ", ".join(map(str, rows[:3])), len(rows) - 3
+    return f"row{'s' if len(rows) > 1 else ''} {listed}" + (f" and {others:,} others" if others > 0 else "")
+
+
+def distinct_values(values: pd.Series) -> tuple[np.ndarray, pd.Series]:
+    """The index of each value among the different ones (-1 for an empty cell), and these."""
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return values.cat.codes.to_numpy(), pd.Series(values.cat.categories)
+    codes, distinct = pd.factorize(values)
+    return codes, pd.Series(distinct)
