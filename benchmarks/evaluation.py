@@ -21,7 +21,7 @@ from ours import USERS_AT_ONCE
 
 from imgrec_lib import ValidationAUC, evaluate
 from imgrec_lib.data.dataset import HeldOut
-from imgrec_lib.evaluation.evaluate import BLOCK_BYTES, TILE_BYTES, TILE_ITEMS
+from imgrec_lib.evaluation.ranking import BLOCK_BYTES, TILE_BYTES, TILE_ITEMS
 from imgrec_lib.models.base import InnerProduct, Recommender
 
 

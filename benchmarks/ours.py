@@ -19,8 +19,8 @@ from torch import Tensor
 
 from imgrec_lib import build_model, evaluate, fit
 from imgrec_lib.data.dataset import HeldOut
-from imgrec_lib.evaluation.evaluate import BLOCK_BYTES, TILE_BYTES, TILE_ITEMS
 from imgrec_lib.evaluation.neighbours import search_neighbours
+from imgrec_lib.evaluation.ranking import BLOCK_BYTES, TILE_BYTES, TILE_ITEMS
 from imgrec_lib.models.base import InnerProduct, Recommender, TrainSettings
 from imgrec_lib.models.imgrec_ft import ImgRecFT
 from imgrec_lib.training import rows

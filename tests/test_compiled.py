@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from imgrec_lib import compiled
 from imgrec_lib.data.dataset import Interactions, TrainingData
 from imgrec_lib.data.sampler import Sampler
-from imgrec_lib.evaluation.evaluate import _compare, _compare_on_cpu
+from imgrec_lib.evaluation.ranking import compare_on_cpu, compare_tile
 from imgrec_lib.models.base import distinct
 
 
@@ -50,7 +50,7 @@ def test_scores_are_counted_and_summed_up(width: int, numbers: list[int], seed: 
     rows, places = len(numbers), sum(numbers)
     scores = torch.randint(-2, 3, (rows, width), generator=torch.Generator().manual_seed(seed)).float()
     reference, starts = torch.arange(places).float() % 4 - 1, torch.tensor([0, *np.cumsum(numbers).tolist()])
-    for compare in (_compare, _compare_on_cpu):
+    for compare in (compare_tile, compare_on_cpu):
         above, equal, sums = torch.arange(places), torch.ones(places, dtype=torch.int64), torch.full((rows,), 0.5)
         compare(scores, starts, reference, above, equal, sums)
         for row, values in enumerate(scores.tolist()):
@@ -67,5 +67,5 @@ def test_a_score_that_is_not_finite_shows_in_the_sum() -> None:
         scores = torch.zeros(3, 100)
         scores[1, 57] = broken
         sums = torch.zeros(3)
-        _compare_on_cpu(scores, torch.arange(4), torch.zeros(3), *torch.zeros(2, 3, dtype=torch.int64).unbind(), sums)
+        compare_on_cpu(scores, torch.arange(4), torch.zeros(3), *torch.zeros(2, 3, dtype=torch.int64).unbind(), sums)
         assert sums.isfinite().tolist() == [True, False, True]

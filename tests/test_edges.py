@@ -13,13 +13,13 @@ import pytest
 import torch
 from conformance import CARDS, TRAINED, parameters_of, small
 from narrow import not_none
-from toy import START, toy_data
+from toy import START, best_items, toy_data
 
 from imgrec_lib import InputError, ValidationAUC, evaluate, train_run
 from imgrec_lib.data.dataset import Columns, Dataset, HeldOut, Interactions
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.data.sampler import Sampler
-from imgrec_lib.evaluation import PROTOCOLS, negative_lists, recommend
+from imgrec_lib.evaluation import PROTOCOLS, negative_lists
 from imgrec_lib.features import Features
 from imgrec_lib.models import build_model
 from imgrec_lib.models.base import InnerProduct
@@ -95,7 +95,7 @@ def test_the_smallest_data_is_evaluated_and_sampled(case: str) -> None:
         if protocol.draws is not None:
             lists = negative_lists(dataset, name)
             assert lists.shape == (dataset.n_users, protocol.draws) and lists.max() < dataset.n_items
-    items, scores = recommend(scorer, dataset, range(dataset.n_users), k=12)
+    items, scores = best_items(scorer, dataset, range(dataset.n_users), k=12)
     for user in range(dataset.n_users):
         free = [i for i in range(dataset.n_items) if i not in dataset.train.of(user)]
         assert items[user, : len(free)].tolist() == free  # equal scores: by index
@@ -163,7 +163,7 @@ def test_scores_that_are_not_finite_are_refused_everywhere(bad: float) -> None:
     for call in (
         lambda: evaluate(scorer, dataset),
         lambda: evaluate(scorer, dataset, part="validation"),
-        lambda: recommend(scorer, dataset, [0]),
+        lambda: best_items(scorer, dataset, [0]),
     ):
         with pytest.raises(InputError, match=r"user (u)?0 a score that is NaN or infinite"):
             call()

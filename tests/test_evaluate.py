@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
+from toy import best_items
 
 from imgrec_lib.data.dataset import Dataset, HeldOut, Interactions
 from imgrec_lib.errors import InputError
@@ -28,7 +29,6 @@ from imgrec_lib.evaluation import (
     history_bands,
     negative_lists,
     popularity_bands,
-    recommend,
     user_metrics,
 )
 from imgrec_lib.models.base import InnerProduct, Recommender, Scorer, TrainSettings
@@ -211,7 +211,7 @@ def test_tiles_of_the_catalogue_give_the_counts_of_the_whole(
     dataset, rng = make(n_users, n_items, seed), np.random.default_rng(seed)
     users, items = (torch.as_tensor(rng.integers(-2, 3, (n, 3)), dtype=torch.float32) for n in (n_users, n_items))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(import_module("imgrec_lib.evaluation.evaluate"), "TILE_ITEMS", width)
+        patch.setattr(import_module("imgrec_lib.evaluation.ranking"), "TILE_ITEMS", width)
         tiled = evaluate(InnerProduct(users, items), dataset, seed=seed, part=part, block_bytes=block_bytes)
     dense = Table(users.numpy() @ items.numpy().T)
     whole = evaluate(dense, dataset, seed=seed, part=part)
@@ -368,7 +368,7 @@ def test_models_are_served_at_the_held_out_time_and_keep_their_mode() -> None:
     model = Model(Table(coarse(dataset))).train()
     ValidationAUC(dataset)(model)
     evaluate(model, dataset)
-    recommend(model, dataset, [0])
+    best_items(model, dataset, [0])
     assert model.training
     assert [training for training, _ in model.asked] == [False] * 3
     assert [None if t is None else t[0].item() for _, t in model.asked] == [0, 100, None]
@@ -416,7 +416,9 @@ def test_recommendations_equal_a_stable_sort(
     scores[scores == 0] *= np.where(np.arange((scores == 0).sum()) % 2, -1, 1)  # both zeros
     k = data.draw(st.integers(1, n_items + 3))
     users = data.draw(st.lists(st.integers(0, n_users - 1), max_size=5))
-    items, values = recommend(Table(scores), dataset, users, k, exclude, block_bytes=block_bytes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("imgrec_lib.evaluation.top.BLOCK_BYTES", block_bytes)
+        items, values = best_items(Table(scores), dataset, users, k, exclude)
     assert items.shape == values.shape == (len(users), k)
     for row, user in enumerate(users):
         seen = set(dataset.train.of(user)) if exclude else set()
@@ -424,7 +426,7 @@ def test_recommendations_equal_a_stable_sort(
         assert items[row].tolist() == expected + [-1] * (k - len(expected))
         np.testing.assert_array_equal(values[row, : len(expected)], scores[user, expected])
         assert (values[row, len(expected) :] == -np.inf).all()
-    from_training = recommend(Table(scores), dataset.training_data(), users, k, exclude)
+    from_training = best_items(Table(scores), dataset.training_data(), users, k, exclude)
     np.testing.assert_array_equal(items, from_training[0])
 
 
@@ -432,12 +434,12 @@ def test_recommendations_refuse_what_does_not_exist() -> None:
     dataset = make(10, 8)
     scorer = Table(coarse(dataset))
     with pytest.raises(InputError, match="user index 10 does not exist"):
-        recommend(scorer, dataset, [3, 10])
+        best_items(scorer, dataset, [3, 10])
     with pytest.raises(InputError, match="at least 1"):
-        recommend(scorer, dataset, [0], 0)
+        best_items(scorer, dataset, [0], 0)
     scorer.scores[4, 1] = np.nan
     with pytest.raises(InputError, match="u4"):
-        recommend(scorer, dataset, range(10), 3)
+        best_items(scorer, dataset, range(10), 3)
 
 
 def test_bands_partition_the_users() -> None:

@@ -18,11 +18,10 @@ import torch
 import yaml
 from conformance import CARDS, randomised, small
 from PIL import Image
-from toy import N_ITEMS, N_USERS, toy_data
+from toy import N_ITEMS, N_USERS, best_items, toy_data
 
 from imgrec_lib.data.dataset import Columns
 from imgrec_lib.errors import InputError
-from imgrec_lib.evaluation import recommend
 from imgrec_lib.explorer import (
     NOTEBOOK,
     POPULARITY,
@@ -288,7 +287,7 @@ def test_recommendations(runs: Runs) -> None:
         (gallery,) = VIEWS["Recommendations"].show(runs, state)
         history, recommended = gallery.rows
         assert set(history.cells[i].item for i in range(len(history.cells))) <= set(opened.dataset.train.of(user))
-        expected = recommend(opened.scorer, opened.dataset, [user], 6)[0][0].tolist()
+        expected = best_items(opened.scorer, opened.dataset, [user], 6)[0][0].tolist()
         assert [cell.item for cell in recommended.cells[:6]] == expected
         held = int(opened.dataset.test.items[user])
         (marked,) = [cell for cell in recommended.cells if cell.mark == "test item"]
@@ -307,7 +306,7 @@ def test_visrank_shows_the_purchases_that_pull_items_up(runs: Runs) -> None:
     chosen = opened.dataset.items[Columns.ITEM][20]
     state = State(run="visrank", user=opened.dataset.user_ids[user], number=4, item=chosen)
     _, because = VIEWS["Recommendations"].show(runs, state)
-    expected = [20, *recommend(opened.scorer, opened.dataset, [user], 4)[0][0].tolist()]
+    expected = [20, *best_items(opened.scorer, opened.dataset, [user], 4)[0][0].tolist()]
     assert [row.cells[0].item for row in because.rows] == list(dict.fromkeys(expected))
     assert opened.features is not None
     unit = opened.features.values / np.linalg.norm(opened.features.values, axis=1, keepdims=True)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from narrow import not_none
-from toy import N_ITEMS, N_USERS, planted_dataset, toy_data
+from toy import N_ITEMS, N_USERS, best_items, planted_dataset, toy_data
 
 from imgrec_lib.data.dataset import Interactions, TrainingData
 from imgrec_lib.errors import InputError
-from imgrec_lib.evaluation import evaluate, recommend
+from imgrec_lib.evaluation import evaluate
 from imgrec_lib.models import build_model
 from imgrec_lib.models.base import Baskets, Sliceable
 
@@ -22,7 +22,7 @@ def test_variants_come_first_and_popularity_orders_both() -> None:
     data = toy_data()
     assert data.groups is not None
     counts = Counter(data.interactions.items.tolist())
-    lists, _ = recommend(build_model("group-pop", data), data, range(N_USERS), k=N_ITEMS, exclude_seen=False)
+    lists, _ = best_items(build_model("group-pop", data), data, range(N_USERS), k=N_ITEMS, exclude_seen=False)
     for user, found in enumerate(lists.tolist()):
         groups = {data.groups[i] for i in data.interactions.of(user)}
         assert found == sorted(range(N_ITEMS), key=lambda i: (not_none(data.groups)[i] not in groups, -counts[i], i))

@@ -112,7 +112,7 @@ def test_counts_of_every_held_out_item_equal_brute_force(
     users, items = (torch.as_tensor(rng.integers(-2, 3, (n, 3)), dtype=torch.float32) for n in (n_users, n_items))
     dense = users.numpy() @ items.numpy().T
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(import_module("imgrec_lib.evaluation.evaluate"), "TILE_ITEMS", width)
+        patch.setattr(import_module("imgrec_lib.evaluation.ranking"), "TILE_ITEMS", width)
         found = evaluate(InnerProduct(users, items), dataset, seed=seed, part=part, block_bytes=block_bytes)
     whole = evaluate(Table(dense), dataset, seed=seed, part=part)
     pd.testing.assert_frame_equal(found.per_user, whole.per_user)

@@ -17,11 +17,11 @@ from sklearn.metrics import auc as area
 from sklearn.metrics.pairwise import cosine_distances
 from test_evaluate import Table, coarse, make
 from torch import Tensor
+from toy import best_items
 
 from imgrec_lib.data.dataset import Interactions
 from imgrec_lib.errors import InputError
-from imgrec_lib.evaluation import evaluate, recommend
-from imgrec_lib.evaluation.evaluate import _Best, _BestOnCpu, _Catalogue
+from imgrec_lib.evaluation import evaluate
 from imgrec_lib.evaluation.lists import (
     category_diversity,
     coverage,
@@ -32,6 +32,7 @@ from imgrec_lib.evaluation.lists import (
     visual_diversity,
 )
 from imgrec_lib.evaluation.metrics import AT_CUTOFF, ranks
+from imgrec_lib.evaluation.ranking import Best, BestOnCpu, Catalogue
 from imgrec_lib.models.base import InnerProduct
 
 
@@ -48,7 +49,7 @@ def test_lists_are_the_best_of_what_may_be_recommended(
     users, items = (torch.as_tensor(rng.integers(-2, 3, (n, 3)), dtype=torch.float32) for n in (n_users, n_items))
     k = min(k, n_items)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(import_module("imgrec_lib.evaluation.evaluate"), "TILE_ITEMS", width)
+        patch.setattr(import_module("imgrec_lib.evaluation.ranking"), "TILE_ITEMS", width)
         found = evaluate(
             InnerProduct(users, items), dataset, protocols=["exact"], part=part, block_bytes=block_bytes, cutoffs=[k]
         )
@@ -67,7 +68,7 @@ def test_without_validation_items_lists_are_what_is_recommended() -> None:
     scorer = Table(coarse(dataset))
     lists = evaluate(scorer, dataset, protocols=["exact"], part="validation").lists
     users = np.flatnonzero(dataset.validation.items >= 0)
-    assert lists is not None and (lists == recommend(scorer, dataset, users, 20)[0]).all()
+    assert lists is not None and (lists == best_items(scorer, dataset, users, 20)[0]).all()
     assert evaluate(scorer, dataset, protocols=["dvbpr-100"]).lists is None
 
 
@@ -87,9 +88,9 @@ def test_tensor_operations_keep_what_the_compiled_loop_keeps(
             return self.scores[users, items]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(import_module("imgrec_lib.evaluation.evaluate"), "TILE_ITEMS", width)
-        catalogue = _Catalogue(Slices(scores.numpy()), n_items, np.arange(n_users), "cpu")
-    keepers = [kind(catalogue, np.arange(n_users), known, k) for kind in (_Best, _BestOnCpu)]
+        patch.setattr(import_module("imgrec_lib.evaluation.ranking"), "TILE_ITEMS", width)
+        catalogue = Catalogue(Slices(scores.numpy()), n_items, np.arange(n_users), "cpu")
+    keepers = [kind(catalogue, np.arange(n_users), known, k) for kind in (Best, BestOnCpu)]
     for number in range(catalogue.n_tiles):
         part = scores[:, number * catalogue.width : (number + 1) * catalogue.width]
         for best in keepers:

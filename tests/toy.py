@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 
 from imgrec_lib.data.dataset import Columns, Dataset, HeldOut, Interactions, TrainingData
 from imgrec_lib.data.images import ImageStore
+from imgrec_lib.evaluation import scorer_of, top_items
+from imgrec_lib.models.base import Recommender, Scorer
 
 # Primes that no hidden size in the tests equals, so that a dimension of a weight says what it counts.
 N_USERS, N_ITEMS, N_FEATURES, N_CATEGORIES = 23, 37, 11, 5
@@ -99,3 +103,18 @@ def exact_auc(scores: np.ndarray, dataset: Dataset, held_out: np.ndarray) -> flo
         negatives = scores[user, others]
         values.append(np.mean(scores[user, item] > negatives) + 0.5 * np.mean(scores[user, item] == negatives))
     return float(np.mean(values))
+
+
+def best_items(
+    model: Recommender | Scorer,
+    data: Dataset | TrainingData,
+    users: Iterable[int],
+    k: int = 10,
+    exclude_seen: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`top_items` of a model at no particular time, without the users' training items or with them."""
+    train = data.train if isinstance(data, Dataset) else data.interactions
+    nothing = Interactions(np.zeros(train.n_users + 1, np.int64), np.empty(0, np.int64), train.n_items)
+    ids = data.user_ids if isinstance(data, Dataset) else None
+    owned = train if exclude_seen else nothing
+    return top_items(scorer_of(model, None), np.array(list(users), np.int64), owned, k, user_ids=ids)

@@ -1,19 +1,12 @@
 """Evaluation by leave-one-out ranking: metrics from counts, the papers' protocols by name, blocked and exact."""
 
-from imgrec_lib.evaluation.evaluate import (
-    Evaluation,
-    ValidationAUC,
-    ValidationMetrics,
-    evaluate,
-    history_bands,
-    popularity_bands,
-    recommend,
-    scorer_of,
-    user_metrics,
-)
+from imgrec_lib.evaluation.bands import history_bands, popularity_bands
+from imgrec_lib.evaluation.evaluate import Evaluation, ValidationAUC, ValidationMetrics, evaluate, user_metrics
 from imgrec_lib.evaluation.metrics import check_metric
 from imgrec_lib.evaluation.personal import IMPERSONAL, personal_share
 from imgrec_lib.evaluation.protocols import PROTOCOLS, EvaluationProtocol, negative_lists
+from imgrec_lib.evaluation.ranking import scorer_of
+from imgrec_lib.evaluation.top import top_items
 
 __all__ = [
     "IMPERSONAL",
@@ -28,7 +21,7 @@ __all__ = [
     "negative_lists",
     "personal_share",
     "popularity_bands",
-    "recommend",
     "scorer_of",
+    "top_items",
     "user_metrics",
 ]

@@ -7,7 +7,7 @@ import torch
 
 from imgrec_lib.data.dataset import Interactions
 from imgrec_lib.errors import InputError
-from imgrec_lib.evaluation.evaluate import _Catalogue, _check_finite, _keys, _rows
+from imgrec_lib.evaluation.ranking import Catalogue, check_finite, owned_rows, sort_keys
 from imgrec_lib.models.base import Scorer
 
 BLOCK_BYTES = 4 * 2**20
@@ -41,23 +41,27 @@ def top_items(
         user who has fewer than k items left.
 
     Raises:
-        InputError: `k` is below 1, or a score is not finite.
+        InputError: a user or `k` is out of range, or a score is not finite.
     """
     if k < 1:
         raise InputError(f"k, the length of a list of recommendations, must be at least 1, not {k}.")
+    users = np.asarray(users, np.int64)
+    outside = (users < 0) | (users >= owned.n_users)
+    if outside.any():
+        raise InputError(f"user index {users[outside][0]} does not exist: choose from 0 to {owned.n_users - 1}.")
     ids = np.arange(owned.n_users) if user_ids is None else user_ids
-    catalogue = _Catalogue(scorer, owned.n_items, ids, device)
+    catalogue = Catalogue(scorer, owned.n_items, ids, device)
     items, values = np.full((len(users), k), -1, np.int64), np.full((len(users), k), -np.inf, np.float32)
     rows = max(1, BLOCK_BYTES // (4 * catalogue.width))
     find = _best_on_cpu if torch.device(device).type == "cpu" else _best
     for start in range(0, len(users), rows):
         block = slice(start, start + rows)
-        items[block], values[block] = find(catalogue, np.asarray(users[block], np.int64), owned, admissible, k)
+        items[block], values[block] = find(catalogue, users[block], owned, admissible, k)
     return items, values
 
 
 def _best_on_cpu(
-    catalogue: _Catalogue, users: np.ndarray, owned: Interactions, admissible: np.ndarray | None, k: int
+    catalogue: Catalogue, users: np.ndarray, owned: Interactions, admissible: np.ndarray | None, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
     from imgrec_lib.evaluation import compiled
 
@@ -65,26 +69,26 @@ def _best_on_cpu(
     items, values = np.full((len(users), k), -1, np.int64), np.full((len(users), k), -np.inf, np.float32)
     memory = torch.empty(len(users) * catalogue.width)
     for number in range(catalogue.n_tiles):
-        scores = _check_finite(catalogue.tile(index, number, memory).float(), users, catalogue.user_ids)
+        scores = check_finite(catalogue.tile(index, number, memory).float(), users, catalogue.user_ids)
         first = number * catalogue.width
         if admissible is not None:
-            scores[:, torch.from_numpy(~admissible[first : first + scores.shape[1]])] = -torch.inf
+            scores = scores.masked_fill(torch.from_numpy(~admissible[first : first + scores.shape[1]]), -torch.inf)
         compiled.keep_best(scores.contiguous().numpy(), first, users, owned.indptr, owned.items, items, values)
     return items, values
 
 
 def _best(
-    catalogue: _Catalogue, users: np.ndarray, owned: Interactions, admissible: np.ndarray | None, k: int
+    catalogue: Catalogue, users: np.ndarray, owned: Interactions, admissible: np.ndarray | None, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
     index = torch.as_tensor(users, device=catalogue.device)
     parts = [catalogue.tile(index, number) for number in range(catalogue.n_tiles)]
-    scores = _check_finite(torch.cat(parts, 1).float(), users, catalogue.user_ids)
-    row, item = (torch.as_tensor(each, device=catalogue.device) for each in _rows(owned, users))
+    scores = check_finite(torch.cat(parts, 1).float(), users, catalogue.user_ids)
+    row, item = (torch.as_tensor(each, device=catalogue.device) for each in owned_rows(owned, users))
     scores = scores.index_put((row, item), scores.new_tensor(-torch.inf))
     if admissible is not None:
         scores[:, torch.as_tensor(~admissible, device=catalogue.device)] = -torch.inf
     width = min(k, owned.n_items)
-    best = _keys(scores).topk(width, dim=1).indices
+    best = sort_keys(scores).topk(width, dim=1).indices
     chosen = scores.gather(1, best)
     items, values = np.full((len(users), k), -1, np.int64), np.full((len(users), k), -np.inf, np.float32)
     items[:, :width] = torch.where(chosen == -torch.inf, -1, best).cpu().numpy()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from imgrec_lib.data.dataset import Dataset, describe_item, latest_items
 from imgrec_lib.errors import InputError
-from imgrec_lib.evaluation import recommend
+from imgrec_lib.evaluation import top_items
 from imgrec_lib.evaluation.neighbours import search_neighbours
 from imgrec_lib.gallery.gallery import Gallery
 from imgrec_lib.gallery.rows import Cell, Row
@@ -74,9 +74,11 @@ def recommendation_gallery(
         title: the gallery's title.
 
     Raises:
-        InputError: see `recommend`.
+        InputError: see `top_items`.
     """
-    chosen, scores = recommend(scorer, dataset, users, min(k, dataset.n_items))
+    chosen, scores = top_items(
+        scorer, np.asarray(users), dataset.train, min(k, dataset.n_items), user_ids=dataset.user_ids
+    )
     rows = []
     for user, items, values in zip(users, chosen, scores, strict=True):
         history, tested = dataset.train.of(user), dataset.test.of(user)
