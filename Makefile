@@ -3,7 +3,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-export IMGREC_CACHE ?= $(CURDIR)/.cache
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONHASHSEED := 0
 
@@ -17,6 +16,7 @@ reproduce: $(VENV)/installed ## set up, run every model on the embedded data set
 
 # Tests are small: threads would cost more than they bring, and far more on a busy machine.
 test: export OMP_NUM_THREADS ?= 1
+test: export IMGREC_CACHE ?= $(CURDIR)/.cache
 test: $(VENV)/installed-test lint ## set up, check the code, run the tests and the notebooks
 	$(BIN)/python -m pytest tests
 	PYTHONPATH=tests $(BIN)/python -m pytest --nbval --nbval-cell-timeout=300 -p notebook_comparison notebooks

@@ -130,6 +130,15 @@ def notebook_address(name: str, parameters: Mapping[str, Any], *inputs: str) -> 
     return fingerprint(_code(notebook_path(name)), dict(parameters), list(inputs), version("imgrec"))
 
 
+def notebook_parts(name: str, parameters: Mapping[str, Any]) -> dict[str, str]:
+    """What an address is made of beside its inputs, each part apart, so that one can say which of them has changed."""
+    return {
+        "notebook": fingerprint(_code(notebook_path(name))),
+        "parameters": fingerprint(dict(parameters)),
+        "version": version("imgrec"),
+    }
+
+
 @cache
 def _code(path: Path) -> list[str]:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]

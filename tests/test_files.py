@@ -17,8 +17,6 @@ from imgrec_lib.features import attribute_labels, build_backbone
 from imgrec_lib.features.activations import trunk_activations
 from imgrec_lib.features.attributes import FeatureMaps, train_heads
 from imgrec_lib.files import cached, replacing
-from imgrec_lib.matrix.definition import Data
-from imgrec_lib.matrix.facts import read_facts
 
 PICTURES = ImageStore.from_array(np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8))
 
@@ -43,11 +41,7 @@ def learn_attributes(cache: Path) -> None:
     train_heads(maps, attribute_labels(TrainingData(pairs, attributes=table)))
 
 
-def read_data(cache: Path) -> None:
-    read_facts(Data("wardrobe", options={"n_users": 3, "n_items": 20, "image_size": 8, "cache": str(cache.parent)}))
-
-
-CACHES: list[Callable[[Path], None]] = [prepare_images, extract, activate, learn_attributes, read_data]
+CACHES: list[Callable[[Path], None]] = [prepare_images, extract, activate, learn_attributes]
 
 
 @pytest.mark.parametrize("fill", CACHES, ids=lambda fill: fill.__name__)

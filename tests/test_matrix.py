@@ -250,6 +250,38 @@ def test_states(tmp_path: Path) -> None:
     assert task.state == "stale"
 
 
+def test_a_stale_notebook_says_what_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = tmp_path / "weights.pt"
+    weights.write_bytes(b"one")
+    matrix = Matrix(models=["vbpr"], seeds=[0], weights=str(weights))
+
+    def detail(**changed: Any) -> str:
+        facts = {"wardrobe": changed.pop("facts", WARDROBE["wardrobe"])}
+        made = plan(replace(matrix, **changed), tmp_path / "runs", tmp_path / "reports", facts)
+        return "; ".join(dict.fromkeys(f"{r.state}: {r.detail}" for r in rows(made, tmp_path) if r.stage == "trial"))
+
+    (task,) = planned(matrix, tmp_path).trials
+    pretend(task)
+    assert detail() == "done: "
+    assert detail(facts=Facts("4567", True)) == "stale: changed: the data"
+    assert detail(facts=None) == "stale: changed: the data, or they were not read yet"
+    weights.write_bytes(b"two")
+    assert detail() == "stale: changed: a file that its parameters name"
+    weights.write_bytes(b"one")
+    with monkeypatch.context() as patch:
+        patch.setattr("imgrec_lib.matrix.tasks.run_fingerprint", lambda model: "edited")
+        assert detail(facts=Facts("4567", True)) == "stale: changed: the data, code that makes its numbers"
+    with monkeypatch.context() as patch:
+        patch.setattr("imgrec_lib.notebooks.version", lambda name: "9.9")
+        patch.setattr("imgrec_lib.notebooks._code", lambda path: ["another"])
+        assert detail() == "stale: changed: the notebook, the version of imgrec"
+    without = json.loads(task.status_path.read_text()) | {"parts": None, "address": "of an earlier version"}
+    task.status_path.write_text(json.dumps(without))
+    assert detail() == "stale: "
+    task.status_path.unlink()
+    assert detail() == "stale: not made by this matrix"
+
+
 def test_only_some_runs(tmp_path: Path) -> None:
     matrix = Matrix(models=["poprank", "bpr-mf"], seeds=[0, 1], grid=GRID)
     assert len(planned(matrix, tmp_path, {"model": ["poprank"]}).runs) == 2
@@ -284,15 +316,16 @@ def test_data_is_read_again_only_when_it_changed(tmp_path: Path) -> None:
     table.parent.mkdir()
     table.write_text("\n".join(["user,item,timestamp", *pairs]) + "\n")
     data = Data("table", str(table.parent))
-    assert known_facts(data) is None
-    facts = read_facts(data)
-    assert known_facts(data) == facts and not facts.pictures
+    runs = tmp_path / "runs"
+    assert known_facts(data, runs) is None
+    facts = read_facts(data, runs)
+    assert known_facts(data, runs) == facts and not facts.pictures
     os.utime(table, (1, 1))  # touched: it must be looked at again, and is the same
-    assert known_facts(data) is None
-    assert read_facts(data) == facts == known_facts(data)
+    assert known_facts(data, runs) is None
+    assert read_facts(data, runs) == facts == known_facts(data, runs)
     table.write_text("\n".join(["user,item,timestamp", *pairs, "u0,i8,99"]) + "\n")
-    assert known_facts(data) is None
-    assert read_facts(data).fingerprint != facts.fingerprint
+    assert known_facts(data, runs) is None
+    assert read_facts(data, runs).fingerprint != facts.fingerprint
 
 
 # What people see.
@@ -374,7 +407,9 @@ def test_a_matrix_chooses_by_the_metric_that_it_names(tmp_path: Path) -> None:
         read_matrix(written)
 
 
-def test_a_matrix_runs_once_and_a_failing_run_stops_nothing(tmp_path: Path, reports: Path) -> None:
+def test_a_matrix_runs_once_and_a_failing_run_stops_nothing(
+    tmp_path: Path, reports: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runs = tmp_path / "runs"
     # WARP fails: with this learning rate its loss stops being finite.
     matrix = small(
@@ -408,6 +443,8 @@ def test_a_matrix_runs_once_and_a_failing_run_stops_nothing(tmp_path: Path, repo
     content = {key: value for key, value in vars(matrix).items() if key != "datasets"}
     watched.write_text(yaml.safe_dump(content | {"dataset": "wardrobe", "dataset_options": SMALL}))
     watch_matrix(watched, runs, reports)  # returns: nothing is left to do
+    monkeypatch.setenv("IMGREC_CACHE", str(tmp_path / "another"))
+    assert [row.state for row in rows(plan(matrix, runs, reports), runs)] == [row.state for row in table]
 
 
 def interrupted(matrix: Matrix, runs: Path, reports: Path, tmp_path: Path, number: int) -> tuple[Path, pd.DataFrame]:

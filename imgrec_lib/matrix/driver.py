@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from imgrec_lib.errors import InputError, one_line
 from imgrec_lib.extras import require
-from imgrec_lib.files import default_cache, make_folder
+from imgrec_lib.files import make_folder
 from imgrec_lib.matrix.definition import Matrix
 from imgrec_lib.matrix.facts import Facts, known_facts, read_facts
 from imgrec_lib.matrix.tasks import HEARTBEAT, Plan, Task, all_facts, plan
@@ -112,7 +112,7 @@ class _Driver:
     say: Callable[[str], None] = print
 
     def __post_init__(self) -> None:
-        self.facts = all_facts(self.matrix)
+        self.facts = all_facts(self.matrix, self.runs)
 
     def plan(self) -> Plan:
         return plan(self.matrix, self.runs, self.reports, self.facts, self.only)
@@ -127,12 +127,12 @@ class _Driver:
             tasks = [task for task in made.data if task.labels["dataset"] == name]
             tasks[0].record("running")
             with _heartbeat(tasks[0]):
-                error = places[0].alone(read_facts, self.matrix.datasets[name])
-            known = known_facts(self.matrix.datasets[name])
+                error = places[0].alone(read_facts, self.matrix.datasets[name], self.runs.absolute())
+            known = known_facts(self.matrix.datasets[name], self.runs)
             if error is None and known is None:
                 error = (
-                    f"what was read is not in the cache {default_cache()}: with Dask all workers must share the folder "
-                    "that IMGREC_CACHE names, and the data must not change while it is read."
+                    f"what was read is not in {self.runs}: with Dask all workers must see that folder, and the data "
+                    "must not change while it is read."
                 )
             if error is not None:
                 self.say(f"failed: dataset {name}: {error}")

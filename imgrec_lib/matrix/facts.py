@@ -1,9 +1,9 @@
 """What a plan must know of a dataset before it can be planned: its fingerprint, and whether it has pictures.
 
-Reading a dataset takes minutes, so what was found is kept in the cache beside a stamp of what it was read from: names,
-sizes and times of change of the files, the reader's options and its code. While the stamp agrees, the dataset is not
-read again. (As with make, a file that changes with neither size nor time goes unnoticed here; the training itself
-reads the data, and its record holds the true fingerprint.)
+Reading a dataset takes minutes, so what was found is kept with the runs, in `<runs>/.datasets`, beside a stamp of what
+it was read from: names, sizes and times of change of the files, the reader's options and its code. While the stamp
+agrees, the dataset is not read again, whatever cache a command uses. (As with make, a file that changes with neither
+size nor time goes unnoticed here; the training itself reads the data, and its record holds the true fingerprint.)
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from imgrec_lib.data import list_datasets, load_dataset
-from imgrec_lib.files import cached, default_cache, fingerprint, replacing
+from imgrec_lib.files import fingerprint, locked, write_json
 from imgrec_lib.matrix.definition import Data
 from imgrec_lib.source import source_fingerprint
 
@@ -28,30 +28,37 @@ class Facts:
     pictures: bool
 
 
-def known_facts(data: Data) -> Facts | None:
-    """What is known of a dataset without reading it; None where it was never read or has changed since."""
-    return _kept(_stamp(data), _path(data))
+def known_facts(data: Data, runs: Path) -> Facts | None:
+    """What is known of a dataset without reading it; None where it was never read or has changed since.
+
+    Args:
+        data: the dataset.
+        runs: the folder of the runs that are made of it.
+    """
+    return _kept(_stamp(data), _path(data, runs))
 
 
-def read_facts(data: Data) -> Facts:
+def read_facts(data: Data, runs: Path) -> Facts:
     """Read a dataset, and keep what is found for `known_facts`.
 
+    Args:
+        data, runs: see there.
+
     Raises:
-        InputError: what `load_dataset` refuses.
+        InputError: what `load_dataset` refuses, or `runs` cannot be written to.
     """
-    stamp = _stamp(data)  # before reading: what changes meanwhile must not go unnoticed
-
-    def make(path: Path) -> None:
-        dataset = load_dataset(data.dataset, data.root or None, **data.options, **_silent(data))
-        facts = Facts(dataset.fingerprint, dataset.images is not None)
-        path.write_text(json.dumps({"stamp": stamp, "facts": asdict(facts)}), encoding="utf-8")
-
-    path = cached(_path(data), make, lambda path: _kept(stamp, path) is not None, replacing)
-    return Facts(**json.loads(path.read_text(encoding="utf-8"))["facts"])
+    path, stamp = _path(data, runs), _stamp(data)  # before reading: what changes meanwhile must not go unnoticed
+    with locked(path):
+        facts = _kept(stamp, path)
+        if facts is None:
+            dataset = load_dataset(data.dataset, data.root or None, **data.options, **_silent(data))
+            facts = Facts(dataset.fingerprint, dataset.images is not None)
+            write_json(path, {"stamp": stamp, "facts": asdict(facts)})
+    return facts
 
 
 def _kept(stamp: str, path: Path) -> Facts | None:
-    """The facts in a file of the cache, if they bear that stamp."""
+    """The facts in a file, if they bear that stamp."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         return Facts(**kept["facts"]) if kept["stamp"] == stamp else None
@@ -64,8 +71,8 @@ def _silent(data: Data) -> dict[str, bool]:
     return {"progress": False} if quiet else {}
 
 
-def _path(data: Data) -> Path:
-    return default_cache() / "datasets" / f"{fingerprint(asdict(data))}.json"
+def _path(data: Data, runs: Path) -> Path:
+    return runs / ".datasets" / f"{fingerprint(asdict(data))}.json"
 
 
 def _stamp(data: Data) -> str:

@@ -24,7 +24,7 @@ from imgrec_lib.files import fingerprint, write_json
 from imgrec_lib.matrix.definition import Data, Matrix
 from imgrec_lib.matrix.facts import Facts, known_facts
 from imgrec_lib.models import model_card
-from imgrec_lib.notebooks import notebook_address
+from imgrec_lib.notebooks import notebook_address, notebook_parts
 from imgrec_lib.request import Request
 from imgrec_lib.runs import discard_run, open_run
 from imgrec_lib.source import run_fingerprint, source_fingerprint
@@ -36,6 +36,20 @@ HEARTBEAT = 5.0
 """Seconds between the signs of life of a running notebook."""
 SILENCE = 60.0
 """Seconds without a sign of life after which it counts as interrupted."""
+
+UNREAD = "unread"
+"""Stands for the fingerprint of data that were not read yet."""
+
+CHANGES = {
+    "data": "the data",
+    "code": "code that makes its numbers",
+    "notebook": "the notebook",
+    "parameters": "its parameters",
+    "files": "a file that its parameters name",
+    "runs": "the runs that it reads",
+    "version": "the version of imgrec",
+}
+"""The parts of an address, in the words that say that one of them has changed."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +63,8 @@ class Status:
         began: Unix seconds.
         seconds: how long it took, once it has ended.
         error: one sentence, when it failed.
+        parts: fingerprints of what the address is made of, by the keys of `CHANGES`; None in those of versions that did
+            not keep them.
     """
 
     state: str
@@ -57,6 +73,7 @@ class Status:
     began: float
     seconds: float | None = None
     error: str = ""
+    parts: Mapping[str, str] | None = None
 
     @classmethod
     def read(cls, path: Path) -> Status | None:
@@ -79,6 +96,7 @@ class Task:
         parameters: its parameters; `device` is the kind of device, the driver says which.
         output: where the executed copy goes.
         address: see `notebook_address`.
+        parts: see `Status`.
     """
 
     stage: Stage
@@ -87,6 +105,7 @@ class Task:
     parameters: Mapping[str, Any]
     output: Path
     address: str
+    parts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -124,6 +143,18 @@ class Task:
             return "done" if self.output.exists() else "to do"
         return "failed" if status.state == "failed" else "interrupted"
 
+    @property
+    def changes(self) -> str:
+        """Of a stale one: what has changed since it was executed; empty where nothing says so."""
+        status = self.status
+        if status is None:
+            return "not made by this matrix"
+        before = status.parts or {}
+        changed = [words for part, words in CHANGES.items() if part in before and before[part] != self.parts.get(part)]
+        if CHANGES["data"] in changed and "data" not in self.parts:
+            changed[0] += ", or they were not read yet"
+        return f"changed: {', '.join(changed)}" if changed else ""
+
     def _silent_for(self) -> float:
         """Seconds since its last sign of life."""
         try:
@@ -136,7 +167,7 @@ class Task:
         now, before = time.time(), self.status
         began = now if before is None or state == "running" else before.began
         seconds = None if state == "running" else now - began
-        status = Status(state, self.address, dict(self.labels), began, seconds, error)
+        status = Status(state, self.address, dict(self.labels), began, seconds, error, dict(self.parts))
         write_json(self.status_path, vars(status))
 
     def sign_of_life(self) -> None:
@@ -215,16 +246,16 @@ def plan(
     Raises:
         InputError: `only` names what no run of the matrix has.
     """
-    facts = all_facts(matrix) if facts is None else facts
+    facts = all_facts(matrix, runs) if facts is None else facts
     made = Plan(unread=[name for name in matrix.datasets if facts.get(name) is None])
     for name, data in matrix.datasets.items():
         _plan_dataset(made, matrix, name, data, facts.get(name), runs.resolve(), _beside(reports, matrix, name))
     return _chosen_only(made, only) if only else made
 
 
-def all_facts(matrix: Matrix) -> dict[str, Facts | None]:
+def all_facts(matrix: Matrix, runs: Path) -> dict[str, Facts | None]:
     """What is known of each dataset of a matrix without reading it."""
-    return {name: known_facts(data) for name, data in matrix.datasets.items()}
+    return {name: known_facts(data, runs) for name, data in matrix.datasets.items()}
 
 
 def _beside(reports: Path, matrix: Matrix, name: str) -> Path:
@@ -236,7 +267,7 @@ def _plan_dataset(
     made: Plan, matrix: Matrix, name: str, data: Data, facts: Facts | None, runs: Path, reports: Path
 ) -> None:
     labels = {"dataset": name}
-    known = facts.fingerprint if facts else "unread"
+    known = facts.fingerprint if facts else UNREAD
     source: dict[str, Any] = {"dataset": data.dataset, "root": data.root, "dataset_options": data.options}
     features = {"backbone": matrix.backbone, "weights": matrix.weights, "feature_options": matrix.feature_options}
     files = {"feature_files": matrix.features}
@@ -248,7 +279,7 @@ def _plan_dataset(
     if uses_features and (facts is None or facts.pictures):
         preparing["02_features"] = source | features | device
     for notebook, parameters in preparing.items():
-        made.data.append(_notebook_task("data", labels, notebook, parameters, reports, known, shown))
+        made.data.append(_notebook_task("data", labels, notebook, parameters, reports, data=[known], code=[shown]))
 
     own_trials: list[Task] = []
     for model, profile in list(dict.fromkeys([*pairs, *controls])):
@@ -298,7 +329,7 @@ def _plan_dataset(
             parameters = {"runs": str(runs), "only": [task.folder.name for task in finished]} | chosen
             addresses = [task.address for task in finished]
             made.comparisons.append(
-                _notebook_task("comparison", labels, notebook, parameters, reports, shown, *addresses)
+                _notebook_task("comparison", labels, notebook, parameters, reports, code=[shown], runs=addresses)
             )
 
 
@@ -333,10 +364,16 @@ def winning(search: list[Task], choose_by: str = "auc") -> tuple[Task | None, st
 
 
 def _notebook_task(
-    stage: Stage, labels: Mapping[str, str], notebook: str, parameters: Mapping[str, Any], reports: Path, *inputs: str
+    stage: Stage,
+    labels: Mapping[str, str],
+    notebook: str,
+    parameters: Mapping[str, Any],
+    reports: Path,
+    **inputs: list[str],
 ) -> Task:
-    address = notebook_address(notebook, parameters, *inputs, *_contents(parameters))
-    return Task(stage, {**labels, "notebook": notebook}, notebook, parameters, reports / f"{notebook}.ipynb", address)
+    address, parts = _address(notebook, parameters, **inputs)
+    labels = {**labels, "notebook": notebook}
+    return Task(stage, labels, notebook, parameters, reports / f"{notebook}.ipynb", address, parts)
 
 
 def _run_task(stage: Stage, labels: Mapping[str, str], request: Request, runs: Path, data: str) -> Task:
@@ -345,10 +382,18 @@ def _run_task(stage: Stage, labels: Mapping[str, str], request: Request, runs: P
     parameters = {key: value for key, value in request.to_parameters().items() if key not in unused}
     # The data's fingerprint stands for where the data lies: moved data is the same data.
     asked = {key: value for key, value in parameters.items() if key != "root" and (key != "feature_files" or value)}
-    address = notebook_address(notebook, asked, data, run_fingerprint(request.model), *_contents(asked))
+    address, parts = _address(notebook, asked, data=[data], code=[run_fingerprint(request.model)])
     what = [labels["dataset"], labels["model"], labels["profile"], *labels.get("control", "").split()]
     folder = runs / "-".join([*what, f"seed{labels['seed']}", fingerprint(asked)[:8]])
-    return Task(stage, labels, notebook, parameters | {"out": str(folder)}, folder / "notebook.ipynb", address)
+    return Task(stage, labels, notebook, parameters | {"out": str(folder)}, folder / "notebook.ipynb", address, parts)
+
+
+def _address(notebook: str, parameters: Mapping[str, Any], **inputs: list[str]) -> tuple[str, dict[str, str]]:
+    """The address of a notebook, and the parts that it is made of; of the inputs by the keys of `CHANGES`."""
+    inputs["files"] = _contents(parameters)
+    address = notebook_address(notebook, parameters, *(digits for each in inputs.values() for digits in each))
+    known = {part: fingerprint(each) for part, each in inputs.items() if each != [UNREAD]}
+    return address, notebook_parts(notebook, parameters) | known
 
 
 def _contents(value: Any) -> list[str]:

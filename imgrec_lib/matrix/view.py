@@ -33,7 +33,7 @@ class Row:
         stage, labels: see `Task`.
         state: "done", "running", "failed", "interrupted" (goes on when run again), "stale" (done, but with other code,
             parameters or data), "to do", or "waiting" (for a grid, or for the trials to compare).
-        detail: the epoch of a running one, the error of a failed one.
+        detail: the epoch of a running one, the error of a failed one, what has changed under a stale one.
         seconds: how long it took; of a running one, since it began.
         expected: seconds that it will take, as finished runs of the same model and dataset did on average; None
             where there is none yet.
@@ -230,6 +230,8 @@ def _row(task: Task, history: Mapping[tuple[str, str], float]) -> Row:
     elif status is not None and state == "running":
         seconds = time.time() - status.began
         detail = _epoch(task)
+    elif state == "stale":
+        detail = task.changes
     return Row(task.stage, task.labels, state, detail, seconds, expected)
 
 
