@@ -12,7 +12,7 @@ from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender
 from imgrec_lib.options import Count, NotNegative
 
 NUMBERS = 2**23
-"""Numbers of float64 in a batch of systems of equations, 64 MB, unless a single system has more."""
+"""Numbers of float64 that a batch of histories gathers, 64 MB, unless a single history has more."""
 
 
 class IALS(Recommender):
@@ -84,40 +84,39 @@ class IALS(Recommender):
         """
         factors = fixed.shape[1]
         everything = fixed.T @ fixed + self.l2 * torch.eye(factors, dtype=fixed.dtype)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(everything))
-        # Shorter histories are filled up with a row of zeros, which changes no sum.
+        # Histories of similar length are solved together; the shorter ones are filled up with a row of zeros, which
+        # changes no sum.
         padded = torch.cat([fixed, fixed.new_zeros(1, factors)])
+        turned = torch.cholesky_solve(padded.T, torch.linalg.cholesky(everything)).T
         lengths = rows.history_lengths
         order = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
         solved, start = fixed.new_zeros(rows.n_users, factors), 0
         while start < len(order):
             longest = int(lengths[order[start]])
-            batch = order[start : start + max(1, NUMBERS // (max(longest, factors) * factors))]
+            half_as_long = int(np.searchsorted(-lengths[order], -longest / 2, side="right"))
+            batch = order[start : min(half_as_long, start + max(1, NUMBERS // (longest * factors)))]
             start += len(batch)
             place = rows.indptr[batch, None] + np.arange(longest)
-            chosen = np.where(
+            items = np.where(
                 place < rows.indptr[batch + 1, None], rows.items[place.clip(max=len(rows) - 1)], len(fixed)
             )
-            bought = padded[torch.from_numpy(chosen)]
-            solved[torch.from_numpy(batch)] = self._solution(bought, everything, inverse)
+            chosen = torch.from_numpy(items)
+            # The solution is (G + alpha V'V)^-1 V' (1 + alpha) 1, with the rows of what was bought as V and
+            # G = Y'Y + l2 I. Where V has fewer rows than columns: G^-1 V' (I + alpha V G^-1 V')^-1 (1 + alpha) 1.
+            bought = padded[chosen]
+            if longest < factors:
+                identity = torch.eye(longest, dtype=fixed.dtype)
+                right = bought.new_full((len(batch), longest, 1), 1 + self.alpha)
+                solution = turned[chosen].mT @ self._solution(identity, turned[chosen] @ bought.mT, right)
+            else:
+                right = (1 + self.alpha) * bought.sum(1).unsqueeze(2)
+                solution = self._solution(everything, bought.mT @ bought, right)
+            solved[torch.from_numpy(batch)] = solution.squeeze(2)
         return solved
 
-    def _solution(self, bought: Tensor, everything: Tensor, inverse: Tensor) -> Tensor:
-        """(B, L, K) factors of what each has bought -> (B, K): (G + alpha V'V)^-1 V' (1 + alpha) 1, V being (L, K).
-
-        `everything` is G, the other side's Y'Y + l2 I, and `inverse` is G^-1.
-        """
-        length, factors = bought.shape[1:]
-        if length >= factors:
-            left = everything + self.alpha * bought.mT @ bought
-            return torch.cholesky_solve(
-                (1 + self.alpha) * bought.sum(1).unsqueeze(2), torch.linalg.cholesky(left)
-            ).squeeze(2)
-        # (G + alpha V'V)^-1 V' = G^-1 V' (I + alpha V G^-1 V')^-1, the push-through identity.
-        turned = bought @ inverse
-        left = torch.eye(length, dtype=bought.dtype) + self.alpha * turned @ bought.mT
-        right = bought.new_full((len(bought), length, 1), 1 + self.alpha)
-        return (turned.mT @ torch.cholesky_solve(right, torch.linalg.cholesky(left))).squeeze(2)
+    def _solution(self, constant: Tensor, own: Tensor, right: Tensor) -> Tensor:
+        """(constant + alpha own)^-1 right: (k, k), (B, k, k) and (B, k, 1) -> (B, k, 1)."""
+        return torch.cholesky_solve(right, torch.linalg.cholesky(constant + self.alpha * own))
 
 
 CARD = ModelCard(

@@ -109,7 +109,8 @@ class Cost:
     Attributes:
         epochs: epochs trained, over all phases.
         seconds_training: of all epochs, validation excluded; seconds_per_epoch: their mean, None without an epoch.
-        seconds_fit: training with validation and saves; seconds_evaluation: the test.
+        seconds_fit: building the model, which is all that one without training takes, then training with validation and
+            saves; seconds_evaluation: the test.
         interactions_per_second: positives drawn a second of training.
         peak_memory_bytes: most that the process held.
         parameters: numbers that the model learns.

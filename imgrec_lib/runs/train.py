@@ -113,9 +113,9 @@ def train_run(
         return run
     distributed.barrier()  # all have looked for the record before the first one can write it
     data = dataset.training_data(features if uses_features else None)
+    began = time.perf_counter()
     recommender = build_model(request.model, data, profile=request.profile, seed=request.seed, **request.overrides)
     make_folder(out)
-    began = time.perf_counter()
     result = fit(
         recommender,
         data,
