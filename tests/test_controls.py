@@ -19,6 +19,6 @@ def test_every_item_gets_the_picture_of_another_one(n_items: int) -> None:
     assert (shuffled.values != values).all()
     assert shuffled.description["control"] == "shuffled pictures"
     assert shuffled.fingerprint != features.fingerprint
-    assert with_control(features, "") is features
+    assert with_control(features, None) is features
     with pytest.raises(InputError, match="did you mean 'shuffled pictures'"):
         with_control(features, "shuffled picture")

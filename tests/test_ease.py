@@ -92,5 +92,3 @@ def test_what_does_not_fit_into_memory_is_refused_before_it_is_asked_for() -> No
         build_model("ease", data)
     with pytest.raises(InputError, match="raise its parameter gigabytes"):
         build_model("ease", toy_data(), gigabytes=1e-6)
-    with pytest.raises(InputError, match="l2 must be positive"):
-        build_model("ease", toy_data(), l2=0.0)

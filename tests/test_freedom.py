@@ -17,7 +17,6 @@ from toy import N_ITEMS, N_USERS, toy_data
 
 from imgrec_lib.data.dataset import Interactions, TrainingData
 from imgrec_lib.data.sampler import Sampler
-from imgrec_lib.errors import InputError
 from imgrec_lib.models import build_model
 from imgrec_lib.models.base import Recommender
 from imgrec_lib.models.freedom import keep_edges, nearest_items
@@ -183,10 +182,3 @@ def test_an_item_without_features_is_in_no_neighbourhood() -> None:
     assert nearest_items(torch.zeros(3, 2), 2).nnz == 0
     blank = replace(toy_data(), features=np.zeros((N_ITEMS, 3), np.float32))
     assert model_of(blank).scorer().block(torch.arange(N_USERS)).isfinite().all()
-
-
-def test_bad_parameters_get_a_sentence() -> None:
-    with pytest.raises(InputError, match="at least one neighbour of each item, not 0"):
-        build_model("freedom", toy_data(), neighbours=0)
-    with pytest.raises(InputError, match=r"a share of the edges from 0 to less than 1, not 1\.0"):
-        build_model("freedom", toy_data(), pruning=1.0)

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 from narrow import built
-from toy import N_ITEMS, N_USERS, exact_auc, planted_dataset, toy_data, toy_interactions
+from toy import N_ITEMS, N_USERS, exact_auc, planted_dataset, toy_data
 
 from imgrec_lib.data.dataset import Interactions, TrainingData
-from imgrec_lib.errors import InputError
 from imgrec_lib.models import build_model, ials
 from imgrec_lib.models.base import Baskets
 from imgrec_lib.models.ials import IALS
@@ -114,11 +113,3 @@ def test_it_learns_planted_tastes() -> None:
     scores = model.scorer().block(torch.arange(dataset.n_users)).numpy()
     popularity = np.tile(dataset.train.popularity, (dataset.n_users, 1))
     assert exact_auc(scores, dataset, dataset.test.items) > exact_auc(popularity, dataset, dataset.test.items) + 0.1
-
-
-def test_bad_parameters_get_a_sentence() -> None:
-    data = TrainingData(toy_interactions())
-    with pytest.raises(InputError, match="needs at least one factor and one iteration, not 0 and 10"):
-        build_model("ials", data, factors=0)
-    with pytest.raises(InputError, match="alpha must not be negative and its l2 must be positive"):
-        build_model("ials", data, l2=0.0)

@@ -16,7 +16,7 @@ from imgrec_lib.models.parts.losses import half_squared_norm
 from imgrec_lib.models.parts.modality import modalities_of
 from imgrec_lib.models.parts.purchases import purchase_matrix
 from imgrec_lib.models.parts.settings import LARGE_BATCHES
-from imgrec_lib.options import Count, NotNegative, ShareBelowOne
+from imgrec_lib.options import Count, CountOrNone, NotNegative, ShareBelowOne
 
 
 class BM3(Recommender):
@@ -53,9 +53,9 @@ class BM3(Recommender):
         data: TrainingData,
         *,
         factors: Count = 64,
-        layers: Count = 1,
+        layers: CountOrNone = 1,
         dropout: ShareBelowOne = 0.0,
-        feature_weight: float = 0.1,
+        feature_weight: NotNegative = 0.1,
         l2: NotNegative = 0.0,
         initial_scale: NotNegative = 0.1,
     ) -> None:

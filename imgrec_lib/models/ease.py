@@ -9,7 +9,7 @@ from imgrec_lib.data.dataset import Interactions, TrainingData
 from imgrec_lib.errors import InputError
 from imgrec_lib.models.base import ModelCard, Profile, Recommender
 from imgrec_lib.models.parts.purchases import DenseWeights, PurchaseSum, purchase_matrix
-from imgrec_lib.options import NotNegative
+from imgrec_lib.options import Positive
 
 BYTES_A_PAIR = 16
 """Memory for each pair of items while the weights are computed: two matrices of float64."""
@@ -29,10 +29,8 @@ class EASE(Recommender):
         gigabytes: the most memory that computing the weights may take, in units of 10^9 bytes.
     """
 
-    def __init__(self, data: TrainingData, *, l2: NotNegative = 100.0, gigabytes: float = 8.0) -> None:
+    def __init__(self, data: TrainingData, *, l2: Positive = 100.0, gigabytes: Positive = 8.0) -> None:
         super().__init__()
-        if l2 <= 0:
-            raise InputError(f"EASE's l2 must be positive, not {l2}.")
         needed = BYTES_A_PAIR * data.n_items**2 / 1e9
         if needed > gigabytes:
             raise InputError(

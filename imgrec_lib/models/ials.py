@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import Interactions, TrainingData
-from imgrec_lib.errors import InputError
 from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender
-from imgrec_lib.options import Count, NotNegative
+from imgrec_lib.options import Count, NotNegative, Positive
 
 NUMBERS = 2**23
 """Numbers of float64 that a batch of histories gathers, 64 MB, unless a single history has more."""
@@ -43,16 +42,12 @@ class IALS(Recommender):
         data: TrainingData,
         *,
         factors: Count = 64,
-        alpha: float = 1.0,
-        l2: NotNegative = 0.1,
-        iterations: int = 15,
-        initial_scale: NotNegative = 0.1,
+        alpha: NotNegative = 1.0,
+        l2: Positive = 0.1,
+        iterations: Count = 15,
+        initial_scale: Positive = 0.1,
     ) -> None:
         super().__init__()
-        if factors < 1 or iterations < 1:
-            raise InputError(f"iALS needs at least one factor and one iteration, not {factors} and {iterations}.")
-        if alpha < 0 or l2 <= 0:
-            raise InputError(f"iALS's alpha must not be negative and its l2 must be positive, not {alpha} and {l2}.")
         self.alpha, self.l2 = alpha, l2
         by_user = data.interactions
         by_item = Interactions.from_pairs(by_user.items, by_user.users, data.n_items, data.n_users)

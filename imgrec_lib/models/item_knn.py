@@ -10,10 +10,9 @@ from scipy import sparse
 from torch import Tensor
 
 from imgrec_lib.data.dataset import Interactions, TrainingData
-from imgrec_lib.errors import InputError
 from imgrec_lib.models.base import ModelCard, Profile, Recommender
 from imgrec_lib.models.parts.purchases import ItemWeights, PurchaseSum, SparseWeights, log_popularity, purchase_matrix
-from imgrec_lib.options import NotNegative
+from imgrec_lib.options import CountOrNone, NotNegative
 
 
 class ItemKNN(Recommender):
@@ -33,11 +32,9 @@ class ItemKNN(Recommender):
     """
 
     def __init__(
-        self, data: TrainingData, *, shrink: NotNegative = 10.0, neighbours: int = 0, popularity: float = 0.0
+        self, data: TrainingData, *, shrink: NotNegative = 10.0, neighbours: CountOrNone = 0, popularity: float = 0.0
     ) -> None:
         super().__init__()
-        if shrink < 0 or neighbours < 0:
-            raise InputError(f"shrink and neighbours must not be negative, not {shrink} and {neighbours}.")
         self.interactions = data.interactions
         self.together = SparseWeights(nearest(shrunk_cosine(data.interactions, shrink), neighbours).tocsc())
         self.offset = popularity * log_popularity(data.interactions)

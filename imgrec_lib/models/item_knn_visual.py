@@ -13,12 +13,11 @@ from scipy import sparse
 from torch import Tensor
 
 from imgrec_lib.data.dataset import Interactions, TrainingData
-from imgrec_lib.errors import InputError
 from imgrec_lib.models.base import ModelCard, Profile
 from imgrec_lib.models.item_knn import ItemKNN
 from imgrec_lib.models.parts.purchases import DenseWeights, ItemWeights, PurchaseSum, SparseWeights
 from imgrec_lib.models.parts.visual import shared_features
-from imgrec_lib.options import NotNegative
+from imgrec_lib.options import CountOrNone, NotNegative, Positive
 
 REMEMBERED = 2**27
 """Weights that are computed once and kept, 512 MB: those of catalogues of up to 11,585 items."""
@@ -94,14 +93,12 @@ class VisualItemKNN(ItemKNN):
         data: TrainingData,
         *,
         shrink: NotNegative = 10.0,
-        neighbours: int = 0,
+        neighbours: CountOrNone = 0,
         popularity: float = 0.0,
-        pictures: float = 0.1,
-        power: float = 4.0,
+        pictures: NotNegative = 0.1,
+        power: Positive = 4.0,
     ) -> None:
         super().__init__(data, shrink=shrink, neighbours=neighbours, popularity=popularity)
-        if power <= 0:
-            raise InputError(f"the power of ItemKNN with pictures must be positive, not {power}.")
         features = shared_features(data)
         present = features.any(1)
         self.mean = features[present].mean(0) if present.any() else torch.zeros(features.shape[1])

@@ -15,7 +15,7 @@ from imgrec_lib.models.parts.losses import half_squared_norm
 from imgrec_lib.models.parts.objective import Objective
 from imgrec_lib.models.parts.purchases import purchase_matrix
 from imgrec_lib.models.parts.settings import LARGE_BATCHES
-from imgrec_lib.options import Count, NotNegative
+from imgrec_lib.options import Count, CountOrNone, NotNegative
 
 
 class LightGCN(Recommender):
@@ -43,7 +43,7 @@ class LightGCN(Recommender):
         *,
         loss: str = "bpr",
         factors: Count = 64,
-        layers: Count = 3,
+        layers: CountOrNone = 3,
         l2: NotNegative = 1e-4,
         initial_scale: NotNegative = 0.1,
     ) -> None:
