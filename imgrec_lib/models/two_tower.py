@@ -390,7 +390,7 @@ class TwoTowerScorer:
 
 
 SETTINGS = TrainSettings(
-    learning_rate=2e-3, batch_size=1024, epochs=30, evaluate_every=2, patience=3, choose_by="ndcg@10"
+    learning_rate=3e-3, schedule="linear", batch_size=1024, epochs=20, evaluate_every=4, patience=0, choose_by="ndcg@10"
 )
 
 CARD = ModelCard(
