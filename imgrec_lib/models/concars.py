@@ -57,6 +57,9 @@ class CoNCARS(Recommender):
     CNNs and the fusion layer; the attention over slots and the choice of the four maps come from a third party's class,
     the only implementation that was found. None of the authors' is public.
 
+    What the sources leave open is an option: the slots, their tables (`slot_tables`), whether a time attends to the
+    other slots or is its own slot's vector alone (`attention`), and an offset of the item (`item_bias`).
+
     Cost: scores do not factorise, so every (user, item) pair passes the CNNs: about 2 d^2 C + 4/3 d^2 C^2
     multiply-adds for d factors and C channels (95 thousand for 16 and 16, 5.9 million for 64 and 32).
 
@@ -66,11 +69,14 @@ class CoNCARS(Recommender):
         channels: C.
         slots: "month", "weekday" or "hour".
         slot_tables: "low-rank" (U_s = p_u + r_s, T vectors a side) or "full" (T vectors for each user and item).
+        attention: whether x_u and y_i are attended sums; else x_u = U_t and y_i = I_t.
+        item_bias: whether an offset b_i is added to the score; it starts at 0.
         l2: penalty weight.
         initial_scale: embeddings start normal with this standard deviation.
     """
 
     mixed_precision = True
+    item_bias: nn.Parameter | None
 
     def __init__(
         self,
@@ -80,6 +86,8 @@ class CoNCARS(Recommender):
         channels: Count = 16,
         slots: str = "month",
         slot_tables: str = "low-rank",
+        attention: bool = True,
+        item_bias: bool = False,
         l2: NotNegative = 0.0,
         initial_scale: NotNegative = 0.1,
     ) -> None:
@@ -92,10 +100,18 @@ class CoNCARS(Recommender):
             raise InputError(f"CoNCARS's slot_tables is 'low-rank' or 'full', not {slot_tables!r}.")
         self.l2, self.slots = l2, slots
         self.users, self.items = (
-            TemporalEmbedding(n, N_SLOTS[slots], factors, full=slot_tables == "full", initial_scale=initial_scale)
+            TemporalEmbedding(
+                n,
+                N_SLOTS[slots],
+                factors,
+                full=slot_tables == "full",
+                attention=attention,
+                initial_scale=initial_scale,
+            )
             for n in (data.n_users, data.n_items)
         )
         self.network = OuterProductCNN(factors, channels)
+        self.register_parameter("item_bias", nn.Parameter(torch.zeros(data.n_items)) if item_bias else None)
 
     def slots_of(self, times: Tensor | None, like: Tensor) -> Tensor:
         """Slots of (B,) times, or (B,) times "unknown" for None: (B,) int64, on the device of `like` (B,)."""
@@ -109,6 +125,8 @@ class CoNCARS(Recommender):
         user = self.users(batch.users, slots)
         item = self.items(items.flatten(), slots.repeat_interleave(items.shape[1])).unflatten(1, items.shape)
         logits = self.network(user, item)
+        if self.item_bias is not None:
+            logits = logits + self.item_bias[items]
         loss = binary_cross_entropy(logits[:, 0], logits[:, 1:])
         return loss + self.l2 * half_squared_norm(user[0], item[0]) if self.l2 else loss
 
@@ -119,7 +137,8 @@ class CoNCARS(Recommender):
         slots = self.slots_of(times, users)
         served, which = slots.unique(return_inverse=True)
         items = torch.stack([self.items.all(slot.expand(len(self.items.static))) for slot in served])
-        return PairScorer(self.network, self.users.all(slots), items, which)
+        bias = None if self.item_bias is None else self.item_bias.detach()
+        return PairScorer(self.network, self.users.all(slots), items, which, bias)
 
 
 class TemporalEmbedding(nn.Module):
@@ -130,26 +149,35 @@ class TemporalEmbedding(nn.Module):
         n_slots: T.
         factors: d.
         full: a slot table of its own for each row, instead of static + slot vector.
+        attention: whether the temporal embedding is an attended sum over the slots, or its own slot's vector.
         initial_scale: standard deviation of the embeddings at the start.
     """
 
-    def __init__(self, n: int, n_slots: int, factors: int, *, full: bool, initial_scale: float) -> None:
+    attention: nn.Parameter | None
+
+    def __init__(
+        self, n: int, n_slots: int, factors: int, *, full: bool, attention: bool, initial_scale: float
+    ) -> None:
         super().__init__()
         self.full = full
         self.static = nn.Parameter(torch.empty(n, factors))
         # The last slot is "unknown".
         self.slot_vectors = nn.Parameter(torch.empty(*((n,) if full else ()), n_slots + 1, factors))
-        self.attention = nn.Parameter(torch.empty(factors, factors))
+        kernel = nn.Parameter(torch.empty(factors, factors)) if attention else None
+        self.register_parameter("attention", kernel)
         nn.init.normal_(self.static, std=initial_scale)
         nn.init.normal_(self.slot_vectors, std=initial_scale)
         nn.init.zeros_(self.slot_vectors[..., -1, :])
-        nn.init.xavier_uniform_(self.attention)
+        if kernel is not None:
+            nn.init.xavier_uniform_(kernel)
 
     def forward(self, index: Tensor, slots: Tensor) -> Tensor:
         """Static and temporal embeddings of (B,) rows in (B,) slots: (2, B, d)."""
         static = self.static[index]
         vectors = self.slot_vectors[index] if self.full else static.unsqueeze(1) + self.slot_vectors
         query = vectors[torch.arange(len(index), device=index.device), slots]
+        if self.attention is None:
+            return torch.stack([static, query])
         known = vectors[:, :-1]
         logits = torch.einsum("btd,bd->bt", torch.tanh(known @ self.attention.T), query)
         temporal = torch.einsum("bt,btd->bd", logits.softmax(1), known)
@@ -236,12 +264,14 @@ class PairScorer:
         users: (2, n_users, d), p and x at each user's own time.
         items: (S, 2, n_items, d), q and y in each of the S slots in which some user is served.
         slot_of_user: (n_users,) int64, index into the first dimension of `items`.
+        bias: (n_items,) the items' offsets, or None.
     """
 
     network: OuterProductCNN
     users: Tensor
     items: Tensor
     slot_of_user: Tensor
+    bias: Tensor | None = None
 
     @property
     def chunk(self) -> int:
@@ -257,7 +287,7 @@ class PairScorer:
             # One user a call: the network applies its first kernel to the user once for all items of the part.
             parts = catalogue.split(self.chunk, 2)
             torch.cat([self.network(self.users[:, user : user + 1], part)[0] for part in parts], out=scores[row])
-        return scores
+        return scores if self.bias is None else scores.add_(self.bias)
 
     @torch.no_grad()
     def pairs(self, users: Tensor, items: Tensor) -> Tensor:
@@ -266,7 +296,8 @@ class PairScorer:
             catalogue = self.items[self.slot_of_user[user[0]]]
             parts = [catalogue[:, part].unsqueeze(1) for part in candidates.split(self.chunk)]
             rows.append(torch.cat([self.network(self.users[:, user], part)[0] for part in parts]))
-        return torch.stack(rows)
+        scores = torch.stack(rows)
+        return scores if self.bias is None else scores + self.bias[items]
 
 
 SETTINGS = TrainSettings(learning_rate=1e-3, batch_size=256, epochs=30, evaluate_every=5)

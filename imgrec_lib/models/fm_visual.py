@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
+from imgrec_lib.errors import InputError
 from imgrec_lib.models.base import ModelCard, Profile, TrainSettings, look_up
 from imgrec_lib.models.fm import FactorisationMachine
 from imgrec_lib.models.parts.settings import LARGE_BATCHES
@@ -22,13 +23,22 @@ class FMVisual(FactorisationMachine):
 
     The last term sums the interactions of all pairs of features in linear time (Rendle 2010, lemma 3.1). A
     reconstruction: it is one reading of the "FM" of Elsayed et al. 2022, Table 2, whose result is out of reach of an
-    FM over ids. The loss adds l2_visual * 1/2 (|V|^2 + |w_f|^2), over the whole of both, to `FactorisationMachine`'s.
+    FM over ids. Which fields it had is not known: `use_categories` adds the item's category as one more, with a vector
+    v_c and a weight w_c; without `feature_pairs` features meet the ids and not each other, and the last term is left
+    out. The loss adds l2_visual * 1/2 (|V|^2 + |w_f|^2), over the whole of both, to `FactorisationMachine`'s; the
+    tables of v_c and w_c are penalised with V and w_f.
 
     Args:
         data, loss, factors, l2, l2_linear, initial_scale: see `FactorisationMachine`; V starts like the other vectors.
         l2_visual: penalty weight of V and w_f.
         feature_scale: the features' divisor; 0 for the catalogue's maximum.
+        feature_pairs, use_categories: see above; v_c starts like the other vectors.
+
+    Raises:
+        InputError: `use_categories` on data without categories.
     """
+
+    category: Tensor | None
 
     def __init__(
         self,
@@ -41,18 +51,37 @@ class FMVisual(FactorisationMachine):
         l2_visual: NotNegative = 0.0,
         initial_scale: NotNegative = 0.01,
         feature_scale: NotNegative = 0.0,
+        feature_pairs: bool = True,
+        use_categories: bool = False,
     ) -> None:
         super().__init__(data, loss=loss, factors=factors, l2=l2, l2_linear=l2_linear, initial_scale=initial_scale)
         self.l2_visual = l2_visual
         self.features = CatalogueFeatures(data, feature_scale)
         self.feature_vectors = nn.Parameter(torch.empty(self.features.width, factors).normal_(std=initial_scale))
         self.feature_weight = nn.Parameter(torch.zeros(self.features.width))
+        self.feature_pairs = feature_pairs
+        if use_categories and data.categories is None:
+            raise InputError("use_categories of FM-visual needs categories: add a 'category' column to the item table.")
+        category = torch.as_tensor(data.categories) if use_categories else None
+        self.register_buffer("category", category, persistent=False)
+        if use_categories:
+            self.categories = nn.Parameter(torch.empty(data.n_categories, factors).normal_(std=initial_scale))
+            self.category_weight = nn.Parameter(torch.zeros(data.n_categories))
+
+    def identity(self, items: Tensor, vectors: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """The sums over an item's fields but its features: of vectors, (..., K), and of weights and pairs, (...)."""
+        if self.category is None:
+            return vectors, weights
+        category = look_up(self.categories, self.category[items])
+        weights = weights + look_up(self.category_weight, self.category[items]) + (vectors * category).sum(-1)
+        return vectors + category, weights
 
     def item_side(self, items: Tensor, vectors: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         rows, place = self.features.distinct(items)
         projected, alone = self.picture_side(rows)
         both = look_up(torch.cat([projected, alone.unsqueeze(1)], 1), place)
         projected, alone = both[..., :-1], both[..., -1]
+        vectors, weights = self.identity(items, vectors, weights)
         return vectors + projected, weights + alone + (vectors * projected).sum(-1)
 
     def picture_side(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,14 +96,16 @@ class FMVisual(FactorisationMachine):
         # V^T f_i and <w_f, f_i> in one product; the squares carry the features' divisor twice.
         linear = torch.cat([self.feature_vectors, self.feature_weight.unsqueeze(1)], 1)
         projected, weighted = self.features.project(rows, linear).split([self.feature_vectors.shape[1], 1], -1)
+        if not self.feature_pairs:
+            return projected, weighted.squeeze(-1)
         norms = self.feature_vectors.square().sum(1, keepdim=True) / self.features.scale
         own = self.features.project(rows.square(), norms)
         return projected, (weighted + 0.5 * (projected.square().sum(-1, keepdim=True) - own)).squeeze(-1)
 
     @torch.no_grad()
     def contributions(self, users: Tensor, items: Tensor) -> dict[str, Tensor]:
-        """Split scores exactly, see `ScoreParts`; "id and picture" is <v_i, g_i>."""
-        vector, weight = self.items[items], self.item_weight[items]
+        """Split scores exactly, see `ScoreParts`; "id and picture" is <v_i, g_i>, the category counted with the id."""
+        vector, weight = self.identity(items, self.items[items], self.item_weight[items])
         projected, visual = self.picture_side(self.features(items))
         user = self.users[users]
         return {
@@ -88,7 +119,8 @@ class FMVisual(FactorisationMachine):
     @torch.no_grad()
     def embed_pictures(self, pixels: Tensor, features: Tensor) -> Tensor:
         """See `PictureEmbedding`."""
-        vector, weight = self.items.mean(0), self.item_weight.mean()
+        every = torch.arange(len(self.items), device=self.items.device)
+        vector, weight = (part.mean(0) for part in self.identity(every, self.items, self.item_weight))
         projected, visual = self.picture_side(features)
         offset = weight + visual + projected @ vector
         return torch.cat([vector + projected, offset.unsqueeze(1)], 1)
@@ -96,7 +128,10 @@ class FMVisual(FactorisationMachine):
     def shared_penalty(self) -> Tensor | None:
         if not self.l2_visual:
             return None
-        return self.l2_visual * 0.5 * (self.feature_vectors.square().sum() + self.feature_weight.square().sum())
+        squares = self.feature_vectors.square().sum() + self.feature_weight.square().sum()
+        if self.category is not None:
+            squares = squares + self.categories.square().sum() + self.category_weight.square().sum()
+        return self.l2_visual * 0.5 * squares
 
 
 CARD = ModelCard(

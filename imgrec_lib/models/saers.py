@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
@@ -66,6 +67,8 @@ class SAERS(Recommender):
         attention_units: length of h.
         l2, l2_items, l2_bias, l2_visual, l2_attention: penalty weights.
         item_bias: whether there is b; without it nothing but the picture tells an item's popularity.
+        two_user_vectors: whether the regions meet a user vector t of their own: s(u, i) = <p_u, W_g f_i> + sum_a
+            alpha_uia <t_u, e_ia> + b_i. W_u then sees both.
         initial_scale: p, W_g and W_s start normal with this standard deviation; b and b_a at 0, the attention's
             weights with one over the root of their inputs.
         components: principal components of g that are kept, fixed; 0: g as it is.
@@ -98,6 +101,7 @@ class SAERS(Recommender):
         l2_visual: NotNegative = 0.0,
         l2_attention: NotNegative = 0.0,
         item_bias: bool = True,
+        two_user_vectors: bool = False,
         initial_scale: NotNegative = 0.01,
         components: int = 0,
         attributes: str = "",
@@ -132,11 +136,12 @@ class SAERS(Recommender):
         self._fitted_as = ""
         self.register_load_state_dict_post_hook(_forget_other_views)
 
-        self.users = nn.Parameter(torch.empty(data.n_users, factors).normal_(std=initial_scale))
+        width = 2 * factors if two_user_vectors else factors  # p, or p and behind it t
+        self.users = nn.Parameter(torch.empty(data.n_users, width).normal_(std=initial_scale))
         self.item_bias = nn.Parameter(torch.zeros(data.n_items), requires_grad=item_bias)
         self.whole_projection = nn.Parameter(torch.empty(n_features, factors).normal_(std=initial_scale))
         self.part_projection = nn.Parameter(torch.empty(self.part_view.width, factors).normal_(std=initial_scale))
-        self.user_attention = nn.Parameter(torch.empty(factors, attention_units).normal_(std=factors**-0.5))
+        self.user_attention = nn.Parameter(torch.empty(width, attention_units).normal_(std=width**-0.5))
         self.part_attention = nn.Parameter(torch.empty(factors, attention_units).normal_(std=factors**-0.5))
         self.attribute_bias = nn.Parameter(torch.zeros(n_attributes, attention_units))
         self.attention_weight = nn.Parameter(torch.empty(attention_units).normal_(std=attention_units**-0.5))
@@ -192,11 +197,16 @@ class SAERS(Recommender):
         return fingerprint(*(x.cpu().numpy() for x in (self.fitted, self.head_weight, self.head_bias, *views)))
 
     def embed(self, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Items' vectors: W_g f (n, d), W_s g (n, n_attributes, d), and W_a e + b_a (n, n_attributes, units)."""
+        """Items' vectors: W_g f (n, d), W_s g (n, n_attributes, d), and W_a e + b_a (n, n_attributes, units).
+
+        With two user vectors the first are (n, 2 d) and (n, n_attributes, 2 d), zero where they do not meet a vector.
+        """
         self.prepare()
         assert self.whole is not None and self.parts is not None
         parts = self.parts[items] @ self.part_projection
-        return self.whole[items] @ self.whole_projection, parts, parts @ self.part_attention + self.attribute_bias
+        whole, keys = self.whole[items] @ self.whole_projection, parts @ self.part_attention + self.attribute_bias
+        free = self.users.shape[1] - whole.shape[1]
+        return F.pad(whole, (0, free)), F.pad(parts, (free, 0)), keys
 
     def row_tables(self) -> tuple[nn.Parameter, ...]:
         return (self.users,)
