@@ -203,7 +203,7 @@ def test_users_and_items_have_attention_and_slots_of_their_own() -> None:
     model = random_model()
     batch = Sampler(toy_data(), 0).triples(8, 1)
     model.loss(batch).backward()
-    gradients = [not_none(side.attention.grad) for side in (model.users, model.items)]
+    gradients = [not_none(not_none(side.attention).grad) for side in (model.users, model.items)]
     assert all(g.any() for g in gradients)
     assert not torch.allclose(gradients[0], gradients[1])
     names = {name for name, _ in model.named_parameters()}

@@ -142,10 +142,10 @@ def test_fm_visual_refuses_categories_that_are_not_there() -> None:
 
 
 def test_saers_with_two_user_vectors_by_loop() -> None:
-    model = built("saers", {"two_user_vectors": True})
-    model.prepare()  # type: ignore[operator]
+    model: Any = built("saers", {"two_user_vectors": True})
+    model.prepare()
     w = {key: value.detach().double().numpy() for key, value in model.named_parameters()}
-    whole, parts = (x.double().numpy() for x in (model.whole, model.parts))  # type: ignore[union-attr]
+    whole, parts = (x.double().numpy() for x in (model.whole, model.parts))
     scores = model.scorer().block(torch.arange(N_USERS)).numpy()
     for u in (0, 7):
         own, region = w["users"][u][:4], w["users"][u][4:]
