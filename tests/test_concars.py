@@ -66,7 +66,7 @@ def slow_temporal(side: TemporalEmbedding, row: int, slot: int) -> Tensor:
         vectors = [side.slot_vectors[row, s] for s in range(n_slots + 1)]
     else:
         vectors = [side.static[row] + side.slot_vectors[s] for s in range(n_slots + 1)]
-    weights = [torch.exp(torch.tanh(side.attention @ vectors[s]) @ vectors[slot]) for s in range(n_slots)]
+    weights = [torch.exp(torch.tanh(not_none(side.attention) @ vectors[s]) @ vectors[slot]) for s in range(n_slots)]
     total = torch.zeros_like(vectors[0])
     for weight, vector in zip(weights, vectors, strict=False):
         total = total + weight * vector
