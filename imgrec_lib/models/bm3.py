@@ -23,12 +23,13 @@ class BM3(Recommender):
     """Score: s(u, i) = <p(e_u), p(e_i)>, with a linear predictor p(x) = x W_p + b_p.
 
     e_u is LightGCN's mean over the layers of the user-item graph, and e_i the same plus the item's own id vector (Zhou
-    et al. 2023, equations 1 to 4). Loss, with C(x, t) = 1 - cos(p(x), t'), where t' is a copy of t of which dropout
+    et al. 2023). Loss, with C(x, t) = 1 - cos(p(x), t'), where t' is a copy of t of which dropout
     took a share, and through which no gradient flows, and with v_i = W f_i + b, the item's projected features:
 
-        mean of C(e_u, e_i) + C(e_i, e_u)                                          (equation 7: reconstruct the pair)
-        + feature_weight (C(v_i, e_i) + C(v_i, v_i)), for each kind of features    (8 and 9: align and reconstruct them)
-        + l2 (1/2 |e_u|^2 + 1/2 |e_i|^2).                                          (10)
+        mean of C(e_u, e_i) + C(e_i, e_u)              (the paper's graph reconstruction)
+        + feature_weight (C(v_i, e_i)                  (its alignment between modalities)
+                          + C(v_i, v_i))               (its masked reconstruction within one), for each kind of features
+        + l2 (1/2 |e_u|^2 + 1/2 |e_i|^2).
 
     The paper's C is minus the cosine, which is the same but for a constant. No negative is drawn: `negatives` has no
     effect. Features reach the scores through training alone.

@@ -29,15 +29,15 @@ class FREEDOM(Recommender):
 
     e is LightGCN's mean over the layers of the user-item graph, from trained id vectors x. h = S^item_layers x for the
     items alone, with S = D^-1/2 A D^-1/2 and a_ij = 1 where j is one of the `neighbours` items whose features have the
-    largest cosine with those of i, i itself being the first (Zhou and Shen 2023, equations 1 to 3): built once from the
-    raw features, never learnt. With several kinds of features S is the mean of their graphs.
+    largest cosine with those of i, i itself being the first (Zhou and Shen 2023, the frozen item-item graph): built
+    once from the raw features, never learnt. With several kinds of features S is the mean of their graphs.
 
     In training each epoch sees the user-item graph with a share `pruning` of its edges left out, drawn without
-    replacement and kept with a chance that goes with 1 / sqrt(|I_u| |U_i|), its degrees counted anew (section 3.2).
-    Scores for evaluation come from the whole graph.
+    replacement and kept with a chance that goes with 1 / sqrt(|I_u| |U_i|), its degrees counted anew (the paper's
+    degree-sensitive edge pruning). Scores for evaluation come from the whole graph.
 
     Loss: mean of -ln sigma(s(u,i) - s(u,j)), plus feature_weight times, for each kind of features, the same of
-    <e_u, W f_i> (equation 11; the paper's W f_i + b has the same differences). There is no other penalty.
+    <e_u, W f_i> (the paper's W f_i + b has the same differences). There is no other penalty.
 
     The authors' code in enoche/MMRec differs, and is not followed, in these: it trains the raw features too, as one
     more table; it keeps the item graph in a file named after `neighbours` and a rounded weight alone, so that other

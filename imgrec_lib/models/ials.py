@@ -33,8 +33,8 @@ class IALS(Recommender):
         alpha: what an interaction weighs more than its absence.
         l2: the penalty.
         iterations: how often each side takes its turn.
-        initial_scale: the items start normal with this standard deviation divided by sqrt(K) (Rendle et al. 2022,
-            section 4.4).
+        initial_scale: the items start normal with this standard deviation divided by sqrt(K), as Rendle et al. 2022
+            (Revisiting the Performance of iALS on Item Recommendation Benchmarks) start them.
     """
 
     def __init__(

@@ -20,13 +20,13 @@ class ItemKNN(Recommender):
 
     c_ij = |U_i and U_j| / (sqrt(|U_i| |U_j|) + shrink), with U_i the users of item i in training: the cosine of the two
     items' columns of the interaction matrix (Sarwar et al. 2001, section 3.1.1), damped for items with few users by the
-    shrink term (Ferrari Dacrema et al. 2019, section 3.1). An item is no neighbour of itself. The second term is ours:
+    shrink term (as in Ferrari Dacrema et al. 2019). An item is no neighbour of itself. The second term is ours:
     where nothing was bought together it leaves the order to popularity.
 
     Args:
         data: the training data.
         shrink: the damping; 0 for the plain cosine.
-        neighbours: of each purchase only so many nearest items count (Deshpande and Karypis 2004, section 4.1), and
+        neighbours: of each purchase only so many nearest items count (Deshpande and Karypis 2004), and
             those as near as the last of them, so that no order of ids decides; 0 for all.
         popularity: weight of the log-popularity.
     """

@@ -24,7 +24,7 @@ class LightGCN(Recommender):
 
         e_u^l = sum over i in I_u of e_i^(l-1) / sqrt(|I_u| |U_i|),   e_i^l = sum over u in U_i of e_u^(l-1) / sqrt(...)
 
-    (He et al. 2020, equations 3 to 6, weights 1 / (L + 1)): no transformation and no nonlinearity, only the graph of
+    (He et al. 2020, equations 3 to 5, weights 1 / (L + 1)): no transformation and no nonlinearity, only the graph of
     training interactions. Loss: mean of -ln sigma(s(u,i) - s(u,j)), plus l2 * mean(1/2 |e_u^0|^2 + 1/2 |e_i^0|^2 +
     1/2 |e_j^0|^2) over the batch, as in the authors' code (the paper's equation 15 penalises all of e^0).
 
