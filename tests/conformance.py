@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from narrow import Model
 from torch import Tensor
 from toy import N_ITEMS, N_USERS, START, exact_auc, planted_dataset, toy_data
 
@@ -71,7 +72,7 @@ def small(name: str, data: TrainingData, seed: int = 0, **overrides: Any) -> Rec
     return build_model(name, data, seed=seed, **(sizes | overrides))
 
 
-def randomised(model: Recommender, seed: int = 0) -> Recommender:
+def randomised(model: Model, seed: int = 0) -> Model:
     """The model with random weights everywhere, so that no bias hides behind its initial zero."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

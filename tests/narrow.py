@@ -34,7 +34,7 @@ def metric_value(metrics: Metrics | None, protocol: str, name: str) -> float:
     return not_none(not_none(metrics)[protocol][name])
 
 
-def number(table: pd.DataFrame, row: Any, column: Any) -> float:
+def number_in(table: pd.DataFrame, row: Any, column: Any) -> float:
     """The number in one cell of a table."""
     value = table.at[row, column]
     assert isinstance(value, float | int | np.floating | np.integer)

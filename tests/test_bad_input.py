@@ -13,6 +13,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def test_interactions(place: Path, name: str) -> None:
 def test_items(place: Path, name: str) -> None:
     (place / "good.csv").write_text("user,item\nu,a\nu,b\nu,c\n")
     (place / "images").mkdir()
-    options = {"images": place / "images", "min_interactions": 3, "progress": False}
+    options: dict[str, Any] = {"images": place / "images", "min_interactions": 3, "progress": False}
     refused(
         place,
         SENTENCES[name],
@@ -150,9 +151,9 @@ def test_the_name_of_a_dataset_is_no_path(place: Path) -> None:
     (place / "i.csv").write_text("user,item\nu,a\nu,b\nu,c\n")
     (place / "images").mkdir()
     Image.new("RGB", (4, 4)).save(place / "images" / "a.png")
-    options = {"interactions": place / "i.csv", "images": place / "images", "min_interactions": 3, "progress": False}
+    options: dict[str, Any] = {"interactions": place / "i.csv", "images": place / "images", "min_interactions": 3}
     with pytest.warns(UserWarning, match="2 of 3 items"):
-        dataset = load_dataset("table", name="../../../up" + "x" * 300, image_size=4, **options)
+        dataset = load_dataset("table", name="../../../up" + "x" * 300, image_size=4, progress=False, **options)
     assert dataset.images is not None and len(dataset.images) == 3
     (store,) = [p for p in (place / "cache" / "images").iterdir() if p.is_dir()]
     assert store.name.startswith("..-..-..-upxxx") and {p.name for p in place.iterdir()} == {"cache", "i.csv", "images"}
@@ -417,7 +418,7 @@ def broken_checkpoints(path: Path) -> dict[str, tuple[Callable[[], Any], str]]:
 @pytest.mark.parametrize("damage", broken_checkpoints(Path("t.safetensors")))
 def test_checkpoints(place: Path, damage: str) -> None:
     data, path = toy_data(), place / "t.safetensors"
-    options = {"checkpoint": path, "identity": "x", "save_every": 0.0, "progress": False}
+    options: dict[str, Any] = {"checkpoint": path, "identity": "x", "save_every": 0.0, "progress": False}
 
     def stop_at_the_third(model: Any, calls: list[int] = []) -> float:  # noqa: B006
         calls.append(1)
@@ -566,7 +567,7 @@ def test_parameters_of_notebooks(place: Path, notebook: str) -> None:
     for name, parameter in notebook_parameters(notebook).items():
         sentence = f"parameter '{name}' of notebook {notebook} must be {parameter.type}, not "
         wrong = {name: VALUES[parameter.type]}
-        refused(place, sentence, lambda wrong=wrong: run_notebook(notebook, wrong, place / "out" / "n.ipynb"))
+        refused(place, sentence, partial(run_notebook, notebook, wrong, place / "out" / "n.ipynb"))
     refused(
         place,
         f"unknown parameter of notebook {notebook} 'no such thing'",

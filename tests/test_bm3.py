@@ -3,42 +3,44 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from conformance import gradients, randomised
-from test_lightgcn import by_neighbours
+from graphs import by_neighbours, picture_of
+from narrow import built
 from toy import N_ITEMS, N_USERS, toy_data
 
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch, Sampler
-from imgrec_lib.models import build_model
-from imgrec_lib.models.base import Recommender, TrainSettings
+from imgrec_lib.models.base import TrainSettings
+from imgrec_lib.models.bm3 import BM3
 
 
-def model_of(data: TrainingData, **parameters: float) -> Recommender:
-    return randomised(build_model("bm3", data, **{"factors": 4, "layers": 2, **parameters}).double())
+def model_of(data: TrainingData, **parameters: Any) -> BM3:
+    return randomised(built(BM3, "bm3", data, **{"factors": 4, "layers": 2, **parameters}).double())
 
 
-def nodes(model: Recommender, data: TrainingData) -> tuple[np.ndarray, np.ndarray]:
+def nodes(model: BM3, data: TrainingData) -> tuple[np.ndarray, np.ndarray]:
     """The graph's averages; an item's own vector is added once more."""
     users, items = by_neighbours(model, data.interactions, 2)
     return users, items + model.get_parameter("items").detach().numpy()
 
 
-def predictor(model: Recommender, x: np.ndarray) -> np.ndarray:
+def predictor(model: BM3, x: np.ndarray) -> np.ndarray:
     weight, bias = (p.detach().numpy() for p in model.predictor.parameters())
     return np.array([float(weight[k] @ x) + bias[k] for k in range(len(bias))])
 
 
-def apart(model: Recommender, online: np.ndarray, target: np.ndarray) -> float:
+def apart(model: BM3, online: np.ndarray, target: np.ndarray) -> float:
     seen = predictor(model, online)
     return 1 - float(seen @ target) / math.sqrt(float(seen @ seen) * float(target @ target))
 
 
-def batch_of(model: Recommender, data: TrainingData, size: int = 9) -> Batch:
+def batch_of(model: BM3, data: TrainingData, size: int = 9) -> Batch:
     return model.sample(Sampler(data, seed=2), TrainSettings(batch_size=size))
 
 
@@ -58,7 +60,7 @@ def test_the_loss_follows_the_formula() -> None:
     users, items = nodes(model, data)
     assert data.features is not None
     features = data.features.astype(np.float64) / data.features.max()
-    weight, bias = (p.detach().numpy() for p in model.modalities["picture"].layer.parameters())
+    weight, bias = (p.detach().numpy() for p in picture_of(model).layer.parameters())
     batch, total = batch_of(model, data), 0.0
     for u, i in zip(batch.users.tolist(), batch.positives.tolist(), strict=True):
         look = weight @ features[i] + bias
@@ -84,10 +86,10 @@ def test_targets_are_thinned_by_dropout_and_let_no_gradient_through() -> None:
     model.zero_grad(set_to_none=True)
     users, items = model.propagated()
     user, item = users[batch.users], items[batch.positives]
-    picture = model.modalities["picture"]
+    picture = picture_of(model)
     look = picture.layer(picture.features.values[batch.positives] / picture.features.scale)
     pairs = [(user, item, 1.0), (item, user, 1.0), (look, item, 0.7), (look, look, 0.7)]
-    expected = 0.0
+    expected = torch.zeros((), dtype=torch.float64)
     for (online, target, weight), mask in zip(pairs, masks, strict=True):
         seen, still = model.predictor(online), target.detach() * mask
         cosine = (seen * still).sum(1) / (seen.norm(dim=1) * still.norm(dim=1)).clamp_min(1e-8)
@@ -111,7 +113,7 @@ def test_pictures_reach_the_scores_through_training_alone() -> None:
     model = model_of(data)
     before = model.scorer().block(torch.arange(N_USERS))
     with torch.no_grad():
-        for parameter in model.modalities["picture"].layer.parameters():
+        for parameter in picture_of(model).layer.parameters():
             parameter.mul_(2)
     assert torch.equal(model.scorer().block(torch.arange(N_USERS)), before)
     assert gradients(model, batch_of(model, data))["modalities.picture.layer.weight"].any()

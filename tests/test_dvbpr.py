@@ -7,15 +7,18 @@ import os
 import pickle
 import struct
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from narrow import not_none
 from PIL import Image
 
+from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.data.dvbpr import FASHION_CATEGORIES, load_dvbpr, read_published
 from imgrec_lib.data.images import FileSlice, decode
 from imgrec_lib.errors import InputError
@@ -26,7 +29,9 @@ N_USERS, N_ITEMS = 4, 8
 class Python2Pickler(pickle._Pickler):
     """Writes str and bytes as Python 2 wrote its byte strings, under the names that NumPy then had."""
 
-    dispatch = pickle._Pickler.dispatch.copy()
+    dispatch: ClassVar[dict[type, Any]] = pickle._Pickler.dispatch.copy()
+    write: Callable[[bytes], object]
+    memoize: Callable[[object], None]
 
     def save_string(self, value: str | bytes) -> None:
         data = value.encode("latin-1") if isinstance(value, str) else value
@@ -98,7 +103,7 @@ def published(tmp_path: Path) -> Path:
     return write(tmp_path / "AmazonFashion.npy", python2(entries(bytes, **one_hot)))
 
 
-def load(path: Path, **options: Any):
+def load(path: Path, **options: Any) -> Dataset:
     return load_dvbpr(path, image_size=16, cache=path.parent / "cache", progress=False, **options)
 
 
@@ -129,8 +134,7 @@ def test_round_trip(published: Path) -> None:
 def plain(value: Any, path: Path) -> Any:
     """As NumPy reads it with encoding="latin1": slices read, bytes as Latin-1 text."""
     if isinstance(value, FileSlice):
-        value = path.read_bytes()[value.offset : value.offset + value.length]
-        return value.decode() if isinstance(value, str) else value.decode("latin-1")
+        return path.read_bytes()[value.offset : value.offset + value.length].decode("latin-1")
     if isinstance(value, bytes):
         return value.decode("latin-1")
     if isinstance(value, np.ndarray):
@@ -154,7 +158,7 @@ def test_files_rewritten_by_python_3(published: Path, tmp_path: Path, protocol: 
     path = write(tmp_path / "three.npy", pickle.dumps(array_of(values), protocol))
     again, original = load(path), load(published)
     assert again.fingerprint == original.fingerprint
-    np.testing.assert_array_equal(again.images.pixels, original.images.pixels)
+    np.testing.assert_array_equal(not_none(again.images).pixels, not_none(original.images).pixels)
     assert again.items.equals(original.items)
 
 
@@ -195,9 +199,9 @@ def test_text_keys_no_categories_and_times(tmp_path: Path) -> None:
         dataset = load(path)
     assert dataset.items.item.tolist() == list("vwxyz") and dataset.categories is None
     assert dataset.items.name.tolist() == [f"item {c}" for c in "vwxyz"]
-    assert dataset.train.of(0).tolist() == [2, 3] and dataset.train.times.tolist() == [5, 6, 9]
-    assert dataset.validation.items.tolist() == [1, -1] and dataset.test.times.tolist() == [8, 0]
-    assert dataset.images.present.tolist() == [True, False, True, True, True]
+    assert dataset.train.of(0).tolist() == [2, 3] and not_none(dataset.train.times).tolist() == [5, 6, 9]
+    assert dataset.validation.items.tolist() == [1, -1] and not_none(dataset.test.times).tolist() == [8, 0]
+    assert not_none(dataset.images).present.tolist() == [True, False, True, True, True]
 
 
 def test_times_of_several_units_and_a_missing_one(tmp_path: Path) -> None:
@@ -212,13 +216,16 @@ def test_times_of_several_units_and_a_missing_one(tmp_path: Path) -> None:
     second = 1_400_000_000
     with pytest.warns(UserWarning, match="seconds in rows 1, 3, 4; milliseconds in row 2"):
         dataset = load(published(second, 1000 * second + 5000, second + 6, second + 7))
-    assert dataset.train.times.tolist() == [second, second + 5]
-    assert dataset.validation.times.tolist() == [second + 6] and dataset.test.times.tolist() == [second + 7]
+    assert not_none(dataset.train.times).tolist() == [second, second + 5]
+    assert not_none(dataset.validation.times).tolist() == [second + 6] and not_none(dataset.test.times).tolist() == [
+        second + 7
+    ]
     with pytest.warns(UserWarning, match="1 of 4 interactions have no time, so that no time is used"):
         assert load(published(second, None, second, second)).train.times is None
     with pytest.raises(InputError, match=r"has 3 as 'unixReviewTime' in row 2: .* time_format='seconds'"):
         load(published(second, 3, second, second))
-    assert load(published(second, 3, second, second), time_format="seconds").train.times.tolist() == [second, 3]
+    told = load(published(second, 3, second, second), time_format="seconds")
+    assert not_none(told.train.times).tolist() == [second, 3]
 
 
 class Attack:

@@ -11,12 +11,14 @@ from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from conformance import CARDS, randomised, small
+from narrow import not_none
 from PIL import Image
 from toy import N_ITEMS, N_USERS, best_items, toy_data
 
@@ -60,7 +62,7 @@ REQUEST = Request(
     feature_options={"size": 64},
 )
 ETE = {"size": 64, "keep": "memory", "phase1_epochs": 1, "phase2_epochs": 1, "factors": 4}
-RUNS = {
+RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "ft": ("imgrec-ft", {"epochs": 2, "factors": 8}),
     "bpr": ("bpr-mf", {"epochs": 2, "factors": 8}),
     "visrank": ("visrank", {}),
@@ -143,8 +145,10 @@ def test_a_picture_scores_as_an_item_with_an_average_id(name: str) -> None:
         both = scorer.extended(model.embed_pictures(pixels, features)).block(users)
     torch.testing.assert_close(both[:, :N_ITEMS], known)
     if name in ("pop-visrank", "item-knn-visual"):  # nobody has bought the new item
+        assert isinstance(model, ScoreParts)
         known = model.contributions(users, torch.arange(N_ITEMS).expand(N_USERS, N_ITEMS))["likeness to purchases"]
     if name == "two-tower":  # a new item has no id, not an average one
+        assert isinstance(model, ScoreParts)
         parts = model.contributions(users, torch.arange(N_ITEMS).expand(N_USERS, N_ITEMS))
         known = parts["picture"] + parts["picture: offset"]
     present = torch.as_tensor(data.images.present)  # a missing picture has zero features here
@@ -280,11 +284,19 @@ def test_parts_shown_are_the_score(runs: Runs, name: str, parts: set[str]) -> No
         np.testing.assert_allclose(sum(found.values()), opened.scores(4)[items], rtol=1e-4, atol=1e-5)
 
 
+def galleries_of(view: str, runs: Runs, state: State) -> list[Gallery]:
+    """What a view shows that shows galleries alone."""
+    shown = list(VIEWS[view].show(runs, state))
+    galleries = [each for each in shown if isinstance(each, Gallery)]
+    assert galleries == shown
+    return galleries
+
+
 def test_recommendations(runs: Runs) -> None:
     opened = runs.open("ft")
     for user in (0, 11):
         state = State(run="ft", user=opened.dataset.user_ids[user], number=6)
-        (gallery,) = VIEWS["Recommendations"].show(runs, state)
+        (gallery,) = galleries_of("Recommendations", runs, state)
         history, recommended = gallery.rows
         assert set(history.cells[i].item for i in range(len(history.cells))) <= set(opened.dataset.train.of(user))
         expected = best_items(opened.scorer, opened.dataset, [user], 6)[0][0].tolist()
@@ -305,7 +317,7 @@ def test_visrank_shows_the_purchases_that_pull_items_up(runs: Runs) -> None:
     user = 3
     chosen = opened.dataset.items[Columns.ITEM][20]
     state = State(run="visrank", user=opened.dataset.user_ids[user], number=4, item=chosen)
-    _, because = VIEWS["Recommendations"].show(runs, state)
+    _, because = galleries_of("Recommendations", runs, state)
     expected = [20, *best_items(opened.scorer, opened.dataset, [user], 4)[0][0].tolist()]
     assert [row.cells[0].item for row in because.rows] == list(dict.fromkeys(expected))
     assert opened.features is not None
@@ -314,12 +326,12 @@ def test_visrank_shows_the_purchases_that_pull_items_up(runs: Runs) -> None:
         own = {int(j): float(unit[row.cells[0].item] @ unit[j]) for j in opened.dataset.train.of(user)}
         best = sorted(own, key=lambda j: -own[j])[:8]
         assert [cell.item for cell in row.cells[1:]] == best
-        np.testing.assert_allclose([c.score for c in row.cells[1:]], [own[j] for j in best], atol=1e-5)
+        np.testing.assert_allclose([not_none(c.score) for c in row.cells[1:]], [own[j] for j in best], atol=1e-5)
 
 
 def test_two_models(runs: Runs) -> None:
     state = State(run="ft", other="visrank", number=10)
-    (gallery,) = VIEWS["Two models"].show(runs, state)
+    (gallery,) = galleries_of("Two models", runs, state)
     _, only_first, only_second, both = ([cell.item for cell in row.cells] for row in gallery.rows)
     user = int((runs.open("ft").dataset.test.items >= 0).argmax())
     a, b = (rank(runs.open(name), user, state) for name in ("ft", "visrank"))
@@ -329,7 +341,7 @@ def test_two_models(runs: Runs) -> None:
     for cell in gallery.rows[1].cells:
         assert cell.caption[-1] == f"number {a.places[cell.item]} ({b.places[cell.item]})"
     with pytest.raises(InputError, match="need a second run"):
-        VIEWS["Two models"].show(runs, State(run="ft"))
+        galleries_of("Two models", runs, State(run="ft"))
 
 
 def test_neighbours_in_every_space(runs: Runs) -> None:
@@ -337,7 +349,7 @@ def test_neighbours_in_every_space(runs: Runs) -> None:
     dataset = opened.dataset
     item = int(dataset.train.popularity.argmax())
     state = State(run="ete", other="bpr", item=dataset.items[Columns.ITEM][item], number=5)
-    (gallery,) = VIEWS["Neighbours"].show(runs, state)
+    (gallery,) = galleries_of("Neighbours", runs, state)
     query, by_picture, final, before, second, together = gallery.rows
     assert query.cells[0].item == item
     assert "before fine-tuning" in before.title and "BPR-MF" in second.title
@@ -348,7 +360,7 @@ def test_neighbours_in_every_space(runs: Runs) -> None:
         return len(buyers[i] & buyers[item]) / norm if norm else 0.0
 
     expected = sorted((cosine(i) for i in range(80) if i != item), reverse=True)[:5]
-    np.testing.assert_allclose([cell.score for cell in together.cells], expected, atol=1e-6)
+    np.testing.assert_allclose([not_none(cell.score) for cell in together.cells], expected, atol=1e-6)
     for row, vectors in (
         (by_picture, opened.features),
         (final, opened.learned),
@@ -373,8 +385,8 @@ def test_two_runs_on_different_data_are_not_compared(runs: Runs, tmp_path: Path)
     both = Runs(tmp_path / "b")
     assert len(both.datasets) == 2
     with pytest.raises(InputError, match="other data"):
-        VIEWS["Two models"].show(both, State(run="ft", other="other-data"))
-    (gallery,) = VIEWS["Recommendations"].show(both, State(run="other-data"))
+        galleries_of("Two models", both, State(run="ft", other="other-data"))
+    (gallery,) = galleries_of("Recommendations", both, State(run="other-data"))
     assert not any(cell.parts for row in gallery.rows for cell in row.cells)
     with pytest.raises(InputError, match="no vectors"):
         VIEWS["Map"].show(both, State(run="other-data"))
@@ -398,7 +410,7 @@ def test_a_new_picture_is_placed_as_brute_force_places_it(runs: Runs, picture: P
         near = np.isclose(scores, new.scores[user], rtol=1e-5, atol=1e-6)
         higher = (scores[~near] > new.scores[user]).sum()
         assert higher + 1 <= new.places[user] <= higher + near.sum() + 1 and near.sum() <= 1
-    galleries = VIEWS["New picture"].show(runs, State(run=name, picture=str(picture), number=3))
+    galleries = galleries_of("New picture", runs, State(run=name, picture=str(picture), number=3))
     by_picture = galleries[0].rows[1]
     assert by_picture.cells[0].item == 7 and by_picture.cells[0].score == pytest.approx(1, abs=1e-3)
     order = [int(row.title.split("number ")[1].replace(",", "")) for row in galleries[2].rows]
@@ -406,11 +418,11 @@ def test_a_new_picture_is_placed_as_brute_force_places_it(runs: Runs, picture: P
 
 
 def test_a_model_of_ids_alone_says_so(runs: Runs, picture: Path) -> None:
-    galleries = VIEWS["New picture"].show(runs, State(run="bpr", picture=str(picture)))
+    galleries = galleries_of("New picture", runs, State(run="bpr", picture=str(picture)))
     assert galleries[0].rows[1].cells[0].item == 7
     assert "BPR-MF cannot score an item by its picture" in galleries[-1].title
     with pytest.raises(InputError, match="upload a photograph first"):
-        VIEWS["New picture"].show(runs, State(run="bpr"))
+        galleries_of("New picture", runs, State(run="bpr"))
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -480,7 +492,8 @@ def test_map_holds_what_was_chosen(runs: Runs) -> None:
         in_cell = (x >= left) & (x <= right) & (y >= top) & (y <= bottom)
         assert in_cell[shown.shown].any()
     assert text.count("<img ") == text.count(' alt="') == len(regions)
-    assert VIEWS["Map"].show(runs, replace(state, region=()))[0].inside().size == 0
+    (whole,) = VIEWS["Map"].show(runs, replace(state, region=()))
+    assert isinstance(whole, ItemMap) and whole.inside().size == 0
 
 
 def test_map_escapes_names() -> None:
@@ -559,7 +572,7 @@ def items_of(page: Explorer) -> list[int]:
 
 
 def test_the_page_shows_the_state(page: Explorer, runs: Runs) -> None:
-    assert items_of(page) == VIEWS["Recommendations"].show(runs, State(run="ft"))[0].items
+    assert items_of(page) == galleries_of("Recommendations", runs, State(run="ft"))[0].items
     page.controls["order"].value = "worst served"
     opened = runs.open("ft")
     worst = str(opened.dataset.user_ids[opened.worst_served[0]])
@@ -568,12 +581,12 @@ def test_the_page_shows_the_state(page: Explorer, runs: Runs) -> None:
     assert page.state.user == opened.dataset.user_ids[opened.worst_served[3]]
     assert f'data-user="{page.state.user}"' in page.status.value
     page.controls["number"].value = 5
-    assert items_of(page) == VIEWS["Recommendations"].show(runs, page.state)[0].items
+    assert items_of(page) == galleries_of("Recommendations", runs, page.state)[0].items
     page.controls["view"].value = "Two models"
     assert 'role="alert"' in page.alert.value and "second run" in page.alert.value and not page.pictures.html
     page.controls["other"].value = "visrank"
     assert not page.alert.value
-    assert items_of(page) == VIEWS["Two models"].show(runs, page.state)[0].items
+    assert items_of(page) == galleries_of("Two models", runs, page.state)[0].items
     page.controls["view"].value = "Neighbours"
     page.pictures.chosen = 12
     assert page.state.item == opened.dataset.items[Columns.ITEM][12] and items_of(page)[0] == 12

@@ -27,7 +27,7 @@ def store(n: int = 7, seed: int = 0, absent: tuple[int, ...] = ()) -> ImageStore
 
 
 def extract(images: ImageStore, cache: Path, **options: Any) -> Features:
-    return extract_features(images, **({"size": 64, "cache": cache, "progress": False} | options))
+    return extract_features(images, **{"size": 64, "cache": cache, "progress": False, **options})
 
 
 @pytest.fixture

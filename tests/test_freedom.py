@@ -6,25 +6,26 @@ import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conformance import randomised
+from graphs import by_neighbours, picture_of
+from narrow import built
 from scipy import sparse, stats
-from test_lightgcn import by_neighbours
 from toy import N_ITEMS, N_USERS, toy_data
 
 from imgrec_lib.data.dataset import Interactions, TrainingData
 from imgrec_lib.data.sampler import Sampler
-from imgrec_lib.models import build_model
 from imgrec_lib.models.base import Recommender
-from imgrec_lib.models.freedom import keep_edges, nearest_items
+from imgrec_lib.models.freedom import FREEDOM, keep_edges, nearest_items
 from imgrec_lib.training import fit
 
 
-def model_of(data: TrainingData, **parameters: float) -> Recommender:
-    return randomised(build_model("freedom", data, **{"factors": 4, **parameters}).double())
+def model_of(data: TrainingData, **parameters: Any) -> FREEDOM:
+    return randomised(built(FREEDOM, "freedom", data, **{"factors": 4, **parameters}).double())
 
 
 def alike(data: TrainingData, k: int) -> np.ndarray:
@@ -46,7 +47,9 @@ def alike(data: TrainingData, k: int) -> np.ndarray:
     return np.array(scaled)
 
 
-def propagated(model: Recommender, data: TrainingData, layers: int, k: int, item_layers: int = 1) -> tuple:
+def propagated(
+    model: Recommender, data: TrainingData, layers: int, k: int, item_layers: int = 1
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     users, items = by_neighbours(model, data.interactions, layers)
     h = model.get_parameter("items").detach().numpy()
     for _ in range(item_layers):
@@ -78,7 +81,7 @@ def test_the_loss_follows_the_formula(negatives: int, pruned: bool) -> None:
     users, items, h = propagated(model, replace(data, interactions=interactions), 2, 5)
     assert data.features is not None
     features = data.features.astype(np.float64) / data.features.max()
-    (weight,) = (p.detach().numpy() for p in model.modalities["picture"].layer.parameters())
+    (weight,) = (p.detach().numpy() for p in picture_of(model).layer.parameters())
     batch = Sampler(data, seed=2).triples(9, negatives)
 
     def ranked(score: list[list[float]]) -> float:
@@ -126,10 +129,15 @@ def test_each_epoch_prunes_anew_and_a_sampler_of_the_same_state_prunes_alike() -
 
 def test_a_stopped_training_prunes_as_if_it_had_never_stopped(tmp_path: Path) -> None:
     data = toy_data()
-    options = {"seed": 3, "progress": False, "checkpoint": tmp_path / "training.safetensors", "save_every": 0.0}
+    options: dict[str, Any] = {
+        "seed": 3,
+        "progress": False,
+        "checkpoint": tmp_path / "training.safetensors",
+        "save_every": 0.0,
+    }
 
-    def build() -> Recommender:
-        return build_model("freedom", data, factors=4, epochs=4, patience=0, batch_size=16)
+    def build() -> FREEDOM:
+        return built(FREEDOM, "freedom", data, factors=4, epochs=4, patience=0, batch_size=16)
 
     class Stopped(Exception):
         pass
@@ -161,11 +169,12 @@ def test_edges_are_kept_by_sequential_draws_without_replacement() -> None:
     degrees = np.asarray(bought.sum(1)).ravel(), np.asarray(bought.sum(0)).ravel()
     weights = [1 / math.sqrt(degrees[0][u] * degrees[1][i]) for u, i in edges]
     assert len(set(weights)) > 1
-    chances = {}
+    chances: dict[frozenset[tuple[int, int]], float] = {}
     for a, b in itertools.permutations(range(4), 2):
         chance = weights[a] / sum(weights) * weights[b] / (sum(weights) - weights[a])
         chances[frozenset((edges[a], edges[b]))] = chances.get(frozenset((edges[a], edges[b])), 0.0) + chance
-    items = Interactions.from_pairs(*(np.array(each) for each in zip(*edges, strict=True)), 3, 3)
+    buyers, bought_items = np.array(edges).T
+    items = Interactions.from_pairs(buyers, bought_items, 3, 3)
     sampler, counts = Sampler(TrainingData(items), seed=0), dict.fromkeys(chances, 0)
     for _ in range(4000):
         kept = keep_edges(bought, 0.5, sampler)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from narrow import not_none
 
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.figures import (
@@ -38,7 +39,7 @@ def test_grid_shows_each_picture_at_its_place() -> None:
     figure = picture_grid(pixels, ["tops", "shoes"], ["a", "b", "c"], title="Sheet")
     assert len(figure.axes) == 6
     for number, axes in enumerate(figure.axes):
-        assert np.array_equal(axes.images[0].get_array(), pixels[number // 3, number % 3])
+        assert np.array_equal(not_none(axes.images[0].get_array()), pixels[number // 3, number % 3])
     assert [axes.get_ylabel() for axes in figure.axes[::3]] == ["tops", "shoes"]
     assert [axes.get_title() for axes in figure.axes[:3]] == ["a", "b", "c"]
 
@@ -47,7 +48,7 @@ def test_progress_goes_from_untrained_to_the_last_epoch() -> None:
     progress = np.random.default_rng(0).integers(0, 256, (11, 2, 8, 4, 4, 3), dtype=np.uint8)
     figure = progress_grid(progress, ["tops", "shoes"], moments=3)
     assert [axes.get_title() for axes in figure.axes[:3]] == ["untrained", "epoch 5", "epoch 10"]
-    assert np.array_equal(figure.axes[5].images[0].get_array(), progress[10, 1, 0])
+    assert np.array_equal(not_none(figure.axes[5].images[0].get_array()), progress[10, 1, 0])
     assert len(progress_grid(progress[:2], ["tops", "shoes"]).axes) == 4
 
 
@@ -55,7 +56,7 @@ def test_history_beside_the_design(small_wardrobe: Dataset, pictures: Pictures) 
     designs = [toy_design(4), toy_design(9, seed=1)]
     gallery = design_gallery(small_wardrobe, pictures, designs, k=3)
     assert gallery.images is not None and small_wardrobe.images is not None
-    codes, names = small_wardrobe.categories
+    codes, names = not_none(small_wardrobe.categories)
     for row, one in zip(gallery.rows, designs, strict=True):
         *bought, start, designed = row.cells
         history = small_wardrobe.train.of(one.user)
@@ -86,7 +87,7 @@ def test_nearest_items_are_real_and_nearest(small_wardrobe: Dataset) -> None:
         query, *real = row.cells
         assert query.mark == "designed" and len(real) == 4
         cosines = items @ vector / np.linalg.norm(items, axis=1) / np.linalg.norm(vector)
-        np.testing.assert_allclose([cell.score for cell in real], np.sort(cosines)[::-1][:4], rtol=1e-4)
+        np.testing.assert_allclose([not_none(cell.score) for cell in real], np.sort(cosines)[::-1][:4], rtol=1e-4)
         picture = np.asarray(gallery.images.thumbnail(real[0].item))
         assert np.array_equal(picture, small_wardrobe.images.pixels[17])
 
@@ -107,4 +108,4 @@ def test_the_best_start_is_shown(small_wardrobe: Dataset) -> None:
     assert np.array_equal(best_pictures(designs), np.stack([one.pictures[-1, 1] for one in designs]))
     figure = steps_grid(small_wardrobe, designs, moments=2)
     assert [axes.get_title() for axes in figure.axes[:2]] == ["step 0", "step 4"]
-    assert np.array_equal(figure.axes[3].images[0].get_array(), designs[1].pictures[4, 1])
+    assert np.array_equal(not_none(figure.axes[3].images[0].get_array()), designs[1].pictures[4, 1])

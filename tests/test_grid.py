@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.container import ErrorbarContainer
 from records import write_run
 from toy import planted_dataset
 
@@ -51,7 +52,9 @@ def test_one_setting_is_a_line_in_order_of_size(shop: Dataset, tmp_path: Path) -
     assert figure is not None
     (axes,) = figure.axes
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0.001", "0.01", "0.1"]
-    np.testing.assert_allclose(np.asarray(axes.containers[0].lines[0].get_ydata(), float), [0.6, 0.7, 0.8])
+    (bars,) = axes.containers
+    assert isinstance(bars, ErrorbarContainer)
+    np.testing.assert_allclose(np.array(bars.lines[0].get_ydata()).astype(float), [0.6, 0.7, 0.8])
     assert axes.get_xlabel() == "Learning rate"
     assert figure.alt == "Validation AUC by learning rate: 0.001 0.6000; 0.01 0.7000; 0.1 0.8000."
 
@@ -77,5 +80,5 @@ def test_three_settings_are_a_table_only(shop: Dataset, tmp_path: Path) -> None:
         for n in range(4)
     ]
     table = grid_table(Results.of(runs).rows)
-    assert {name for name, statistic in table.columns if not statistic} == {"factors", "l2", "learning rate", "trials"}
+    assert {column[0] for column in table.columns if not column[1]} == {"factors", "l2", "learning rate", "trials"}
     assert validation_surface(table) is None

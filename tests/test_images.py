@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,9 @@ def test_reduced_jpeg_decoding_stays_close() -> None:
     ],
 )
 def test_modes_become_rgb_on_white(image: Image.Image, pixel: tuple[int, int, int]) -> None:
-    np.testing.assert_array_equal(decode(image, 4), np.broadcast_to(np.uint8(pixel), (4, 4, 3)))
+    np.testing.assert_array_equal(decode(image, 4), np.broadcast_to(np.array(pixel, np.uint8), (4, 4, 3)))
     if image.mode != "CMYK":
-        np.testing.assert_array_equal(decode(encoded(image), 4), np.broadcast_to(np.uint8(pixel), (4, 4, 3)))
+        np.testing.assert_array_equal(decode(encoded(image), 4), np.broadcast_to(np.array(pixel, np.uint8), (4, 4, 3)))
 
 
 def test_transparent_palette_and_cmyk_jpeg() -> None:
@@ -136,7 +137,7 @@ def test_store_follows_its_specification(tmp_path: Path, photo: Image.Image) -> 
     packed.write_bytes(b"head" + path.read_bytes() + b"tail")
     text = tmp_path / "text.bin"
     text.write_bytes(b"xy" + path.read_bytes().decode("latin-1").encode())
-    sources = [
+    sources: list[Any] = [
         path,
         path.read_bytes(),
         photo,
@@ -195,16 +196,26 @@ def test_fingerprint_tells_pixels_order_and_presence_apart() -> None:
     assert ImageStore.from_array(pixels.copy()).fingerprint == stores[0].fingerprint
 
 
+def noting(calls: list[object]) -> Callable[..., np.ndarray]:
+    """`decode`, which notes what it is asked for."""
+
+    def noted(source: Any, *rest: Any) -> np.ndarray:
+        calls.append(source)
+        return decode(source, *rest)
+
+    return noted
+
+
 def test_prepared_once_and_again_when_a_source_or_setting_changes(
     tmp_path: Path, photo: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, folder = tmp_path / "a.png", tmp_path / "store"
     path.write_bytes(encoded(photo))
     calls: list[object] = []
-    monkeypatch.setattr(images, "decode", lambda source, *rest: calls.append(source) or decode(source, *rest))
+    monkeypatch.setattr(images, "decode", noting(calls))
 
     def prepare(**options: Any) -> ImageStore:
-        return prepare_images([path], ["a"], folder, progress=False, **{"size": 4, **options})
+        return prepare_images([path], ["a"], folder, **{"size": 4, "progress": False, **options})
 
     first = prepare()
     assert prepare().fingerprint == first.fingerprint and len(calls) == 1
@@ -219,7 +230,7 @@ def test_prepared_once_and_again_when_a_source_or_setting_changes(
 
 def test_two_at_once_do_the_work_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
-    monkeypatch.setattr(images, "decode", lambda source, *rest: calls.append(source) or decode(source, *rest))
+    monkeypatch.setattr(images, "decode", noting(calls))
     pictures = [Image.new("RGB", (9, 9), (i, i, i)) for i in range(20)]
     prints: list[str] = []
 
@@ -238,7 +249,7 @@ def test_two_at_once_do_the_work_once(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_sources_stream_in_order_through_a_bounded_window() -> None:
     pulled = 0
 
-    def sources():
+    def sources() -> Iterator[np.ndarray]:
         nonlocal pulled
         for i in range(200):
             pulled += 1
@@ -246,12 +257,12 @@ def test_sources_stream_in_order_through_a_bounded_window() -> None:
 
     stream = images._decoded(sources(), 3, "squash", "nearest", workers=2)
     for i, (pixels, reason) in enumerate(stream):
-        assert reason == "" and (pixels == i).all()
+        assert reason == "" and (np.asarray(pixels) == i).all()
         assert pulled - i <= 4 * 2 + 1
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
-    def sources():
+    def sources() -> Iterator[Image.Image]:
         yield Image.new("RGB", (4, 4))
         raise RuntimeError("stop")
 
@@ -267,11 +278,12 @@ def test_as_many_sources_as_ids(tmp_path: Path, n: int, found: str) -> None:
 
 
 def test_settings_are_checked(tmp_path: Path) -> None:
-    for options, message in [
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"fit": "squish"}, "did you mean 'squash'"),
         ({"resample": "bicubik"}, "did you mean 'bicubic'"),
         ({"size": 0}, "at least 1 pixel"),
-    ]:
+    ]
+    for options, message in refused:
         with pytest.raises(InputError, match=message):
             prepare_images([], [], tmp_path / "s", **options)
     with pytest.raises(InputError, match="GB are free"):

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from narrow import built
 from torch import Tensor, nn
 from toy import exact_auc, planted_dataset, toy_interactions
 
@@ -23,7 +24,7 @@ from imgrec_lib.data.sampler import Batch, Sampler
 from imgrec_lib.errors import InputError
 from imgrec_lib.features import Backbone, activations, build_backbone, extract_features, trunk_activations
 from imgrec_lib.models import build_model
-from imgrec_lib.models.base import TrainSettings
+from imgrec_lib.models.base import Recommender, TrainSettings
 from imgrec_lib.models.imgrec_ete import ImgRecEtE
 from imgrec_lib.training import fit, read_checkpoint
 
@@ -44,10 +45,14 @@ def training_data() -> TrainingData:
 def ete(data: TrainingData | None = None, *, seed: int = 0, **options: Any) -> ImgRecEtE:
     """A small model on small pictures."""
     weights = "random" if options.get("backbone") == "resnet50" else "default"
-    small = {"factors": 4, "units": 6, "size": 64, "weights": weights, "keep": "memory", "batch_statistics": True}
-    model = build_model("imgrec-ete", data or training_data(), seed=seed, **(small | options))
-    assert isinstance(model, ImgRecEtE)
-    return model
+    small: dict[str, Any] = {"factors": 4, "units": 6, "size": 64, "weights": weights, "keep": "memory"}
+    options = small | {"batch_statistics": True} | options
+    return built(ImgRecEtE, "imgrec-ete", data or training_data(), seed=seed, **options)
+
+
+def loss_of(model: ImgRecEtE, batch: Any) -> torch.Tensor:
+    """Of a batch of either form."""
+    return model.loss(batch)
 
 
 def with_tables(model: ImgRecEtE, scale: float = 1.0, seed: int = 0) -> ImgRecEtE:
@@ -107,7 +112,7 @@ def test_phase_two_trains_the_tail_and_nothing_before_it(backbone: str, batches:
     assert not tail & {id(p) for p in first}
     before = {name: value.clone() for name, value in network.state_dict().items()}
     model.train()
-    model.loss(model.sample(sampler, settings)).backward()
+    loss_of(model, model.sample(sampler, settings)).backward()
     assert all(p.grad is None for p in network.parameters())
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
@@ -115,7 +120,7 @@ def test_phase_two_trains_the_tail_and_nothing_before_it(backbone: str, batches:
     assert {id(p) for p in second} == {id(p) for p in first} | tail
     model.train()
     optimiser = torch.optim.SGD(second, lr=0.01)
-    model.loss(model.sample(sampler, settings)).backward()
+    loss_of(model, model.sample(sampler, settings)).backward()
     trained = set()
     for name, parameter in network.named_parameters():
         assert (parameter.grad is not None) == (id(parameter) in tail), name
@@ -231,7 +236,7 @@ def test_a_step_looks_at_each_of_its_pictures_once(looked_at: dict[str, list[int
         sampler = Sampler(data, 0)
         batch = model.sample(sampler, TrainSettings(batch_size=7, negatives=2))
         looked_at["tail"].clear()
-        model.loss(batch)
+        loss_of(model, batch)
         if isinstance(batch, Batch):
             expected = len(torch.cat([batch.positives, batch.negatives.flatten()]).unique())
             assert model.steps(sampler, TrainSettings(batch_size=7)) == sampler.n_interactions // 7
@@ -360,7 +365,8 @@ def test_item_sets_are_uniform_and_repeatable(toy: TrainingData) -> None:
         counts[tuple(sorted(batch.items.tolist()))] += 1
     assert max(abs(count - 200) for count in counts.values()) < 4 * (3000 / 15 * 14 / 15) ** 0.5
     assert len(Sampler(toy, 0).item_batch(100).items) == 6
-    for wrong in ({"n_items": 0}, {"n_items": 2, "n_users": -1}):
+    wrongs: tuple[dict[str, Any], ...] = ({"n_items": 0}, {"n_items": 2, "n_users": -1})
+    for wrong in wrongs:
         with pytest.raises(InputError, match="at least one item"):
             sampler.item_batch(**wrong)
     with pytest.raises(InputError, match="'user' or by 'interaction', not by 'item'"):
@@ -390,7 +396,7 @@ def test_parts_of_a_batch_add_up_to_it(world_size: int) -> None:
         batch = model.sample(Sampler(data, 0), TrainSettings(batch_size=7))
         parts = [model.shard(batch, rank, world_size) for rank in range(world_size)]
         total = sum(weight * model.loss(part) for part, weight in parts)
-        torch.testing.assert_close(total, model.loss(batch), rtol=1e-6, atol=0)
+        torch.testing.assert_close(total, loss_of(model, batch), rtol=1e-6, atol=0)
 
 
 # --- Training
@@ -436,7 +442,7 @@ def test_stopped_in_phase_two_it_resumes_to_the_same_result(batches: str, tmp_pa
             return value
         raise Interrupted
 
-    options = {
+    options: dict[str, Any] = {
         "seed": 3,
         "checkpoint": tmp_path / "c.safetensors",
         "identity": "x",
@@ -477,8 +483,9 @@ def test_learns_planted_tastes_and_the_tail_helps(batches: str, batch_statistics
     )
     means: list[float] = []
 
-    def whole_loss(model: ImgRecEtE) -> float:
+    def whole_loss(model: Recommender) -> float:
         """The expected loss on the training data itself, which training has to lower."""
+        assert isinstance(model, ImgRecEtE)
         batch = Sampler(data, 0).item_batch(data.n_items)
         with torch.no_grad():
             means.append(float(model.ranking(batch)))
@@ -547,8 +554,9 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another() -> None:
     [("keep", "disc", "'disk'"), ("batches", "item", "'items'"), ("pooling", "maxi", "'max'")],
 )
 def test_a_misspelt_option_gets_a_suggestion(option: str, value: str, hint: str) -> None:
+    options: dict[str, Any] = {option: value}
     with pytest.raises(InputError, match=f"did you mean {hint}"):
-        ete(**{option: value}).scorer()
+        ete(**options).scorer()
 
 
 # --- The activations
@@ -663,9 +671,9 @@ def test_damage_and_overflow_are_refused(network: Backbone, tmp_path: Path) -> N
         trunk_activations(pictures(3), network, cache=tmp_path, progress=False)
     for scale in (1e9, 1e-9):
         unfit = build_backbone(size=64)
-        last = unfit.network._blocks[11]._bn2  # the cut follows; this block has no shortcut
+        last = unfit.network.get_submodule("_blocks.11._bn2")  # the cut follows; this block has no shortcut
         with torch.no_grad():
-            last.weight.mul_(scale)
-            last.bias.mul_(scale)
+            for parameter in last.parameters():
+                parameter.mul_(scale)
         with pytest.raises(InputError, match=r"item 0 .* beyond the range of half precision: use keep='recompute'"):
             trunk_activations(pictures(3), unfit, keep="memory", progress=False)

@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 import torch
 from conformance import CARDS, TRAINED, parameters_of, small
+from narrow import not_none
 from PIL import Image
 from torch import Tensor
 from toy import planted_dataset
@@ -46,7 +47,8 @@ def others(dataset: Dataset, part: str) -> Dataset:
     taken = [{*dataset.train.of(u), dataset.validation.items[u], dataset.test.items[u]} for u in range(N_USERS)]
     free = [next(i for i in range(N_ITEMS - 1, -1, -1) if i not in owned) for owned in taken]
     assert held.times is not None
-    return replace(dataset, **{part: HeldOut(np.array(free), held.times + 1)})
+    changed: dict[str, Any] = {part: HeldOut(np.array(free), held.times + 1)}
+    return replace(dataset, **changed)
 
 
 def trained(
@@ -54,8 +56,9 @@ def trained(
 ) -> tuple[list[dict[str, Tensor]], pd.DataFrame, dict[str, Tensor]]:
     """The weights at each validation, the learning curve without seconds, and the weights that are kept."""
     data = dataset.training_data(features, in_order=True)
-    model = small(name, data, **({"keep": "memory"} if "keep" in parameters_of(CARDS[name]) else {}))
-    settings = {"epochs": 2, "patience": 0, "batch_size": 32, "evaluate_every": 1, "choose_by": "auc"}
+    keep: dict[str, Any] = {"keep": "memory"} if "keep" in parameters_of(CARDS[name]) else {}
+    model = small(name, data, **keep)
+    settings: dict[str, Any] = {"epochs": 2, "patience": 0, "batch_size": 32, "evaluate_every": 1, "choose_by": "auc"}
     model.phases = tuple(replace(phase, **settings) for phase in model.phases)
     states: list[dict[str, Tensor]] = []
     validate = wrap(ValidationAUC(dataset))
@@ -133,7 +136,7 @@ def test_a_leak_would_be_seen(name: str, planted: tuple[Dataset, np.ndarray]) ->
 
 def reachable(value: object) -> list[object]:
     """A value and all that its fields hold."""
-    inner = [reachable(getattr(value, f.name)) for f in fields(value)] if is_dataclass(value) else []  # type: ignore[arg-type]
+    inner = [reachable(getattr(value, f.name)) for f in fields(value)] if is_dataclass(value) else []
     return [value, *(part for parts in inner for part in parts)]
 
 
@@ -147,6 +150,7 @@ def test_training_data_holds_no_held_out_item(planted: tuple[Dataset, np.ndarray
         if isinstance(a, np.ndarray):
             np.testing.assert_array_equal(a, b)
         elif isinstance(a, pd.DataFrame):
+            assert isinstance(b, pd.DataFrame)
             pd.testing.assert_frame_equal(a, b)
         elif not is_dataclass(a):
             assert a == b
@@ -170,7 +174,7 @@ def test_pictures_and_features_know_nothing_of_interactions(tmp_path: Path) -> N
             (tmp_path / f"{part}.csv").write_text(f"user,item\na,{held[0]}\nb,{held[1]}\n")
         cache = tmp_path / f"cache-{number}"
         dataset = load_dataset("table", tmp_path, image_size=32, cache=cache, progress=False)
-        found.append((dataset, extract_features(dataset.images, size=32, cache=cache, progress=False)))
+        found.append((dataset, extract_features(not_none(dataset.images), size=32, cache=cache, progress=False)))
     (one, features), (other, other_features) = found
     assert one.fingerprint != other.fingerprint
     assert one.images is not None and other.images is not None

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conformance import randomised
+from graphs import by_neighbours
 from toy import N_ITEMS, N_USERS, toy_data
 
 from imgrec_lib.data.dataset import Interactions, TrainingData
@@ -19,26 +20,6 @@ from imgrec_lib.models.base import InnerProduct, Recommender
 
 def model_of(data: TrainingData, **parameters: Any) -> Recommender:
     return randomised(build_model("lightgcn", data, **{"factors": 4, "l2": 0.0, **parameters}).double())
-
-
-def by_neighbours(model: Recommender, interactions: Interactions, layers: int) -> tuple[np.ndarray, np.ndarray]:
-    """The averages over the layers, node by node (He et al. 2020, equations 3 and 4)."""
-    items_of = [interactions.of(u).tolist() for u in range(interactions.n_users)]
-    users_of = [[u for u, items in enumerate(items_of) if i in items] for i in range(interactions.n_items)]
-    users, items = (model.get_parameter(name).detach().numpy() for name in ("users", "items"))
-    total = users.copy(), items.copy()
-    for _ in range(layers):
-        new_users, new_items = np.zeros_like(users), np.zeros_like(items)
-        for u, owned in enumerate(items_of):
-            for i in owned:
-                new_users[u] += items[i] / math.sqrt(len(owned) * len(users_of[i]))
-        for i, buyers in enumerate(users_of):
-            for u in buyers:
-                new_items[i] += users[u] / math.sqrt(len(buyers) * len(items_of[u]))
-        users, items = new_users, new_items
-        total[0][:] += users
-        total[1][:] += items
-    return total[0] / (layers + 1), total[1] / (layers + 1)
 
 
 @pytest.mark.parametrize("layers", [0, 1, 3])

@@ -167,7 +167,8 @@ def test_metrics_equal_rectools() -> None:
     case = json.loads((Path(__file__).parent / "rectools.json").read_text())
     expected, n_items, scores = case["rectools"], case["n_items"], np.array(case["scores"])
     pairs = [(user, item) for user, items in enumerate(case["train"]) for item in items]
-    train = Interactions.from_pairs(*np.array(pairs).T, len(scores), n_items)
+    users, items = np.array(pairs).T
+    train = Interactions.from_pairs(users, items, len(scores), n_items)
     lists = np.full((len(scores), 10), -1)
     higher, number = [], []
     for user, (items, held) in enumerate(zip(case["lists"], case["held"], strict=True)):
@@ -222,7 +223,7 @@ def test_a_constant_scorer_recommends_the_first_items_to_everybody() -> None:
 
 def test_users_without_history_are_counted_apart() -> None:
     dataset = make(30, 50, missing=0)
-    train = Interactions.from_pairs(*np.array([(u, 49 - u) for u in range(20)]).T, 30, 50)
+    train = Interactions.from_pairs(np.arange(20), 49 - np.arange(20), 30, 50)
     dataset = replace(dataset, train=train)
     result = evaluate(Table(coarse(dataset)), dataset, protocols=["exact"], part="validation")
     values = result.metrics["exact"]

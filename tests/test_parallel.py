@@ -6,7 +6,9 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,11 +32,11 @@ pytestmark = pytest.mark.skipif(
 
 TRAINED = [name for name, card in list_models().items() if card.profiles["default"].phases]
 # An odd batch: the two processes have parts of different sizes.
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "bpr-mf": {"batch_size": 75, "l2": 1e-3},
     "imgrec-ft": {"units": 5, "batch_size": 25, "accumulate": 3, "l2": 1e-4, "gradient_clip": 0.05},
 }
-OPTIONS = {"seed": 3, "identity": "parallel", "save_every": 0.0, "progress": False}
+OPTIONS: dict[str, Any] = {"seed": 3, "identity": "parallel", "save_every": 0.0, "progress": False}
 
 
 def build(name: str, data: TrainingData) -> Recommender:
@@ -50,7 +52,7 @@ class Stopped(Exception):
     pass
 
 
-def stop_after(n: int, validate: ValidationAUC):
+def stop_after(n: int, validate: ValidationAUC) -> Callable[[Recommender], float]:
     """A validation that fails after n calls."""
     left = n
 
@@ -111,7 +113,7 @@ def test_two_processes_have_the_curve_and_the_weights_of_one(folder: Path, key: 
     model = build(name, data)
     initial = {name: value.clone() for name, value in model.state_dict().items()}
     expected = fit(model, data, ValidationAUC(dataset), **OPTIONS).curve
-    assert expected["validation_auc"].idxmax() > 0, "what returns must have been trained"
+    assert expected["validation_auc"].argmax() > 0, "what returns must have been trained"
     for rank in range(2):
         weights = read_checkpoint(folder / f"{key}.{rank}").group("model")
         for part, value in model.state_dict().items():
@@ -133,7 +135,7 @@ def test_all_processes_end_with_the_same_weights_and_only_the_checkpoint_of_the_
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_the_parts_of_a_batch_have_the_loss_of_the_whole(name: str, world_size: int) -> None:
     data = toy_data(image_size=32)
-    small = {"l2": 0.1, "factors": 4, "size": 32} if name == "imgrec-ete" else {"factors": 4}
+    small: dict[str, Any] = {"l2": 0.1, "factors": 4, "size": 32} if name == "imgrec-ete" else {"factors": 4}
     model = build_model(name, data, **small).eval()
     for phase in range(len(model.phases)):
         parameters = list(model.start_phase(phase))
@@ -141,7 +143,7 @@ def test_the_parts_of_a_batch_have_the_loss_of_the_whole(name: str, world_size: 
         whole = model.loss(batch)
         expected = torch.autograd.grad(whole, parameters, allow_unused=True)
         parts = [model.shard(batch, rank, world_size) for rank in range(world_size)]
-        total = sum(weight * model.loss(part) for part, weight in parts)
+        total = torch.stack([weight * model.loss(part) for part, weight in parts]).sum()
         found = torch.autograd.grad(total, parameters, allow_unused=True)
         torch.testing.assert_close(total, whole)
         assert sum(weight for _, weight in parts) == pytest.approx(1)
@@ -169,8 +171,8 @@ def test_torchrun_trains_a_run_like_one_process(tmp_path: Path) -> None:
 
     two, one = record("two", *torchrun), record("one")
     assert (two.processes, one.processes) == (2, 1) and two.identity == one.identity
-    curves = [pd.read_csv(tmp_path / name / "curve.csv")["loss"] for name in ("two", "one")]
-    np.testing.assert_allclose(*curves, rtol=1e-5)
+    of_two, of_one = (pd.read_csv(tmp_path / name / "curve.csv")["loss"] for name in ("two", "one"))
+    np.testing.assert_allclose(of_two, of_one, rtol=1e-5)
     assert two.metrics["exact"]["auc"] == pytest.approx(one.metrics["exact"]["auc"], abs=1e-3)
 
 

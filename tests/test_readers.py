@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from narrow import not_none
 from PIL import Image
 
 from imgrec_lib.data import list_datasets, load_dataset
@@ -109,29 +110,30 @@ def test_hm(hm: Path) -> None:
     assert dataset.items.name[1] == "prod_name 1"
     assert "product_group_name" in dataset.attribute_columns and "product_type_name" not in dataset.attribute_columns
     assert dataset.items.group.tolist() == ["0100000"] * 4  # the id without its last three digits
-    assert dataset.groups.tolist() == [0] * 4 and "group" not in dataset.attribute_columns
+    assert not_none(dataset.groups).tolist() == [0] * 4 and "group" not in dataset.attribute_columns
     assert dataset.test.items.tolist() == [2, 3] and dataset.validation.items.tolist() == [0, 2]
     day = pd.Timestamp("2020-09-16", tz="UTC").timestamp()
-    assert dataset.train.times.tolist() == [day, day] and dataset.test.times.tolist() == [
+    assert not_none(dataset.train.times).tolist() == [day, day] and not_none(dataset.test.times).tolist() == [
         day + 2 * 86400,
         day + 3 * 86400,
     ]
-    assert dataset.images.present.all()
+    assert not_none(dataset.images).present.all()
     for i in range(4):
         photograph = hm / "images" / "010" / f"{a[i]}.jpg"
-        np.testing.assert_array_equal(dataset.images.pixels[i], decode(photograph, 8))
+        np.testing.assert_array_equal(not_none(dataset.images).pixels[i], decode(photograph, 8))
 
 
 def test_hm_options(hm: Path) -> None:
     with pytest.warns(UserWarning, match="1 of 5 items have no usable picture"):
         dataset = load("hm", hm, require_image=False, category_column="section_name")
     assert set(owned(dataset)) == {"ann", "bob", "eve"} and dataset.items.category[0] == "section_name 0"
-    assert dataset.images.present.tolist() == [True, True, True, True, False]
+    assert not_none(dataset.images).present.tolist() == [True, True, True, True, False]
     assert load("hm", hm, keep_unused_items=True).n_items == 5
     assert set(owned(load("hm", hm, until="2020-09-18"))) == {"ann"}
     variants = load("hm", hm, group_column="prod_name")
     assert (
-        variants.items.group.tolist() == ["prod_name 0", "prod_name 1"] * 2 and variants.groups.tolist() == [0, 1] * 2
+        variants.items.group.tolist() == ["prod_name 0", "prod_name 1"] * 2
+        and not_none(variants.groups).tolist() == [0, 1] * 2
     )
     with pytest.raises(InputError, match="split is empty: no user has 3 different items"):
         load("hm", hm, since="2020-09-18")
@@ -166,7 +168,9 @@ def test_hm_sentences(hm: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"there is no file .*transactions_train.csv"):
         load("hm", hm)
     articles = pd.read_csv(hm / "articles.csv", dtype=str)
-    articles.assign(product_code=["1", None, *"1111"]).to_csv(hm / "articles.csv", index=False)
+    articles.assign(product_code=pd.Series(["1", None, *"1111"], index=articles.index)).to_csv(
+        hm / "articles.csv", index=False
+    )
     with pytest.raises(InputError, match=r"articles.csv has no 'product_code' in row 2: give every item a group"):
         load("hm", hm, group_column="product_code")
     with pytest.raises(
@@ -192,7 +196,7 @@ def test_hm_real_week() -> None:
     dataset = load_dataset("hm", HM_WEEK, image_size=8, progress=False)
     n_pairs = len(dataset.train) + 2 * dataset.n_users
     assert (dataset.n_users, dataset.n_items, n_pairs) == (11_737, 8_709, 86_981)
-    assert dataset.images.present.all() and dataset.train.history_lengths.min() >= 3
+    assert not_none(dataset.images).present.all() and dataset.train.history_lengths.min() >= 3
 
 
 # A user's own catalogue
@@ -232,10 +236,10 @@ def test_table(shop: Path) -> None:
     assert dataset.items.category.tolist() == ["hat", "unknown", "shoe", "hat", "shoe"]
     assert dataset.items.name[0] == "Bond" and dataset.attribute_columns == ["colour"]
     assert dataset.items.colour.tolist() == ["black", "blue", "", "red", "red"]
-    assert dataset.test.items.tolist() == [2, 3] and dataset.test.times.tolist() == [TIMES[2], TIMES[5]]
-    assert dataset.images.present.all()
-    np.testing.assert_array_equal(dataset.images.pixels[0, 0, 0], [10, 20, 30])
-    np.testing.assert_allclose(dataset.images.pixels[1, 4, 4], [200, 20, 30], atol=3)
+    assert dataset.test.items.tolist() == [2, 3] and not_none(dataset.test.times).tolist() == [TIMES[2], TIMES[5]]
+    assert not_none(dataset.images).present.all()
+    np.testing.assert_array_equal(not_none(dataset.images).pixels[0, 0, 0], [10, 20, 30])
+    np.testing.assert_allclose(not_none(dataset.images).pixels[1, 4, 4], [200, 20, 30], atol=3)
     assert load("table", shop, keep_unused_items=False).n_items == 4
 
 
@@ -273,7 +277,7 @@ def test_variants_of_a_product_are_a_group(shop: Path, column: str) -> None:
     items.assign(**{column: ["hats", "shoes", "hats", "7", "7"]}).to_csv(shop / "items.csv", index=False)
     dataset = load("table", shop)
     assert dataset.items.group.tolist() == ["7", "hats", "shoes", "hats", "7"]
-    assert dataset.groups.tolist() == dataset.training_data().groups.tolist() == [0, 1, 2, 1, 0]
+    assert not_none(dataset.groups).tolist() == not_none(dataset.training_data().groups).tolist() == [0, 1, 2, 1, 0]
     assert dataset.attribute_columns == ["colour"]
     named = load("table", shop, group_column="name", keep_unused_items=False)
     assert named.items.group.tolist() == ["Bond", "B", "C", "D"]
@@ -294,7 +298,8 @@ def test_file_kinds(tmp_path: Path, suffix: str) -> None:
         table.to_csv(tmp_path / name, sep=separator, index=False, encoding="utf-8-sig")
     dataset = load("table", tmp_path)
     assert owned(dataset) == users and dataset.images is None
-    assert set(dataset.train.times) | set(dataset.validation.times) | set(dataset.test.times) == set(TIMES[:6])
+    parts = (dataset.train, dataset.validation, dataset.test)
+    assert {time for part in parts for time in not_none(part.times)} == set(TIMES[:6])
 
 
 @pytest.mark.parametrize(
@@ -319,7 +324,7 @@ def test_times(tmp_path: Path, times: Any, suffix: str) -> None:
     expected = [TIMES[0], TIMES[3]]
     if isinstance(times[0], str) and len(times[0]) == 10:
         expected = [t // 86_400 * 86_400 for t in expected]
-    assert dataset.train.times.tolist() == expected
+    assert not_none(dataset.train.times).tolist() == expected
 
 
 def test_given_split_of_imgrec(shop: Path) -> None:
@@ -353,9 +358,9 @@ def test_image_column(shop: Path) -> None:
     items.to_csv(shop / "items.csv", index=False)
     with pytest.warns(UserWarning, match="1 of 5 items have no usable picture"):
         dataset = load("table", shop)
-    assert dataset.images.present.tolist() == [True, True, True, True, False]
+    assert not_none(dataset.images).present.tolist() == [True, True, True, True, False]
     assert dataset.attribute_columns == ["colour"]
-    np.testing.assert_allclose(dataset.images.pixels[1, 4, 4], [200, 20, 30], atol=3)
+    np.testing.assert_allclose(not_none(dataset.images).pixels[1, 4, 4], [200, 20, 30], atol=3)
     for path in ("../interactions.csv", "deep/../../x.png", r"..\x.png", "/etc/passwd", r"C:\x.png", r"\\host\x.png"):
         items.loc[0, "image"] = path
         items.to_csv(shop / "items.csv", index=False)
@@ -383,8 +388,8 @@ def test_images_that_do_not_match(shop: Path) -> None:
     (shop / "other" / "d.png").write_bytes(b"no picture")
     with pytest.warns(UserWarning, match="4 of 5 items have no usable picture"):
         dataset = load("table", shop, images=shop / "other")
-    assert {item for item, _ in dataset.images.problems} == {"007", "b", "d", "never bought"}
-    assert "broken" in dict(dataset.images.problems)["d"]
+    assert {item for item, _ in not_none(dataset.images).problems} == {"007", "b", "d", "never bought"}
+    assert "broken" in dict(not_none(dataset.images).problems)["d"]
 
 
 @pytest.mark.parametrize(
@@ -441,7 +446,7 @@ def test_other_bad_input_gets_a_sentence(shop: Path, tmp_path: Path) -> None:
 def test_picture_settings_reach_the_store(shop: Path) -> None:
     Image.fromarray(np.arange(12 * 6 * 3, dtype=np.uint8).reshape(12, 6, 3)).save(shop / "images" / "007.png")
     stores = [
-        load("table", shop, image_fit=f, image_resample=r).images
+        not_none(load("table", shop, image_fit=f, image_resample=r).images)
         for f in ("squash", "pad")
         for r in ("bicubic", "nearest")
     ]

@@ -15,7 +15,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.container import ErrorbarContainer
 from matplotlib.text import Text
+from narrow import metric_value, not_none, number_in
 from PIL import Image
 from records import FEATURES, with_cold_items, write_run
 from toy import planted_dataset
@@ -34,6 +36,7 @@ from imgrec_lib.figures import (
 )
 from imgrec_lib.figures.curves import _name_points, single_panel, validation_curve
 from imgrec_lib.report import format_table, write_report
+from imgrec_lib.report.formats import Kind
 from imgrec_lib.request import Request
 from imgrec_lib.results import (
     Results,
@@ -108,13 +111,13 @@ def test_every_number_of_the_main_table_comes_from_the_records(runs: list[Run], 
     for label, model in (("PopRank", "poprank"), ("BPR-MF", "bpr-mf"), ("VBPR", "vbpr"), (ORACLE, None)):
         records = [run.record for run in of(runs, model or "vbpr")]
         for heading, (protocol, metric) in PLACES.items():
-            values = [(r.metrics if model else r.oracle)[protocol][metric] for r in records]
+            values = [metric_value(r.metrics if model else r.oracle, protocol, metric) for r in records]
             found = table.loc[label, (heading, "mean")], table.loc[label, (heading, "sd")]
             assert found == pytest.approx(by_hand(values), abs=1e-12), (label, heading)
     assert table.loc["VBPR", ("seconds per epoch", "")] == pytest.approx((3.5 + 4.5 + 5.5) / 3)
-    assert np.isnan(table.loc["PopRank", ("seconds per epoch", "")])
+    assert np.isnan(number_in(table, "PopRank", ("seconds per epoch", "")))
     # The last decimal that is printed, too.
-    vbpr_mean = by_hand([run.metrics["exact"]["auc"] for run in of(runs, "vbpr")])[0]
+    vbpr_mean = by_hand([metric_value(run.metrics, "exact", "auc") for run in of(runs, "vbpr")])[0]
     assert f"{vbpr_mean:.4f}" in next(line for line in format_table(table).splitlines() if line.startswith("| VBPR"))
 
 
@@ -123,14 +126,15 @@ def test_the_other_tables_come_from_the_records(runs: list[Run], results: Result
     protocols, ranking, cost = protocol_table(results), ranking_table(results), cost_table(results)
     for protocol in ("exact", "dvbpr-100", "imgrec-100", "sampled-500"):
         for heading, metric in ((protocol, "auc"), (f"{protocol}, strict", "auc_strict")):
-            expected = by_hand([r.metrics[protocol][metric] for r in records])
+            expected = by_hand([metric_value(r.metrics, protocol, metric) for r in records])
             assert (protocols.loc["PopRank", (heading, "mean")], protocols.loc["PopRank", (heading, "sd")]) == (
                 pytest.approx(expected)
             )
         for name, metric in (("HR@10", "hr@10"), ("NDCG@10", "ndcg@10")):
-            expected = by_hand([r.metrics[protocol][metric] for r in records])
+            expected = by_hand([metric_value(r.metrics, protocol, metric) for r in records])
             assert ranking.loc["PopRank", (f"{name}, {protocol}", "mean")] == pytest.approx(expected[0])
-    assert protocols.loc["PopRank", ("tied candidates, share", "")] == records[0].metrics["exact"]["tie_share"] > 0
+    ties = number_in(protocols, "PopRank", ("tied candidates, share", ""))
+    assert ties == metric_value(records[0].metrics, "exact", "tie_share") > 0
     assert cost.loc["VBPR", ("peak memory, MiB", "")] == 102
     assert cost.loc["VBPR", ("epochs", "")] == 3 and cost.loc["VBPR", ("seconds with validation", "")] == 5
     assert ORACLE not in cost.index
@@ -157,7 +161,7 @@ def test_bands_from_the_users_themselves(
     runs: list[Run], results: Results, function: Callable[[Results], pd.DataFrame], column: str
 ) -> None:
     table = function(results)
-    headings = list(dict.fromkeys(name for name, kind in table.columns if kind == "mean"))
+    headings = list(dict.fromkeys(column[0] for column in table.columns if column[1] == "mean"))
     assert len(headings) > 1
     users_seen = 0
     for heading in headings:
@@ -224,7 +228,7 @@ def test_notices(shop: Dataset, tmp_path: Path) -> None:
     assert [label for label in rows if "random weights" in label] == ["VBPR (random weights)"]
     assert [label for label in rows if "†" in label] == ["DeepStyle †"]
     for kind in ("markdown", "html", "latex", "csv"):
-        assert "random weights" in format_table(auc_table(Results.of([plain, random])), kind)  # type: ignore[arg-type]
+        assert "random weights" in format_table(auc_table(Results.of([plain, random])), kind)
 
 
 def test_caption_states_catalogue_split_and_tie_rule(shop: Dataset, results: Results) -> None:
@@ -266,10 +270,10 @@ def test_datasets_are_never_mixed(shop: Dataset, tmp_path: Path) -> None:
     assert np.isnan(sizes[sizes["users"] == 50].iloc[0]["cold items"])
 
 
-def marked(values: list[float], labels: list[str], kind: str = "html") -> str:
+def marked(values: list[float], labels: list[str], kind: Kind = "html") -> str:
     columns = pd.MultiIndex.from_tuples([("AUC", "mean"), ("AUC", "sd"), ("cost", "")])
     data = [[value, 0.01, 3.0] for value in values]
-    return format_table(pd.DataFrame(data, pd.Index(labels, name="model"), columns), kind)  # type: ignore[arg-type]
+    return format_table(pd.DataFrame(data, pd.Index(labels, name="model"), columns), kind)
 
 
 def test_best_is_bold_and_second_underlined_without_the_oracle() -> None:
@@ -305,7 +309,7 @@ def test_format_escapes_and_refuses() -> None:
     assert "a\\|b" in marked([0.5, 0.6], [EVIL, "a|b"], "markdown")
     assert "<script" not in marked([0.5, 0.6], [EVIL, "a|b"], "markdown")
     with pytest.raises(InputError, match="markdown"):
-        marked([0.5], ["a"], "markdow")
+        marked([0.5], ["a"], "markdow")  # type: ignore[arg-type]  # on purpose
 
 
 def test_paper_tables_on_a_dataset_of_the_paper(shop: Dataset, tmp_path: Path) -> None:
@@ -318,13 +322,13 @@ def test_paper_tables_on_a_dataset_of_the_paper(shop: Dataset, tmp_path: Path) -
     tables = paper_tables(Results.of(found))
     assert list(tables) == [table.title for table in PAPER_TABLES]
     second, _, fourth = tables.values()
-    ours = np.mean([run.metrics["imgrec-100"]["auc_strict"] for run in of(found, "bpr-mf")])
+    ours = np.mean([metric_value(run.metrics, "imgrec-100", "auc_strict") for run in of(found, "bpr-mf")]).item()
     assert second.loc["BPR-MF", ("paper", "")] == 0.6278
     assert second.loc["BPR-MF", (DIFFERENCE, "difference")] == pytest.approx(ours - 0.6278)
     assert second.loc["BPR-MF", ("AUC", "mean")] == pytest.approx(
-        np.mean([run.metrics["imgrec-100"]["auc"] for run in of(found, "bpr-mf")])
+        np.mean([metric_value(run.metrics, "imgrec-100", "auc") for run in of(found, "bpr-mf")])
     )
-    assert second.loc["PopRank", ("paper", "")] == 0.5849 and np.isnan(second.loc["PopRank", ("AUC", "mean")])
+    assert second.loc["PopRank", ("paper", "")] == 0.5849 and np.isnan(number_in(second, "PopRank", ("AUC", "mean")))
     assert fourth[("paper", "")].tolist() == [0.7770, 0.8090, 0.8250]
 
 
@@ -360,21 +364,22 @@ def test_figures_name_every_model_and_say_what_they_show(runs: list[Run], result
         assert [axes.get_title(loc="left") for axes in figure.axes] == labels
         assert figure.get_supxlabel() and figure.get_supylabel()
         table = {auc_by_popularity: popularity_table, auc_by_history: history_table}[function](results)
-        for number, axes in enumerate(figure.axes):
-            (line,) = [line for container in axes.containers for line in container.lines[:1]]
-            drawn = np.asarray(line.get_ydata(), float)
-            np.testing.assert_allclose(drawn, table.loc[labels[number]].xs("mean", level=1).to_numpy(float))
-        best = table.xs("mean", axis=1, level=1).iloc[:, 0]
+        for label, axes in zip(labels, figure.axes, strict=True):
+            (bars,) = axes.containers
+            assert isinstance(bars, ErrorbarContainer)
+            drawn = np.array(bars.lines[0].get_ydata()).astype(float)
+            np.testing.assert_allclose(drawn, table.loc[label].xs("mean", level=1).to_numpy(float))
+        best = pd.DataFrame(table.xs("mean", axis=1, level=1)).iloc[:, 0]
         assert f"highest {best.idxmax()} {best.max():.4f}, lowest {best.idxmin()} {best.min():.4f}" in figure.alt
     figure = sampled_vs_exact(results)
     (axes,) = figure.axes
     assert [tick.get_text() for tick in axes.get_yticklabels()] == labels
-    assert len(axes.get_legend().get_texts()) == 8 and "PopRank" in figure.alt
+    assert len(not_none(axes.get_legend()).get_texts()) == 8 and "PopRank" in figure.alt
     figure = cost_vs_quality(results)
     (axes,) = figure.axes
     assert {text.get_text() for text in axes.texts} == set(labels)
     for label in labels:
-        assert f"{label} {auc_table(results).loc[label, ('AUC', 'mean')]:.4f} in" in figure.alt
+        assert f"{label} {number_in(auc_table(results), label, ('AUC', 'mean')):.4f} in" in figure.alt
     assert plt.get_fignums() == before
 
 
@@ -436,13 +441,10 @@ def test_best_and_baseline_are_compared_in_the_main_table(shop: Dataset, tmp_pat
     comparison = Results.of([lead, weak, pop]).comparison
     assert comparison is not None and (comparison.best, comparison.baseline) == ("VBPR", "BPR-MF")
     table = results_table(Results.of([lead, weak, pop]))
-    assert (
-        table.loc["VBPR", ("AUC against BPR-MF", "holds")]
-        and table.loc["VBPR", ("AUC against BPR-MF", "difference")] > 0
-    )
-    assert np.isnan(table.loc["BPR-MF", ("AUC against BPR-MF", "difference")])
+    difference = number_in(table, "VBPR", ("AUC against BPR-MF", "difference"))
+    assert table.loc["VBPR", ("AUC against BPR-MF", "holds")] and difference > 0
+    assert np.isnan(number_in(table, "BPR-MF", ("AUC against BPR-MF", "difference")))
     row = next(line for line in format_table(table).splitlines() if line.startswith("| VBPR"))
-    difference = table.loc["VBPR", ("AUC against BPR-MF", "difference")]
     assert row.endswith(f"| — | +{difference:.4f} \\* |")
     assert f'+{difference:.4f}</a><span class="holds"' in format_table(table, "html", links={"VBPR": "#x"})
     assert "BPR-MF is the baseline" in comparison_note(comparison) and "Holm" in comparison_note(comparison)

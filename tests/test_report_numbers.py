@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from narrow import metric_value, not_none
 from records import FEATURES, with_cold_items, write_run
 from scipy import stats
 from toy import planted_dataset
@@ -100,7 +102,7 @@ def measured(heading: str) -> tuple[str, str]:
     return protocol or "exact", metrics[name]
 
 
-def expected(folder: Path, line: dict[str, Any]) -> float | None:
+def expected(folder: Path, line: dict[Hashable, Any]) -> Any:
     """The number that belongs into a cell; None for a text. An unknown table or column is a KeyError."""
     dataset, table, row, column, statistic = (line[k] for k in ("dataset", "table", "row", "column", "statistic"))
     if table == "Table 1: data sets":
@@ -112,11 +114,11 @@ def expected(folder: Path, line: dict[str, Any]) -> float | None:
         better, worse = row.split(" less ")
         if column == "corrected p":
             return pytest.approx(corrected(folder, dataset)[frozenset((better, worse))], abs=0.08)
-        return difference(*(user_auc(folder, ROWS[dataset][label]) for label in (better, worse)), statistic)
+        return difference(folder, ROWS[dataset][better], ROWS[dataset][worse], statistic)
     if table.startswith("Grid search of BPR-MF"):
         order = sorted(GRID, key=lambda setting: -(setting[0] + setting[1] / 100))
         setting = order[int(row) - 1]
-        scores = [record.validation.auc for record, _ in records(folder, GRID[setting])]
+        scores = [not_none(record.validation.auc) for record, _ in records(folder, GRID[setting])]
         plain = {"factors": setting[1], "learning rate": setting[0], "trials": 2}
         return plain[column] if column in plain else statistic_of(scores, statistic)
     paper = table[:7] if table.startswith("Table ") else ""
@@ -129,7 +131,7 @@ def expected(folder: Path, line: dict[str, Any]) -> float | None:
         other = column.removeprefix("AUC against ")
         if row in (ORACLE, other):
             return float(False) if statistic == "holds" else np.nan
-        return difference(*(user_auc(folder, ROWS[dataset][label]) for label in (row, other)), statistic)
+        return difference(folder, ROWS[dataset][row], ROWS[dataset][other], statistic)
     runs = records(folder, ROWS[dataset].get(row, "(pop|bpr|vbpr|control)"))
     if row == ORACLE:
         # Of each seed the oracle's metrics are the same in every run; they have no users of their own.
@@ -139,16 +141,16 @@ def expected(folder: Path, line: dict[str, Any]) -> float | None:
         if column in ("tied candidates, share", "cold test items"):
             return np.nan
         if column == "AUC of other items":
-            exact = [each["exact"] for each in known.values()]
-            warm = [
-                (e["auc"] * e["users"] - e["cold_auc"] * e["cold_users"]) / (e["users"] - e["cold_users"])
-                for e in exact
-            ]
+            warm = []
+            for each in known.values():
+                names = ("auc", "users", "cold_auc", "cold_users")
+                auc, users, cold_auc, cold_users = (metric_value(each, "exact", name) for name in names)
+                warm.append((auc * users - cold_auc * cold_users) / (users - cold_users))
             return statistic_of(warm, statistic)
         protocol, metric = measured(column) if not paper else ("", {"AUC": "auc", "strict AUC": "auc_strict"}[column])
         protocol = {"Table 2": "imgrec-100", "Table 3": "sampled-500", "Table 4": "imgrec-100", "": protocol}[paper]
         metric = f"cold_{metric}" if column.startswith("cold ") else metric
-        return statistic_of([each[protocol][metric] for each in known.values()], statistic)
+        return statistic_of([metric_value(each, protocol, metric) for each in known.values()], statistic)
     if column == "trials":
         return float(len(runs))
     if table == "Cost, in numbers" and column != "AUC":
@@ -185,9 +187,9 @@ def user_auc(folder: Path, name: str) -> pd.Series:
     return pd.concat(each, axis=1).mean(axis=1)
 
 
-def difference(first: pd.Series, second: pd.Series, statistic: str) -> Any:
+def difference(folder: Path, first: str, second: str, statistic: str) -> Any:
     """Mean, interval by the normal approximation, and whether a paired difference holds."""
-    apart = first - second
+    apart = user_auc(folder, first) - user_auc(folder, second)
     error = apart.std(ddof=0) / len(apart) ** 0.5
     if statistic == "difference":
         return float(apart.mean())
@@ -254,7 +256,7 @@ def test_every_number_of_every_table(folder: Path, report: Path) -> None:
         own = path.with_suffix(".md").read_text().splitlines()
         for row, printed in zip(pd.read_csv(path, index_col=0).to_dict("records"), own[2:], strict=True):
             for name, value in row.items():
-                if name.endswith(" mean") and not np.isnan(value):
+                if str(name).endswith(" mean") and not np.isnan(value):
                     assert f"{value:.4f}" in printed, (path.name, name)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,14 @@ from imgrec_lib.models.parts.projection import Projection
 from imgrec_lib.models.saers import SAERS
 from imgrec_lib.runs import load_model, train_run
 
-SMALL = {"factors": 4, "attention_units": 3, "size": 32, "keep": "recompute", "components": 0, "progress": False}
+SMALL: dict[str, Any] = {
+    "factors": 4,
+    "attention_units": 3,
+    "size": 32,
+    "keep": "recompute",
+    "components": 0,
+    "progress": False,
+}
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +102,7 @@ def test_scores_against_a_slow_loop(data: TrainingData) -> None:
 
 
 def test_loss_against_a_slow_loop(data: TrainingData) -> None:
-    weights = {"l2": 0.3, "l2_items": 0.2, "l2_bias": 0.7, "l2_visual": 0.01, "l2_attention": 0.05}
+    weights: dict[str, Any] = {"l2": 0.3, "l2_items": 0.2, "l2_bias": 0.7, "l2_visual": 0.01, "l2_attention": 0.05}
     model = saers(data, **weights)
     slow, batch = Slow(model), batch_of(data)
     n = batch.negatives.shape[1]
@@ -255,8 +263,13 @@ def test_a_checkpoint_brings_the_attribute_network_and_needs_no_labels_to_be_lea
     other.scorer()  # it has learnt from its own labels before the checkpoint arrives
     other.load_state_dict(model.state_dict())
     torch.testing.assert_close(other.eval().scorer().block(users), expected)
-    passes = []
-    monkeypatch.setattr(FeatureMaps, "batches", lambda *_: passes.append(1) or iter(()))
+    passes: list[int] = []
+
+    def batches(*_: object) -> Iterator[object]:
+        passes.append(1)
+        return iter(())
+
+    monkeypatch.setattr(FeatureMaps, "batches", batches)
     other.load_state_dict(model.state_dict())  # the same network: nothing is looked at again
     assert torch.equal(other.scorer().block(users), expected) or not passes
     assert not passes
@@ -308,7 +321,7 @@ def test_the_catalogue_table_is_not_changed(data: TrainingData) -> None:
 
 @pytest.fixture(scope="module")
 def shown(small_wardrobe: Dataset) -> SAERS:
-    options = {"factors": 4, "attention_units": 3, "size": 64, "keep": "memory", "progress": False}
+    options: dict[str, Any] = {"factors": 4, "attention_units": 3, "size": 64, "keep": "memory", "progress": False}
     model = build_model("saers", small_wardrobe.training_data(), attributes="colour,category,pattern", **options)
     assert isinstance(model, SAERS)
     generator = torch.Generator().manual_seed(0)

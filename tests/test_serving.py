@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,11 @@ def trained() -> Trained:
     return Trained(Fixed(), shop(), None, None, "Fixed")
 
 
+def fixed(trained: Trained) -> Fixed:
+    assert isinstance(trained.model, Fixed)
+    return trained.model
+
+
 def by_hand(
     trained: Trained, scores: np.ndarray, owned: set[int], k: int, admissible: list[int] | None = None
 ) -> list[str]:
@@ -81,7 +87,8 @@ def owned_by(dataset: Dataset, user: int) -> set[int]:
 
 
 def scores_of(trained: Trained) -> np.ndarray:
-    return (trained.model.users @ trained.model.items.T).numpy()  # type: ignore[union-attr]
+    model = fixed(trained)
+    return (model.users @ model.items.T).numpy()
 
 
 def test_lists_are_by_id_and_leave_out_held_out_purchases(trained: Trained) -> None:
@@ -146,7 +153,7 @@ def test_new_customers_by_their_baskets(trained: Trained) -> None:
     texts = " ".join(str(w.message) for w in warned)
     assert "2 of 7 purchases in the baskets are of items that the catalogue does not have" in texts
     assert "of 1 customers no purchase is known: they get the most popular items" in texts
-    items = trained.model.items  # type: ignore[union-attr]
+    items = fixed(trained).items
     basket = dataset.train.of(row)
     scores = (items[torch.from_numpy(basket)].sum(0) @ items.T).numpy()
     assert lists[lists["user"] == "twin"]["item"].tolist() == by_hand(trained, scores, set(basket.tolist()), 4)
@@ -158,7 +165,7 @@ def test_new_customers_by_their_baskets(trained: Trained) -> None:
 
 
 def test_similar_items_and_scores_of_pairs(trained: Trained) -> None:
-    items = trained.model.items  # type: ignore[union-attr]
+    items = fixed(trained).items
     cosine = torch.nn.functional.cosine_similarity(items[33].unsqueeze(0), items).numpy()
     found = trained.similar([7], 3)
     expected = [i for i in np.argsort(-cosine, kind="stable") if i != 33][:3]
@@ -234,11 +241,12 @@ def test_the_commands_write_what_the_functions_give(
 ) -> None:
     trained = open_trained(run_folder, progress=False)
     expected = trained.recommend(k=4)
-    for ending, read in [
-        ("csv", pd.read_csv),
-        ("parquet", pd.read_parquet),
-        ("jsonl", lambda path: pd.read_json(path, lines=True)),
-    ]:
+    readers: dict[str, Callable[[Path], pd.DataFrame]] = {
+        "csv": pd.read_csv,
+        "parquet": pd.read_parquet,
+        "jsonl": lambda path: pd.read_json(path, lines=True),
+    }
+    for ending, read in readers.items():
         path = tmp_path / f"lists.{ending}"
         status, text, err = call(monkeypatch, capsys, "recommend", str(run_folder), "--out", str(path), "-k", "4")
         assert status == 0, err

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from random import Random
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from narrow import not_none
 from scipy import stats
 
 from imgrec_lib.data.dataset import Dataset, HeldOut, Interactions
@@ -51,7 +55,7 @@ def test_every_pair_is_in_exactly_one_part(drawn: tuple[pd.DataFrame, int], kind
 
 
 @given(tables(), st.sampled_from(["random", "time"]), st.randoms())
-def test_the_order_of_rows_does_not_matter(drawn: tuple[pd.DataFrame, int], kind: str, random) -> None:
+def test_the_order_of_rows_does_not_matter(drawn: tuple[pd.DataFrame, int], kind: str, random: Random) -> None:
     table, n_users = drawn
     order = list(range(len(table)))
     random.shuffle(order)
@@ -70,9 +74,9 @@ def test_by_time_the_latest_are_held_out(drawn: tuple[pd.DataFrame, int]) -> Non
     train, validation, test = leave_two_out(table, n_users, N_ITEMS, "time")
     for user in range(n_users):
         times = sorted(time for (u, _), time in earliest.items() if u == user)
-        assert test.times[user] == earliest[user, test.items[user]] == times[-1]
-        assert validation.times[user] == earliest[user, validation.items[user]] == times[-2]
-        kept = train.times[train.indptr[user] : train.indptr[user + 1]]
+        assert not_none(test.times)[user] == earliest[user, test.items[user]] == times[-1]
+        assert not_none(validation.times)[user] == earliest[user, validation.items[user]] == times[-2]
+        kept = not_none(train.times)[train.indptr[user] : train.indptr[user + 1]]
         assert kept.tolist() == [earliest[user, item] for item in train.of(user)]
 
 
@@ -134,8 +138,11 @@ def test_the_first_occurrence_in_time_is_kept() -> None:
         filter_minimum(table, 2)
 
 
-def given_tables(**parts: list[tuple[int, int]]) -> list[pd.DataFrame]:
-    return [pd.DataFrame(rows, columns=["user", "item"]) for rows in parts.values()]
+def given_tables(
+    train: list[tuple[int, int]], validation: list[tuple[int, int]], test: list[tuple[int, int]]
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    first, second, third = (pd.DataFrame(rows, columns=["user", "item"]) for rows in (train, validation, test))
+    return first, second, third
 
 
 def test_given_split_holds_out_what_leaks() -> None:
@@ -152,7 +159,7 @@ def test_given_split_sentences() -> None:
     for part in ("training", "test"):
         parts = {"training": [(0, 1)], "validation": [(0, 0)], "test": [(0, 2)]} | {part: []}
         with pytest.raises(InputError, match=f"no {part} interactions"):
-            given_split(*given_tables(**parts), n_users=1, n_items=3)
+            given_split(*given_tables(*parts.values()), n_users=1, n_items=3)
 
 
 def test_a_given_split_may_hold_out_several_items_of_users_old_and_new() -> None:
@@ -184,7 +191,7 @@ def test_so_many_items_are_held_out(drawn: tuple[pd.DataFrame, int], kind: str, 
         if kind == "time":
             times = [[when[user, item] for item in part] for part in parts]
             assert min(times[0]) >= max([*times[1], *times[2]]) and min([*times[1], *times[0]]) >= max(times[2])
-            assert test.times[user] == min(times[0])
+            assert not_none(test.times)[user] == min(times[0])
 
 
 def test_the_paper_s_split_is_the_special_case_of_one() -> None:
@@ -227,7 +234,7 @@ def test_a_dataset_by_date_keeps_new_users_and_items() -> None:
     table = pd.DataFrame(rows, columns=["user", "item", "timestamp"])
     table["timestamp"] = table.timestamp.to_numpy("datetime64[s]").astype(np.int64)
     items = pd.DataFrame({"item": list("xyz")})
-    options = {"min_interactions": None, "split": "date"}
+    options: dict[str, Any] = {"min_interactions": None, "split": "date"}
     dataset = split_dataset("d", table, items, **options, validate_from="2020-09-10", test_from="2020-09-20")
     assert [dataset.validation.of(user).tolist() for user in (0, 1)] == [[1], []]
     assert [dataset.test.of(user).tolist() for user in (0, 1)] == [[], [2]]  # ann had bought x before
