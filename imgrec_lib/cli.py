@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -488,17 +491,24 @@ def _named_files(texts: list[str] | None) -> dict[str, str]:
 
 
 def _assignments(texts: list[str] | None) -> dict[str, Any]:
-    """name=value texts as a dict; a value is JSON where it can be read so (numbers, true, lists), else text."""
+    """name=value texts as a dict."""
     values: dict[str, Any] = {}
     for text in texts or []:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise InputError(f"{text!r} is no assignment: write name=value, such as factors=32.")
-        try:
-            values[name] = json.loads(value)
-        except json.JSONDecodeError:
-            values[name] = value
+        values[name] = _value(value)
     return values
+
+
+def _value(text: str) -> Any:
+    """What a text stands for: JSON or Python where it can be read so (numbers, true, lists, None), else the text."""
+    for read in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            value = read(text)
+            if isinstance(value, bool | int | float | str | list | dict | None):
+                return value
+    return text
 
 
 def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
@@ -522,10 +532,16 @@ def _print_metrics(metrics: dict[str, dict[str, float | int | None]]) -> None:
         typer.echo(f"{protocol:14}" + "".join(f"{'-' if v is None else f'{v:.4f}':>12}" for v in cells))
 
 
+def _at_home(text: str) -> str:
+    """An argument in which `~`, at its start or behind `NAME=`, is home; a shell replaces the first alone."""
+    name, path = re.fullmatch(r"([\w.-]*=)?(.*)", text, re.DOTALL).groups("")  # type: ignore[union-attr]
+    return name + os.path.expanduser(path) if path == "~" or path.startswith("~/") else text
+
+
 def main() -> None:
     """Entry point: bad input prints its sentence and exits with status 2."""
     try:
-        app()
+        app([_at_home(text) for text in sys.argv[1:]])
     except InputError as error:
         typer.echo(f"imgrec: {error}", err=True)
         sys.exit(2)

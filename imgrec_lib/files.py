@@ -254,5 +254,12 @@ def shipped_folder(name: str) -> Path:
 
 
 def default_cache() -> Path:
-    """Where prepared images and features are kept: `$IMGREC_CACHE`, else `~/.cache/imgrec`."""
-    return Path(os.environ.get("IMGREC_CACHE") or Path.home() / ".cache" / "imgrec").expanduser()
+    """Where prepared images and features are kept: `$IMGREC_CACHE`, else `~/.cache/imgrec`.
+
+    Raises:
+        InputError: neither is known.
+    """
+    try:
+        return Path(os.environ.get("IMGREC_CACHE") or "~/.cache/imgrec").expanduser()
+    except RuntimeError:
+        raise InputError("this user has no home folder: say with IMGREC_CACHE where a cache may be kept.") from None

@@ -23,7 +23,7 @@ from typing import Any
 
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.extras import require
-from imgrec_lib.files import fingerprint, make_folder, shipped_folder, write_text
+from imgrec_lib.files import default_cache, fingerprint, make_folder, shipped_folder, write_text
 from imgrec_lib.options import Option, check_options
 
 TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
@@ -170,6 +170,7 @@ def run_notebook(
     from nbclient.exceptions import DeadKernelError
 
     check_options(f"notebook {name}", notebook_options(name), parameters)
+    _require_text(output, parameters)
     failed = output.with_suffix(".failed.ipynb")
     running = output.with_suffix(".running.ipynb")
     make_folder(output.parent)
@@ -249,6 +250,17 @@ def open_notebook(path: Path) -> None:
                     lab.wait()
 
 
+def _require_text(output: Path, parameters: Mapping[str, Any]) -> None:
+    """Refuse what no notebook can hold: names of files that are bytes, and no text."""
+    for text in (str(output), *(value for value in parameters.values() if isinstance(value, str))):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InputError(
+                f"{text!r} is not in UTF-8, which a notebook is: rename it, or train with --no-notebook."
+            ) from None
+
+
 def _unformatted(path: Path) -> str:
     """A path as papermill takes it, which replaces what stands in braces."""
     return str(path).replace("{", "{{").replace("}", "}}")
@@ -281,7 +293,9 @@ class _Kernel:
                 return KernelSpec(**get_kernel_dict())
 
             async def _async_launch_kernel(self, kernel_cmd: list[str], **kw: Any) -> None:
-                kw["env"] = {**kw["env"], "IPYTHONDIR": str(kernel.scratch / "ipython")}
+                # Matplotlib looks for fonts once, and not in each process where there is no home to keep them.
+                fonts = {"MPLCONFIGDIR": str(default_cache() / "matplotlib")}
+                kw["env"] = {**fonts, **kw["env"], "IPYTHONDIR": str(kernel.scratch / "ipython")}
                 with kernel.errors.open("wb") as errors:
                     await super()._async_launch_kernel(kernel_cmd, **kw, stderr=errors)
                 kernel.process = getattr(self.provisioner, "process", None)
@@ -301,12 +315,20 @@ class _Kernel:
         code = None if self.process is None else self.process.poll()
         if code is None:
             return f"did not answer within {LONGEST_START} seconds: run fewer at a time"
-        if code == -signal.SIGKILL:
-            return "was killed: if memory was short, run fewer at a time"
         written = self.errors.read_text(encoding="utf-8", errors="replace").split("\n")
         last = next((line for line in reversed(written) if line.strip()), "nothing")
-        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-        return f"{how}, and wrote at last: {last}"
+        return how_it_ended(code) + ("" if code == -signal.SIGKILL else f", and wrote at last: {last}")
+
+
+def how_it_ended(code: int) -> str:
+    """How a process ended that should not have, in words that follow "its process"; only a kill may be for memory.
+
+    Args:
+        code: its exit status; minus a signal's number where a signal ended it.
+    """
+    if code == -signal.SIGKILL:
+        return "was killed: if memory was short, run fewer at a time"
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
 
 
 def _dies_with_its_parent() -> list[str]:

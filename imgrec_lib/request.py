@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -239,7 +240,7 @@ def check_device(device: str) -> None:
 
 
 def _absolute(path: str | Path) -> str:
-    return str(Path(path).expanduser().absolute())
+    return str(Path(os.path.expanduser(path)).absolute())
 
 
 def _with_absolute_paths(options: Mapping[str, Any], known: Mapping[str, Option]) -> dict[str, Any]:

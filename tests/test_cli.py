@@ -141,3 +141,26 @@ def test_the_explorer_is_prepared_for_the_runs_that_are_named(
     assert (status, text) == (0, "open seen/e.ipynb\n"), err
     parameters = json.loads((tmp_path / "seen" / "e.ipynb").read_text())["metadata"]["papermill"]["parameters"]
     assert parameters == {"runs": str(tmp_path / "my {runs}"), "frozen": str(tmp_path / "seen" / "frozen")}
+
+
+def test_home_and_numbers_as_people_write_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.yaml").write_text("datasets: {shop: {dataset: table, root: x}}\nmodels: [poprank]\n")
+    home = str(tmp_path / "home")
+    for arguments, seen in [
+        (["evaluate", "~/run"], f"{home}/run holds no finished run"),
+        (["report", "./~", "--out", "x"], " ~ holds no finished run"),
+        (
+            ["train", "--model", "bpr-mf", "--out", "x", "--dataset", "table", "--root=~/shop", "--no-notebook"],
+            f"{home}/shop",
+        ),
+        (["train", "--model", "bpr-mf", "--out", "x", "-p", "learning_rate=-.5"], "not -0.5"),
+        (["train", "--model", "bpr-mf", "--out", "x", "-p", "factors=None"], "not None"),
+        (["train", "--model", "bpr-mf", "--out", "x", "-p", "factors=True"], "not True"),
+        (["train", "--model", "bpr-mf", "--out", "x", "-p", "factors=007"], "not '007'"),
+    ]:
+        status, _, err = call(monkeypatch, capsys, *arguments)
+        assert status == 2 and seen in err, (arguments, err)

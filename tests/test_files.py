@@ -16,7 +16,7 @@ from imgrec_lib.data.images import ImageStore, cached_images
 from imgrec_lib.features import attribute_labels, build_backbone
 from imgrec_lib.features.activations import trunk_activations
 from imgrec_lib.features.attributes import FeatureMaps, train_heads
-from imgrec_lib.files import cached, replacing
+from imgrec_lib.files import cached, default_cache, replacing
 
 PICTURES = ImageStore.from_array(np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8))
 
@@ -101,3 +101,16 @@ def test_two_at_once_make_it_once(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert len(made) == 1 and (tmp_path / "kept" / "part").read_text() == "x"
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def unknown(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.setenv("IMGREC_CACHE", str(tmp_path))
+    assert default_cache() == tmp_path
+    monkeypatch.delenv("IMGREC_CACHE")
+    with pytest.raises(InputError, match="no home folder: say with IMGREC_CACHE"):
+        default_cache()

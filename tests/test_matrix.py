@@ -9,7 +9,9 @@ import signal
 import sys
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +129,27 @@ def test_short_and_long_forms_mean_the_same(tmp_path: Path) -> None:
     )
     assert read_matrix(short) == read_matrix(long)
     assert read_matrix(short).datasets == {"hm": Data("hm", "x", {"min_interactions": 3})}
+
+
+def test_numbers_with_an_exponent_are_numbers_and_what_looks_like_one_is_text(tmp_path: Path) -> None:
+    written = tmp_path / "m.yaml"
+    written.write_text(
+        "models: [bpr-mf]\nparameters: {bpr-mf: {learning_rate: 1e-3}}\ngrid: {bpr-mf: {l2: [2E4, +.5e-1, 0]}}"
+    )
+    matrix = read_matrix(written)
+    assert matrix.parameters == {"bpr-mf": {"learning_rate": 0.001}}
+    assert matrix.grid == {"bpr-mf": {"l2": [20000.0, 0.05, 0]}}
+    for text in ("1e", "e5", "1e5x", "0x1e-3z"):
+        written.write_text(f"models: [bpr-mf]\nparameters: {{bpr-mf: {{learning_rate: {text}}}}}")
+        with pytest.raises(InputError, match=f"must be float.*not '{text}'"):
+            read_matrix(written)
+
+
+def test_a_worker_says_how_it_ended(tmp_path: Path) -> None:
+    place = driver._Place("cpu", 1, 1, lambda: ProcessPoolExecutor(1, get_context("spawn")))
+    assert place.alone(os._exit, 3) == "its process ended with status 3"
+    assert place.alone(os.kill, os.getpid(), 0) is None  # it was set up again
+    place.stop()
 
 
 def test_profiles_apply_to_the_models_that_have_them() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 import threading
@@ -83,6 +84,8 @@ def test_unknown_and_ill_typed_parameters_are_errors(tmp_path: Path) -> None:
         run_notebook("03_train", {"seed": True}, tmp_path / "n.ipynb")
     with pytest.raises(InputError, match="unknown notebook '03_trian': did you mean '03_train'"):
         run_notebook("03_trian", {}, tmp_path / "n.ipynb")
+    with pytest.raises(InputError, match="is not in UTF-8"):
+        run_notebook("03_train", {}, tmp_path / os.fsdecode(b"\xff") / "n.ipynb")
     assert list(tmp_path.iterdir()) == []
 
 

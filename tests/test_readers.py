@@ -40,6 +40,16 @@ def owned(dataset: Dataset) -> dict[str, set[str]]:
 # The registry
 
 
+def test_a_tilde_is_home_in_roots_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = [f"u{u},i{(u + k) % 9}" for u in range(12) for k in range(5)]
+    (tmp_path / "my shop").mkdir()
+    (tmp_path / "my shop" / "interactions.csv").write_text("\n".join(["user,item", *pairs]) + "\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    dataset = load("table", Path("~/my shop"))
+    assert dataset.n_users == 12
+    assert load("table", None, interactions="~/my shop/interactions.csv").fingerprint == dataset.fingerprint
+
+
 def test_registry_lists_the_four_readers() -> None:
     cards = list_datasets()
     assert list(cards) == ["wardrobe", "hm", "dvbpr", "table"]

@@ -7,6 +7,7 @@ which every process finds, or by `register_dataset`, for the process that calls 
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 from imgrec_lib.additions import Additions
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.errors import InputError, unknown_name
-from imgrec_lib.options import Option, check_options, options_of
+from imgrec_lib.options import Option, admits, check_options, options_of
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def load_dataset(name: str, /, root: str | Path | None = None, **options: Any) -
 
     Args:
         name: one of `list_datasets()`.
-        root: the file or folder that the reader needs.
+        root: the file or folder that the reader needs; `~` is the user's home, as in options that are paths.
         options: the reader's keyword arguments, such as `min_interactions`, `split` and `seed`.
 
     Raises:
@@ -117,7 +118,10 @@ def load_dataset(name: str, /, root: str | Path | None = None, **options: Any) -
     """
     check_dataset_options(name, root, options)
     card = list_datasets()[name]
-    return card.load(root, **options) if card.root else card.load(**options)
+    for key, value in options.items():
+        if isinstance(value, str) and admits(card.options[key].type, Path):
+            options[key] = os.path.expanduser(value)
+    return card.load(os.path.expanduser(root) if root else root, **options) if card.root else card.load(**options)
 
 
 def check_dataset_options(name: str, root: str | Path | None, options: Mapping[str, Any]) -> None:

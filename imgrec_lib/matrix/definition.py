@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,9 @@ from imgrec_lib.request import Request
 
 DEEPEST = 20
 """Levels of lists and mappings that a matrix may have."""
+
+LONGEST_NAME = 100
+"""Bytes of a dataset's name, which is a part of the names of folders, of at most 255."""
 
 SHORT_FORMS = {"dataset": Option(str), "root": Option(str), "dataset_options": Option(dict), "device": Option(str)}
 """Keys of a file that stand for an entry of `datasets` or of `devices`."""
@@ -126,7 +130,7 @@ def read_matrix(path: Path) -> Matrix:
     try:
         text = path.read_text(encoding="utf-8")
         _require_plain(path, text)
-        content = yaml.safe_load(text)
+        content = yaml.load(text, _Loader)
     except OSError as error:
         raise InputError(
             f"there is no matrix file {path} ({error.strerror}): check the path, or name one of imgrec's: "
@@ -159,6 +163,15 @@ def _matrix_file(path: Path) -> Path:
 def _shipped() -> dict[str, Path]:
     """The matrices that come with the library, by name."""
     return {file.stem: file for file in sorted(shipped_folder("matrices").glob("*.yaml"))}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-3 is a number, as in its version 1.2; in 1.1, which PyYAML reads, it is text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 def _require_plain(path: Path, text: str) -> None:
@@ -212,8 +225,8 @@ def _datasets(path: Path, content: Mapping[str, Any]) -> dict[str, Data]:
     for name, data in found.items():
         if data.dataset not in list_datasets():
             raise unknown_name("dataset", data.dataset, list_datasets())
-        if "/" in name or name.startswith("."):
-            raise InputError(f"{path}: dataset {name!r} cannot be a part of a folder's name: call it otherwise.")
+        if "/" in name or "\0" in name or name.startswith(".") or len(name.encode()) > LONGEST_NAME:
+            raise InputError(f"{path}: dataset {shown(name)} cannot be a part of a folder's name: call it otherwise.")
         check_options(f"dataset {name}", list_datasets()[data.dataset].options, data.options, "option")
     if not found:
         raise InputError(f"{path} names no dataset: add one, such as 'dataset: wardrobe'.")

@@ -20,7 +20,8 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExe
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from imgrec_lib.matrix.definition import Matrix
 from imgrec_lib.matrix.facts import Facts, known_facts, read_facts
 from imgrec_lib.matrix.tasks import HEARTBEAT, Plan, Task, all_facts, plan
 from imgrec_lib.matrix.view import Row, live_view, rows
-from imgrec_lib.notebooks import run_notebook
+from imgrec_lib.notebooks import how_it_ended, run_notebook
 
 
 def run_matrix(
@@ -243,12 +244,15 @@ class _Place:
     start: Callable[[], Executor]
     executor: Executor | None = None
     process: Future[int] | None = None
+    child: BaseProcess | None = None
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         if self.executor is None:
             self.executor = self.start()
             if isinstance(self.executor, ProcessPoolExecutor):
+                before = set(active_children())
                 self.process = self.executor.submit(os.getpid)
+                self.child = next(iter(set(active_children()) - before), None)
         try:
             return self.executor.submit(function, *arguments)
         except BrokenProcessPool:  # its process was killed between two runs
@@ -262,8 +266,11 @@ class _Place:
         except InputError as error:
             return str(error)
         except BrokenProcessPool:
+            assert self.executor is not None
+            self.executor.shutdown()  # after which the exit status is known
             self.executor = None
-            return "its process was killed; if memory was short, run fewer at a time with --workers"
+            code = self.child.exitcode if self.child is not None else None
+            return f"its process {'ended' if code is None else how_it_ended(code)}"
         except Exception as error:  # Dask's: a worker that is lost, a scheduler that goes away
             return f"{type(error).__name__}: {one_line(error)}"
         return None

@@ -78,7 +78,7 @@ def _path(data: Data, runs: Path) -> Path:
 def _stamp(data: Data) -> str:
     options = {key: value for key, value in data.options.items() if key != "cache"}
     named = [data.root, *(value for value in options.values() if isinstance(value, str))]
-    files = [entry for name in named if name for entry in _files(Path(name))]
+    files = [entry for name in named if name for entry in _files(Path(name).expanduser())]
     return fingerprint(asdict(data), source_fingerprint([list_datasets()[data.dataset].module]), files)
 
 
