@@ -46,6 +46,12 @@ class Request:
         control: see `with_control`; None for none.
         grid: those of `parameters` that a search varies; empty for a trial.
         searched: those of `parameters` that a search chose; empty where there was none.
+
+    Example:
+        >>> from imgrec_lib import Request
+        >>> request = Request("bpr-mf", parameters={"factors": 8}, dataset="wardrobe")
+        >>> Request.from_json(request.to_json()) == request
+        True
     """
 
     model: str

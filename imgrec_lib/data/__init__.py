@@ -91,6 +91,12 @@ def register_dataset(card: DatasetCard) -> None:
 
     Raises:
         InputError: the name is taken by a reader of imgrec's, or this is no card.
+
+    Example:
+        >>> from imgrec_lib import DatasetCard, list_datasets, register_dataset
+        >>> register_dataset(DatasetCard("ours", "our shop", "its folder", "our_package.reader", "load_shop"))
+        >>> "ours" in list_datasets()
+        True
     """
     _added.register(card)
 
@@ -100,6 +106,11 @@ def list_datasets() -> dict[str, DatasetCard]:
 
     Raises:
         InputError: an installed package announces a reader that cannot be imported, or whose name is taken.
+
+    Example:
+        >>> from imgrec_lib import list_datasets
+        >>> list_datasets()["wardrobe"].title
+        'drawn garments and simulated users with known tastes; needs no files'
     """
     return {card.name: card for card in CARDS} | _added.by_name()
 
@@ -115,6 +126,12 @@ def load_dataset(name: str, /, root: str | Path | None = None, **options: Any) -
     Raises:
         InputError: unknown dataset or option (with a suggestion), a root that is missing or not needed, or
             what the reader itself refuses.
+
+    Example:
+        >>> from imgrec_lib import load_dataset
+        >>> dataset = load_dataset("wardrobe", n_users=40, n_items=50, image_size=32, progress=False)
+        >>> dataset.n_users, dataset.n_items, dataset.images.pixels.shape
+        (40, 50, (50, 32, 32, 3))
     """
     check_dataset_options(name, root, options)
     card = list_datasets()[name]

@@ -87,6 +87,15 @@ def evaluate(
     Raises:
         InputError: unknown protocol or part, no user with a held-out item, a cut-off beyond the catalogue, or scores
             that are not finite.
+
+    Example:
+        >>> from imgrec_lib import build_model, evaluate, load_dataset
+        >>> dataset = load_dataset("wardrobe", n_users=40, n_items=50, image_size=32, progress=False)
+        >>> found = evaluate(build_model("poprank", dataset.training_data()), dataset, protocols=["exact"])
+        >>> found.metrics["exact"]["users"]
+        40
+        >>> found.metrics["exact"]["auc"] > 0.5
+        True
     """
     check_cutoffs(cutoffs, dataset.n_items)
     held = held_out(dataset, part)
@@ -159,6 +168,12 @@ class ValidationAUC(_Validation):
 
     Raises:
         InputError: no user has a validation item.
+
+    Example:
+        >>> from imgrec_lib import ValidationAUC, build_model, load_dataset
+        >>> dataset = load_dataset("wardrobe", n_users=40, n_items=50, image_size=32, progress=False)
+        >>> ValidationAUC(dataset)(build_model("poprank", dataset.training_data())) > 0.5
+        True
     """
 
     def __call__(self, model: Recommender) -> float:
@@ -176,6 +191,13 @@ class ValidationMetrics(_Validation):
     """Every metric by which a model may be selected (`TrainSettings.choose_by`), from one exact ranking.
 
     Candidates, arguments and errors as in `ValidationAUC`.
+
+    Example:
+        >>> from imgrec_lib import ValidationMetrics, build_model, load_dataset
+        >>> dataset = load_dataset("wardrobe", n_users=40, n_items=50, image_size=32, progress=False)
+        >>> metrics = ValidationMetrics(dataset)(build_model("poprank", dataset.training_data()))
+        >>> 0 < metrics["ndcg@10"] <= metrics["hr@10"]
+        True
     """
 
     def __call__(self, model: Recommender) -> dict[str, float]:

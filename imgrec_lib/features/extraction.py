@@ -82,6 +82,13 @@ def extract_features(
     Raises:
         InputError: an unknown option, weights that cannot be used, an empty image store, or a feature that is not
             finite.
+
+    Example:
+        >>> from imgrec_lib import extract_features, load_dataset
+        >>> dataset = load_dataset("wardrobe", n_users=40, n_items=50, image_size=32, progress=False)
+        >>> features = extract_features(dataset.images, size=32, progress=False)
+        >>> features.values.shape, features.random
+        ((50, 1280), False)
     """
     if missing not in MISSING:
         raise unknown_name("treatment of missing pictures", missing, MISSING)

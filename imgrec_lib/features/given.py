@@ -54,6 +54,13 @@ def read_features(
     Raises:
         InputError: a file that cannot be read, no ids, an id that is repeated or missing, a vector that is not finite,
             or no item in common with the catalogue.
+
+    Example:
+        >>> import numpy as np
+        >>> from imgrec_lib import read_features
+        >>> given = read_features(np.eye(3), ["shirt", "skirt", "shoe"], ids=["shoe", "shirt", "skirt"])
+        >>> given.values.argmax(axis=1)
+        array([1, 2, 0])
     """
     known = pd.Index(np.asarray(item_ids).astype(str))
     sources = source if isinstance(source, Mapping) else {"": source}

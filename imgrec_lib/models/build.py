@@ -145,6 +145,13 @@ def build_model(
     Raises:
         InputError: unknown name or parameter, the data lacks what the model needs, or its pictures are stored smaller
             than the profile wants them.
+
+    Example:
+        >>> from imgrec_lib import build_model, load_dataset
+        >>> dataset = load_dataset("wardrobe", n_users=40, n_items=50, image_size=32, progress=False)
+        >>> model = build_model("bpr-mf", dataset.training_data(), factors=8)
+        >>> model.users.shape
+        torch.Size([40, 8])
     """
     card = model_card(name)
     resolved = resolve_profile(name, profile, **overrides)

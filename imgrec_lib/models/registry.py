@@ -78,6 +78,13 @@ def register_model(card: ModelCard) -> None:
 
     Raises:
         InputError: the name is taken by a model of imgrec's, or this is no card.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> from imgrec_lib import list_models, register_model
+        >>> register_model(replace(list_models()["bpr-mf"], name="ours", title="Ours"))
+        >>> "ours" in list_models()
+        True
     """
     _added.register(card)
 
@@ -87,6 +94,12 @@ def list_models() -> dict[str, ModelCard]:
 
     Raises:
         InputError: an installed package announces a model that cannot be imported, or whose name is taken.
+
+    Example:
+        >>> from imgrec_lib import list_models
+        >>> card = list_models()["vbpr"]
+        >>> card.title, sorted(card.needs)
+        ('VBPR', ['features'])
     """
     return {card.name: card for card in CARDS} | _added.by_name()
 

@@ -25,6 +25,14 @@ def find_runs(folder: Path, stage: str | None = "trial") -> list[Run]:
 
     Raises:
         InputError: the folder does not exist or holds no finished run.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from imgrec_lib import find_runs, load_dataset, train_run
+        >>> dataset = load_dataset("wardrobe", n_users=40, n_items=50, image_size=32, progress=False)
+        >>> run = train_run(dataset, "poprank", Path("runs/pop"), progress=False)
+        >>> [found.name for found in find_runs(Path("runs"))]
+        ['pop']
     """
     folder = Path(folder)
     found = [open_run(path.parent) for path in sorted(folder.glob("**/run.json"))]
@@ -45,6 +53,16 @@ def load_inputs(run: Run, progress: bool = True, root: str | Path | None = None)
 
     Raises:
         InputError: the run was not made by the training notebook, or its data is no longer where it was.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from imgrec_lib import Request, load_inputs, train_run
+        >>> tiny = {"n_users": 40, "n_items": 50, "image_size": 32}
+        >>> request = Request("poprank", dataset="wardrobe", dataset_options=tiny)
+        >>> dataset, features = request.load(progress=False)
+        >>> run = train_run(dataset, request, Path("runs/asked"), progress=False)
+        >>> load_inputs(run, progress=False)[0].fingerprint == dataset.fingerprint
+        True
     """
     request = run.request
     if request.dataset is None:
@@ -69,6 +87,14 @@ def load_model(run: Run, dataset: Dataset, features: Features | None = None, dev
 
     Raises:
         InputError: the dataset is another one, or the features are missing.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from imgrec_lib import load_dataset, load_model, train_run
+        >>> dataset = load_dataset("wardrobe", n_users=40, n_items=50, image_size=32, progress=False)
+        >>> run = train_run(dataset, "poprank", Path("runs/pop"), progress=False)
+        >>> load_model(run, dataset).training
+        False
     """
     record = run.record
     trained_on = record.dataset

@@ -296,6 +296,14 @@ def open_run(folder: Path) -> Run:
 
     Raises:
         InputError: no such run, an unfinished one, or a damaged record.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from imgrec_lib import load_dataset, open_run, train_run
+        >>> dataset = load_dataset("wardrobe", n_users=40, n_items=50, image_size=32, progress=False)
+        >>> run = train_run(dataset, "poprank", Path("runs/pop"), progress=False)
+        >>> open_run(Path("runs/pop")).record.title
+        'PopRank'
     """
     folder = Path(folder)
     path = folder / "run.json"

@@ -74,6 +74,16 @@ def train_run(
     Raises:
         InputError: bad names or values, data that lacks what the model needs, or a folder that holds another run or one
             that other code of this library made.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from imgrec_lib import load_dataset, train_run
+        >>> dataset = load_dataset("wardrobe", n_users=40, n_items=50, image_size=32, progress=False)
+        >>> run = train_run(dataset, "poprank", Path("runs/pop"), progress=False)
+        >>> run.metrics["exact"]["users"]
+        40
+        >>> sorted(path.name for path in run.folder.iterdir())
+        ['curve.csv', 'model.safetensors', 'per_user.parquet', 'run.json']
     """
     request = model
     if not isinstance(request, Request):

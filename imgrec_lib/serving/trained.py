@@ -100,6 +100,14 @@ class Trained:
         Raises:
             InputError: an unknown user, item or column, `k` below 1, no item that may be recommended, or a model that
                 cannot score for baskets.
+
+        Example:
+            >>> from imgrec_lib import load_dataset, train
+            >>> dataset = load_dataset("wardrobe", n_users=40, n_items=50, image_size=32, progress=False)
+            >>> trained = train("bpr-mf", dataset, factors=8, epochs=2, progress=False)
+            >>> shoes = trained.recommend(["user-0007", "user-0008"], k=2, where={"category": "women's shoes"})
+            >>> shoes["user"].tolist()
+            ['user-0007', 'user-0007', 'user-0008', 'user-0008']
         """
         admissible = self._admissible(items, without, where)
         groups = self._groups() if one_per_group else None
@@ -129,6 +137,13 @@ class Trained:
 
         Raises:
             InputError: an unknown item, or the model has no such vectors.
+
+        Example:
+            >>> from imgrec_lib import load_dataset, train
+            >>> dataset = load_dataset("wardrobe", n_users=40, n_items=50, image_size=32, progress=False)
+            >>> trained = train("bpr-mf", dataset, factors=8, epochs=2, progress=False)
+            >>> trained.similar(["item-0003"], k=2)["rank"].tolist()
+            [1, 2]
         """
         queries = np.arange(self.dataset.n_items) if items is None else positions("item", self.item_ids, items)
         found = search_neighbours(self.item_vectors(by), queries, k)
@@ -152,6 +167,14 @@ class Trained:
 
         Raises:
             InputError: an unknown user or item.
+
+        Example:
+            >>> import pandas as pd
+            >>> from imgrec_lib import load_dataset, train
+            >>> dataset = load_dataset("wardrobe", n_users=40, n_items=50, image_size=32, progress=False)
+            >>> trained = train("bpr-mf", dataset, factors=8, epochs=2, progress=False)
+            >>> trained.score(pd.DataFrame({"user": ["user-0007"], "item": ["item-0003"]})).columns.tolist()
+            ['user', 'item', 'score']
         """
         table = pairs_of(pairs)
         users = positions("user", self.dataset.user_ids, table["user"])
@@ -165,6 +188,13 @@ class Trained:
 
         Raises:
             InputError: there are none.
+
+        Example:
+            >>> from imgrec_lib import load_dataset, train
+            >>> dataset = load_dataset("wardrobe", n_users=40, n_items=50, image_size=32, progress=False)
+            >>> trained = train("bpr-mf", dataset, factors=8, epochs=2, progress=False)
+            >>> trained.item_vectors().shape[0]
+            50
         """
         if by == "picture":
             if self.features is None:
@@ -362,6 +392,13 @@ def recommend(
         users: ids; all users where None.
         k: length of a list.
         conditions: see `Trained.recommend`.
+
+    Example:
+        >>> from imgrec_lib import build_model, load_dataset, recommend
+        >>> dataset = load_dataset("wardrobe", n_users=40, n_items=50, image_size=32, progress=False)
+        >>> lists = recommend(build_model("poprank", dataset.training_data()), dataset, ["user-0007"], k=3)
+        >>> lists["rank"].tolist()
+        [1, 2, 3]
     """
     return Trained(model.eval(), dataset, None, None, type(model).__name__).recommend(users, k, **conditions)
 
@@ -393,6 +430,13 @@ def train(
 
     Raises:
         InputError: see `build_model` and `fit`.
+
+    Example:
+        >>> from imgrec_lib import load_dataset, train
+        >>> dataset = load_dataset("wardrobe", n_users=40, n_items=50, image_size=32, progress=False)
+        >>> trained = train("bpr-mf", dataset, factors=8, epochs=2, progress=False)
+        >>> trained.recommend(["user-0007"], k=5).shape
+        (5, 6)
     """
     card = model_card(model)
     if features is None and "features" in card.uses and dataset.images is not None:
@@ -414,6 +458,16 @@ def open_trained(run: Run | Path | str, *, root: Path | str | None = None, progr
 
     Raises:
         InputError: no finished run, its data are not where they were, or they are other data.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from imgrec_lib import Request, open_trained, train_run
+        >>> tiny = {"n_users": 40, "n_items": 50, "image_size": 32}
+        >>> request = Request("poprank", dataset="wardrobe", dataset_options=tiny)
+        >>> dataset, features = request.load(progress=False)
+        >>> run = train_run(dataset, request, Path("runs/asked"), progress=False)
+        >>> open_trained(Path("runs/asked"), progress=False).name
+        'PopRank'
     """
     opened = run if isinstance(run, Run) else open_run(Path(run))
     dataset, features = load_inputs(opened, progress, root)

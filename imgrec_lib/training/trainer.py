@@ -123,6 +123,14 @@ def fit(
     Raises:
         InputError: the checkpoint belongs to another run, a setting is unknown or not for this model, a batch is
             smaller than the number of processes, or loss or weights stop being finite.
+
+    Example:
+        >>> from imgrec_lib import ValidationAUC, build_model, fit, load_dataset
+        >>> dataset = load_dataset("wardrobe", n_users=40, n_items=50, image_size=32, progress=False)
+        >>> data = dataset.training_data()
+        >>> result = fit(build_model("bpr-mf", data, epochs=2), data, ValidationAUC(dataset), progress=False)
+        >>> result.curve["epoch"].tolist()
+        [0, 1, 2]
     """
     device, first = torch.device(device), distributed.rank() == 0
     model.to(device)

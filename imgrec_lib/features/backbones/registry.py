@@ -60,7 +60,13 @@ BACKBONES = {
 
 
 def list_backbones() -> dict[str, BackboneSpec]:
-    """All backbones by name, the default first."""
+    """All backbones by name, the default first.
+
+    Example:
+        >>> from imgrec_lib import list_backbones
+        >>> next(iter(list_backbones()))
+        'efficientnet-lite0'
+    """
     return dict(BACKBONES)
 
 
