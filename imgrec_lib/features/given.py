@@ -45,7 +45,7 @@ def read_features(
         in_order: the rows of an array are the catalogue's, in its order; without it an array needs `ids`.
         standardise: each dimension to mean 0 and standard deviation 1 over the items that have a vector.
         unit_length: each vector to length 1, after standardising.
-        components: only so many principal components (scikit-learn's exact solver), last of all.
+        components: only so many principal components, last of all.
 
     Returns:
         The features, in memory, float32. An item without a vector gets zeros, as one without a picture does; a warning
@@ -157,13 +157,16 @@ def _prepared(
         lengths = np.linalg.norm(values, axis=1, keepdims=True)
         values = values / np.where(lengths > 0, lengths, 1)
     if components is not None:
-        from sklearn.decomposition import PCA
-
         most = min(values.shape[1], int(present.sum()))
         if components > most:
             raise InputError(f"there are at most {most} principal components of these features, not {components}.")
         reduced = np.zeros((len(values), components), np.float32)
-        reduced[present] = PCA(components, svd_solver="full").fit_transform(values[present].astype(np.float64))
+        centred = values[present].astype(np.float64)
+        centred -= centred.mean(0)
+        axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :components]
+        # An axis may point either way: here its largest entry is positive.
+        axes *= np.sign(axes[np.abs(axes).argmax(0), np.arange(components)])
+        reduced[present] = centred @ axes
         values = reduced
     return np.ascontiguousarray(values, dtype=np.float32)
 
