@@ -27,8 +27,11 @@ class InputWarning(UserWarning):
 
 
 def tell(sentence: str) -> None:
-    """Warn of what was done with odd input, in one sentence as readable as that of an `InputError`."""
-    warnings.warn(InputWarning(_readable(sentence)), stacklevel=3)
+    """Warn of what was done with odd input, in one sentence as readable as that of an `InputError`.
+
+    It is shown whenever it is true, and without a line of source: it is about the input.
+    """
+    warnings.warn_explicit(InputWarning(_readable(sentence)), None, "imgrec", 0)
 
 
 def _readable(sentence: str) -> str:

@@ -263,3 +263,25 @@ def default_cache() -> Path:
         return Path(os.environ.get("IMGREC_CACHE") or "~/.cache/imgrec").expanduser()
     except RuntimeError:
         raise InputError("this user has no home folder: say with IMGREC_CACHE where a cache may be kept.") from None
+
+
+def cache_folder(cache: str | Path | None, kind: str) -> Path:
+    """The folder of a cache for one kind of what is kept there.
+
+    Args:
+        cache: the cache folder that somebody gave; None for `default_cache()`.
+        kind: "images", "features", ...
+    """
+    return (default_cache() if cache is None else plain_path(cache)) / kind
+
+
+def plain_path(path: str | Path) -> Path:
+    """A path as people write it, in which "~" is the home folder.
+
+    Raises:
+        InputError: there is no such home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise InputError(f"the home folder in {str(path)!r} is not known: write the whole path.") from None

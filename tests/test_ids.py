@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from test_readers import hm, load, owned
+from shops import hm, load, owned
 
 from imgrec_lib.data.ids import how_ids_differ, read_ids
 from imgrec_lib.errors import InputError, InputWarning

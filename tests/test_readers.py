@@ -11,30 +11,18 @@ import pandas as pd
 import pytest
 from narrow import not_none
 from PIL import Image
+from shops import hm, load, owned
 
 from imgrec_lib.data import list_datasets, load_dataset
-from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.data.images import decode
 from imgrec_lib.errors import InputError
+
+__all__ = ["hm"]  # a fixture
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMGREC_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-def load(name: str, root: Path | None, **options: Any) -> Dataset:
-    return load_dataset(name, root, **{"image_size": 8, "progress": False, "min_interactions": 3, **options})
-
-
-def owned(dataset: Dataset) -> dict[str, set[str]]:
-    """Ids of all items of each user, by the user's id."""
-    items = dataset.items["item"].to_numpy()
-    held_out = np.stack([dataset.validation.items, dataset.test.items], axis=1)
-    return {
-        str(user): {items[i] for i in [*dataset.train.of(u), *held_out[u][held_out[u] >= 0]]}
-        for u, user in enumerate(dataset.user_ids)
-    }
 
 
 # The registry
@@ -74,41 +62,6 @@ def test_registry_sentences(name: str, root: str | None, options: dict[str, Any]
 
 
 # H&M
-
-
-@pytest.fixture
-def hm(tmp_path: Path) -> Path:
-    articles = [f"01{i:08}" for i in range(6)]
-    text = {
-        name: [f"{name} {i % 2}" for i in range(6)]
-        for name in [
-            "prod_name",
-            "product_type_name",
-            "product_group_name",
-            "graphical_appearance_name",
-            "colour_group_name",
-            "perceived_colour_master_name",
-            "index_name",
-            "section_name",
-            "garment_group_name",
-            "detail_desc",
-        ]
-    }
-    pd.DataFrame({"article_id": articles, "product_code": 1, **text}).to_csv(tmp_path / "articles.csv", index=False)
-    purchases = [
-        ("2020-09-17", "ann", 0), ("2020-09-16", "ann", 1), ("2020-09-18", "ann", 2), ("2020-09-18", "ann", 2),
-        ("2020-09-16", "bob", 1), ("2020-09-17", "bob", 2), ("2020-09-19", "bob", 3), ("2020-09-20", "bob", 5),
-        ("2020-09-16", "eve", 0), ("2020-09-16", "eve", 1), ("2020-09-16", "eve", 5),
-    ]  # fmt: skip
-    pd.DataFrame(
-        [(day, customer, articles[i], 0.01, 2) for day, customer, i in purchases],
-        columns=["t_dat", "customer_id", "article_id", "price", "sales_channel_id"],
-    ).to_csv(tmp_path / "transactions_train.csv", index=False)
-    folder = tmp_path / "images" / "010"
-    folder.mkdir(parents=True)
-    for i in range(5):  # article 5 has no photograph
-        Image.new("RGB", (6, 9), (40 * i, 0, 0)).save(folder / f"{articles[i]}.jpg")
-    return tmp_path
 
 
 def test_hm(hm: Path) -> None:
@@ -440,9 +393,9 @@ def test_other_bad_input_gets_a_sentence(shop: Path, tmp_path: Path) -> None:
     (shop / "bad.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(InputError, match=r"bad\.parquet cannot be read"):
         load("table", shop, interactions=shop / "bad.parquet")
-    (shop / "latin.csv").write_bytes("user,item\nJos\xe9,b\n".encode("latin-1"))
-    with pytest.raises(InputError, match=r"latin\.csv is not UTF-8"):
-        load("table", shop, interactions=shop / "latin.csv")
+    (shop / "gbk.csv").write_bytes(b"user,item\n\x81\x81,b\n")  # no character of Windows-1252
+    with pytest.raises(InputError, match=r"gbk\.csv is not UTF-8"):
+        load("table", shop, interactions=shop / "gbk.csv")
 
     items = pd.read_csv(shop / "items.csv", dtype=str)
     items.iloc[[0, 1, 2, 3, 1]].to_csv(shop / "items.csv", index=False)

@@ -8,7 +8,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from imgrec_lib.errors import InputError, unknown_name
+from imgrec_lib.errors import InputError, tell, unknown_name
+
+# Names by which columns are recognised, in other data sets' words, as `plain_name` gives them.
+USER_NAMES = ("user", "userid", "reviewerid", "customerid", "customer", "uid", "visitorid")
+ITEM_NAMES = (
+    "item", "itemid", "productid", "product", "asin", "articleid", "article", "iid", "sku", "parentasin",
+)  # fmt: skip
+TIME_NAMES = ("timestamp", "time", "unixreviewtime", "tdat", "date", "datetime")
+
+
+def plain_name(column: str) -> str:
+    """A column's name without case, "_", "-" and blanks."""
+    return "".join(c for c in column.lower() if c not in "_- ")
 
 
 def find_column(table: pd.DataFrame, path: Path, names: Sequence[str], wanted: str | None = None) -> str | None:
@@ -27,7 +39,7 @@ def find_column(table: pd.DataFrame, path: Path, names: Sequence[str], wanted: s
         if wanted not in columns:
             raise unknown_name(f"column of {path}", wanted, columns)
         return wanted
-    plain = {"".join(c for c in column.lower() if c not in "_- "): column for column in reversed(columns)}
+    plain = {plain_name(column): column for column in reversed(columns)}
     return next((plain[name] for name in names if name in plain), None)
 
 
@@ -40,6 +52,8 @@ def require_column(table: pd.DataFrame, path: Path, kind: str, names: Sequence[s
 
     Raises:
         InputError: there is none; the sentence names the columns that there are.
+
+    Warns when several columns could be meant.
     """
     found = find_column(table, path, names, wanted)
     if found is None:
@@ -47,6 +61,13 @@ def require_column(table: pd.DataFrame, path: Path, kind: str, names: Sequence[s
             f"{path} has no {kind} column (found: {', '.join(map(str, table.columns))}): "
             f"rename one to '{names[0]}', or name it with {kind}_column."
         )
+    if wanted is None:
+        others = [column for column in table.columns if column != found and plain_name(str(column)) in names]
+        if others:
+            tell(
+                f"{path} has several columns that could be the {kind}: {found!r} was taken, and not "
+                f"{', '.join(map(repr, others))}; {kind}_column names another."
+            )
     return found
 
 

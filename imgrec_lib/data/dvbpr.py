@@ -30,6 +30,7 @@ from imgrec_lib.data.images import FileSlice, Fit, Resample, Source, cached_imag
 from imgrec_lib.data.split import given_split
 from imgrec_lib.data.times import check_forms, read_times
 from imgrec_lib.errors import InputError, tell
+from imgrec_lib.files import plain_path
 from imgrec_lib.options import Count
 
 FASHION_CATEGORIES = (
@@ -80,7 +81,7 @@ def load_dvbpr(
         InputError: the file is missing, truncated, not in the published format, or wants something executed.
     """
     forms = check_forms(time_format)
-    path = Path(root)
+    path = plain_path(root)
     train, validation, test, table, n_users, n_items = read_published(path, progress)
     if isinstance(table, list):
         table = dict(enumerate(table))

@@ -13,12 +13,15 @@ from tqdm.auto import tqdm
 
 from imgrec_lib.data.columns import find_column
 from imgrec_lib.data.dataset import Columns, Dataset
+from imgrec_lib.data.formats import read_table
 from imgrec_lib.data.ids import how_ids_differ, plain_id, read_ids
 from imgrec_lib.data.images import Fit, Resample, cached_images
+from imgrec_lib.data.items import read_categories, require_groups, settle_unlisted
+from imgrec_lib.data.pictures import list_pictures
 from imgrec_lib.data.split import split_dataset
-from imgrec_lib.data.table import read_table, require_groups, settle_unlisted
 from imgrec_lib.data.times import DAY, check_forms, read_times
 from imgrec_lib.errors import InputError, tell
+from imgrec_lib.files import plain_path
 from imgrec_lib.options import Count, CountOrNone, Positive
 
 ATTRIBUTES = (
@@ -87,40 +90,37 @@ def load_hm(
     """
     days = (_day(since), _day(until))
     forms = check_forms(time_format)
-    root = Path(root)
+    root = plain_path(root)
     articles_path, purchases_path = root / "articles.csv", root / "transactions_train.csv"
-    raw = read_table(articles_path).fillna("")
+    raw = read_table(articles_path)
     group_columns = () if group_column is None else (group_column,)
     for column in ("article_id", "prod_name", category_column, *ATTRIBUTES, *group_columns):
         find_column(raw, articles_path, (), column)
     ids = read_ids(raw["article_id"], "article_id", articles_path)
     if ids.duplicated().any():
         raise InputError(f"{articles_path} lists article {ids[ids.duplicated()].iloc[0]} twice: keep one row.")
-    items = pd.DataFrame({Columns.ITEM: ids, Columns.CATEGORY: raw[category_column], Columns.NAME: raw["prod_name"]})
+    items = pd.DataFrame(
+        {
+            Columns.ITEM: ids,
+            Columns.CATEGORY: read_categories(raw[category_column], category_column, articles_path),
+            Columns.NAME: raw["prod_name"].fillna(""),
+        }
+    )
     items[Columns.GROUP] = ids.str[:-3] if group_column is None else require_groups(raw, group_column, articles_path)
     for column in ATTRIBUTES:
         if column != category_column:
-            items[column] = raw[column]
+            items[column] = raw[column].fillna("")
 
-    photographs = {plain_id(path.stem): path for path in sorted((root / "images").glob("*/*.jpg"))}
+    photographs = {plain_id(path.stem): path for path in list_pictures(root / "images")}
     if not photographs:
         raise InputError(f"there is no photograph in {root / 'images'}: they are expected as 0xx/<article_id>.jpg.")
     purchases = _read_purchases(purchases_path, days, forms, progress)
     [(_, table)], items = settle_unlisted([(purchases_path, purchases)], items, articles_path, unlisted_items)
     if require_image:
-        without = items[Columns.ITEM][~items[Columns.ITEM].isin(photographs)]
-        difference = how_ids_differ(without, photographs)
-        if len(without) == len(items):
-            raise InputError(
-                f"no photograph in {root / 'images'} is named after an article of {articles_path}"
-                f"{f': {difference}' if difference else ''}."
-            )
-        if difference:
-            tell(f"{len(without):,} articles of {articles_path} have no photograph: {difference}.")
-        items = items[~items[Columns.ITEM].isin(without)]
+        table, items = _with_photographs(table, items, photographs, root / "images")
     dataset = split_dataset(
         "hm",
-        table[table[Columns.ITEM].isin(items[Columns.ITEM])],
+        table,
         items,
         min_interactions=min_interactions,
         keep_unused_items=keep_unused_items,
@@ -143,6 +143,26 @@ def load_hm(
         progress=progress,
     )
     return dataset.with_images(images)
+
+
+def _with_photographs(
+    table: pd.DataFrame, items: pd.DataFrame, photographs: dict[str, Path], folder: Path
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Purchases and articles without the articles that have no photograph; a warning counts what is left out."""
+    without = items[Columns.ITEM][~items[Columns.ITEM].isin(photographs)]
+    if without.empty:
+        return table, items
+    difference = how_ids_differ(without, photographs)
+    if len(without) == len(items):
+        raise InputError(
+            f"no photograph in {folder} is named after an article{f': {difference}' if difference else ''}."
+        )
+    lost = table[Columns.ITEM].isin(without)
+    tell(
+        f"{len(without):,} of {len(items):,} articles have no photograph in {folder} and are left out, and their "
+        f"{int(lost.sum()):,} purchases{f'; {difference}' if difference else ''}."
+    )
+    return table[~lost], items[~items[Columns.ITEM].isin(without)]
 
 
 def _day(text: str | None) -> int | None:

@@ -34,7 +34,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm.auto import tqdm
 
 from imgrec_lib.errors import InputError, one_line, unknown_name
-from imgrec_lib.files import cached, default_cache, fingerprint, write_json
+from imgrec_lib.files import cache_folder, cached, fingerprint, write_json
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 MAX_PIXELS = 100_000_000
@@ -224,7 +224,7 @@ def cached_images(
         sources,
         ids,
         # The name may be anything; as part of a path it is reduced to letters, digits and dots.
-        Path(cache or default_cache()) / "images" / f"{re.sub(r'[^A-Za-z0-9.]', '-', name)[:80]}-{size}-{digits}",
+        cache_folder(cache, "images") / f"{re.sub(r'[^A-Za-z0-9.]', '-', name)[:80]}-{size}-{digits}",
         size=size,
         fit=fit,
         resample=resample,
@@ -250,7 +250,7 @@ def resized(images: ImageStore, size: int, *, resample: str = "bicubic", cache: 
     """
     if images.size == size:
         return images
-    folder = Path(cache or default_cache()) / "images" / f"resized-{size}-{resample}-{images.fingerprint}"
+    folder = cache_folder(cache, "images") / f"resized-{size}-{resample}-{images.fingerprint}"
     pictures = (pixels if here else None for pixels, here in zip(images.pixels, images.present, strict=True))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the original store has told which items have no picture

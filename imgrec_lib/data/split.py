@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from imgrec_lib.data.dataset import Columns, Dataset, HeldOut, Interactions
-from imgrec_lib.errors import InputError, unknown_name
+from imgrec_lib.errors import InputError, tell, unknown_name
 
 KINDS = ("random", "time", "date")
 PAIR = [Columns.USER, Columns.ITEM]
@@ -308,7 +308,9 @@ def split_dataset(
     if not dated and (validate_from, test_from) != (None, None):
         raise InputError("validate_from and test_from are options of split='date': add it, or leave them out.")
     _check_size(held_out)
-    table = filter_minimum(table, min_interactions, 0 if dated else (1 + validate) * max(1, int(held_out)))
+    kept = filter_minimum(table, min_interactions, 0 if dated else (1 + validate) * max(1, int(held_out)))
+    _tell_what_was_dropped(name, table, kept, min_interactions)
+    table = kept
     users, user_ids = index_ids(table[Columns.USER])
     items = items.sort_values(Columns.ITEM)
     if not keep_unused_items:
@@ -334,6 +336,16 @@ def split_dataset(
         if not validate:
             record["validate"] = False
     return Dataset(name, user_ids, items, *parts, split=record)
+
+
+def _tell_what_was_dropped(name: str, table: pd.DataFrame, kept: pd.DataFrame, min_interactions: int | None) -> None:
+    before, after = table[Columns.USER].nunique(), kept[Columns.USER].nunique()
+    if after < before:
+        rows = len(table) - int(table[Columns.USER].isin(kept[Columns.USER]).sum())
+        tell(
+            f"{name}: {before - after:,} of {before:,} users have fewer than {min_interactions} different items and "
+            f"are left out, and with them {rows:,} of {len(table):,} interactions (min_interactions)."
+        )
 
 
 def _seconds(day: str) -> int:

@@ -29,7 +29,7 @@ from imgrec_lib.data.split import leave_two_out
 from imgrec_lib.data.wardrobe_cuts import CUTS
 from imgrec_lib.data.wardrobe_drawing import PATTERNS, WHITE, Colour, Look, draw, luminance
 from imgrec_lib.errors import InputError
-from imgrec_lib.files import default_cache, fingerprint
+from imgrec_lib.files import cache_folder, fingerprint
 
 DRAWING_VERSION = 1
 """To be raised whenever the drawing changes, so that cached pictures are drawn again."""
@@ -282,7 +282,7 @@ def _pictures(catalogue: _Catalogue, size: int, cache: str | Path | None, progre
         for cut, look in zip(cuts, catalogue.looks, strict=True):
             yield draw(cut, look, size)
 
-    folder = Path(cache or default_cache()) / "images" / f"wardrobe-{size}-{key}"
+    folder = cache_folder(cache, "images") / f"wardrobe-{size}-{key}"
     return prepare_images(drawn(), ids, folder, size=size, progress=progress, source_key=key)
 
 

@@ -18,7 +18,7 @@ from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.features.backbones import Backbone
 from imgrec_lib.features.extraction import fold_batch_norms
-from imgrec_lib.files import cached, default_cache, fingerprint, replacing
+from imgrec_lib.files import cache_folder, cached, fingerprint, replacing
 
 KEEP = ("disk", "memory", "recompute")
 
@@ -111,7 +111,7 @@ def trunk_activations(
     # The pooling comes after the cut, and the weights' content counts, not what their file is called.
     key = {name: value for name, value in network.description.items() if name not in ("weights", "pooling")}
     key["precision"] = "float32" if device.type == "cpu" else "bfloat16"
-    folder = Path(cache or default_cache()) / "activations"
+    folder = cache_folder(cache, "activations")
     name = f"{network.spec.name}-{fingerprint(images.fingerprint, key, network.spec.trainable)}.npy"
     path = cached(folder / name, partial(_write, blocks, shape, n_bytes, folder), writer=replacing)
     try:

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.features.backbones import Backbone, build_backbone
-from imgrec_lib.files import cached, default_cache, fingerprint, write_json
+from imgrec_lib.files import cache_folder, cached, fingerprint, write_json
 from imgrec_lib.options import Option, options_of
 
 MISSING = ("white", "zero")
@@ -110,7 +110,7 @@ def extract_features(
         _write(temporary / "values.npy", network.to(device), images, missing, batch_size, progress)
         write_json(temporary / "description.json", description)
 
-    folder = cached(Path(cache or default_cache()) / "features" / f"{backbone}-{key}", make)
+    folder = cached(cache_folder(cache, "features") / f"{backbone}-{key}", make)
     try:
         values = np.lib.format.open_memmap(folder / "values.npy", mode="r")
         intact = values.shape == (len(images.pixels), network.n_features) and values.dtype == np.float32

@@ -17,7 +17,7 @@ from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError
 from imgrec_lib.features.activations import Activations, trunk_activations
 from imgrec_lib.features.backbones import Backbone
-from imgrec_lib.files import cached, default_cache, fingerprint
+from imgrec_lib.files import cache_folder, cached, fingerprint
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,7 @@ def kept(
         for name, values in compute().items():
             np.save(temporary / f"{name}.npy", values, allow_pickle=False)
 
-    folder = cached(Path(maps.cache or default_cache()) / "attributes" / f"{kind}-{fingerprint(maps.key, *key)}", make)
+    folder = cached(cache_folder(maps.cache, "attributes") / f"{kind}-{fingerprint(maps.key, *key)}", make)
     try:
         return {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in sorted(folder.glob("*.npy"))}
     except (OSError, ValueError):
