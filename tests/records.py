@@ -46,7 +46,7 @@ def record(**fields: Any) -> Record:
         "title": "BPR-MF",
         "family": "",
         "fidelity": "",
-        "requested": {},
+        "requested": {"searched": {"factors": 4}},
         "metrics": {protocol: {"auc": 0.5} for protocol in PROTOCOLS},
         "oracle": None,
         "validation": Validation(0.5, 1, 1),

@@ -218,9 +218,10 @@ class Explorer(ipywidgets.VBox):
         )
         opened = self.opened
         user = str(opened.dataset.user_ids[user_of(opened, self.state)])
-        auc = opened.run.metrics["exact"]["auc"]
+        measured = opened.run.metrics["exact"]["auc"]
+        auc = "unknown, for nobody can be ranked" if measured is None else f"{measured:.3f}"
         self.status.value = Markup(
-            '<p role="status" data-view="{view}" data-user="{user}" data-run="{run}">{title}, test AUC {auc:.3f}; '
+            '<p role="status" data-view="{view}" data-user="{user}" data-run="{run}">{title}, test AUC {auc}; '
             "user {user}; {words}</p>"
         ).format(view=name, user=user, run=opened.run.name, title=opened.title, auc=auc, words=name.lower())
         self._shown = key

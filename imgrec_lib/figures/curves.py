@@ -23,7 +23,7 @@ from matplotlib.transforms import Bbox
 from imgrec_lib.results.comparison import Comparison
 from imgrec_lib.results.results import Results
 from imgrec_lib.results.tables import auc_table, cost_table, history_table, measured, popularity_table, protocol_table
-from imgrec_lib.results.trials import ORACLE
+from imgrec_lib.results.trials import ORACLE, metric_heading
 from imgrec_lib.runs import Run
 
 INK = "#1b1f24"
@@ -56,61 +56,84 @@ class Chart(Figure):
 
 
 def learning_curves(results: Results) -> Chart:
-    """Validation AUC by epoch, a panel for each trained model: the mean over the trials that still train, with a band
-    of one standard deviation.
+    """What training was chosen by, by epoch, a panel for each trained model: the mean over the trials that still train,
+    with a band of one standard deviation. Where that is not the validation AUC, the AUC is a grey line with an axis of
+    its own on the right.
 
-    Phases of training follow each other; a dot marks the best epoch of each trial. Each panel has its own epochs, whose
-    cost differs between models. Lines across all panels: the best validation AUC of all, and that of the best model
-    without training.
+    Phases of training follow each other; a dot marks the epoch whose weights each trial kept. Each panel has its own
+    epochs, whose cost differs between models. Lines across all panels: the best of all models, and the best without
+    training.
     """
-    best = {row.label: row.validation for row in results.rows}
-    curves = {row.label: [validation_curve(run) for run in row.runs] for row in results.rows}
-    trained = [label for label, each in curves.items() if any(len(curve) > 1 for curve in each)]
+    metric = results.chosen_by
+    name = f"validation {metric_heading(metric)}"
+    best = {row.label: row.validation(metric) for row in results.rows}
+    curves = {row.label: [validation_curve(run, metric) for run in row.runs] for row in results.rows}
+    trained = [row for row in results.rows if any(len(curve) > 1 for curve in curves[row.label])]
     lines = {"best of all": (max(best, key=best.__getitem__), ":")}
-    untrained = [label for label in best if label not in trained]
+    untrained = [row.label for row in results.rows if row not in trained]
     if untrained:
         lines["best without training"] = (max(untrained, key=best.__getitem__), "--")
-    figure, panels = _panels(trained, share_x=False)
-    words = []
-    for axes, label in zip(panels, trained, strict=True):
-        for name, (whose, style) in lines.items():
-            axes.axhline(best[whose], color=INK, lw=0.9, ls=style, label=literal(f"{name}: {whose} {best[whose]:.4f}"))
-        table = pd.concat(curves[label], axis=1)
+    figure, panels = _panels([row.label for row in trained], share_x=False)
+    words, beside = [], []
+    for axes, row in zip(panels, trained, strict=True):
+        for words_of_line, (whose, style) in lines.items():
+            label = literal(f"{words_of_line}: {whose} {best[whose]:.4f}")
+            axes.axhline(best[whose], color=INK, lw=0.9, ls=style, label=label)
+        table = pd.concat(curves[row.label], axis=1)
         mean, deviation = table.mean(axis=1), table.std(axis=1)
         axes.plot(mean.index, mean, color=ACCENT, lw=1.6, label="_mean")
         axes.fill_between(mean.index, mean - deviation, mean + deviation, color=ACCENT, alpha=0.25, lw=0)
-        kept = [(curve.index[place], curve.iloc[place]) for curve in curves[label] for place in [int(curve.argmax())]]
-        axes.plot(*zip(*kept, strict=True), "o", color=COLOURS[2], ms=4, label="_kept")
-        epochs = sorted(epoch for epoch, _ in kept)
-        words.append(f"{label} {best[label]:.4f} at epoch {_spread(epochs)} of {int(mean.index[-1])}")
-    _label_panels(figure, panels, "Epoch", "Validation AUC (exact, mid-rank)")
+        epochs = [kept_epoch(run) for run in row.runs]
+        kept = [(at, curve[at]) for at, curve in zip(epochs, curves[row.label], strict=True) if at in curve]
+        axes.plot([at for at, _ in kept], [value for _, value in kept], "o", color=COLOURS[2], ms=4, label="_kept")
+        where = f" at epoch {_spread(sorted(at for at, _ in kept))} of {int(mean.index[-1])}" if kept else ""
+        words.append(f"{row.label} {best[row.label]:.4f}{where}")
+        if metric != "auc":
+            auc = pd.concat([validation_curve(run) for run in row.runs], axis=1).mean(axis=1)
+            beside.append(axes.twinx())
+            beside[-1].plot(auc.index, auc, color=BEHIND, lw=1.2, ls="-.")
+            beside[-1].tick_params(colors=BEHIND, labelsize=7)
+            beside[-1].spines[["top", "left", "bottom"]].set_visible(False)
+            words[-1] += f", AUC {auc.iloc[-1]:.4f} at the end"
+    _label_panels(figure, panels, "Epoch", f"{name[0].upper()}{name[1:]} (exact)" + (", AUC in grey" if beside else ""))
     if panels:
         # The climb from chance would leave no room for what tells the models apart.
-        panels[0].set_ylim(bottom=max(panels[0].get_ylim()[0], min(best[label] for label in trained) - 0.06))
+        finite = [best[row.label] for row in trained if np.isfinite(best[row.label])]
+        if finite and metric == "auc":
+            panels[0].set_ylim(bottom=max(panels[0].get_ylim()[0], min(finite) - 0.06))
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(
             handles[: len(lines)], labels[: len(lines)], loc="outside upper left", frameon=False, labelcolor=INK,
             fontsize=8, ncols=2,
         )  # fmt: skip
     figure.alt = (
-        f"Learning curves of {len(trained)} trained models, a panel each. Best validation AUC, mean over trials: "
+        f"Learning curves of {len(trained)} trained models, a panel each. Best {name}, mean over trials: "
         f"{'; '.join(words) or 'none'}."
-        + "".join(f" {name.capitalize()}: {whose}, {best[whose]:.4f}." for name, (whose, _) in lines.items())
+        + "".join(f" {line.capitalize()}: {whose}, {best[whose]:.4f}." for line, (whose, _) in lines.items())
     )
     return figure
 
 
-def validation_curve(run: Run) -> pd.Series:
-    """Validation AUC of one run, indexed by the epoch counted through all phases; 0 is before training."""
-    curve = run.curve
-    if not len(curve):
+def validation_curve(run: Run, metric: str = "auc") -> pd.Series:
+    """A validation metric of one run, indexed by the epoch counted through all phases; 0 is before training."""
+    curve, column = run.curve, f"validation_{metric}"
+    if not len(curve) or column not in curve:
         return pd.Series(dtype=float)
-    lengths = curve.groupby("phase")["epoch"].max()
-    before = lengths.cumsum().shift(fill_value=0)
     # A later phase's epoch 0 is the best state so far, validated again.
-    kept = curve[((curve["epoch"] > 0) | (curve["phase"] == curve["phase"].min())) & curve["validation_auc"].notna()]
-    epochs = kept["epoch"] + kept["phase"].map(before)
-    return pd.Series(kept["validation_auc"].to_numpy(), index=epochs.to_numpy(), name=run.name)
+    kept = curve[((curve["epoch"] > 0) | (curve["phase"] == curve["phase"].min())) & curve[column].notna()]
+    epochs = kept["epoch"] + kept["phase"].map(_epochs_before(curve))
+    return pd.Series(kept[column].to_numpy(), index=epochs.to_numpy(), name=run.name)
+
+
+def kept_epoch(run: Run) -> int:
+    """The epoch whose weights a run kept, counted through all phases; -1 where its curve does not know the phase."""
+    before, kept = _epochs_before(run.curve), run.record.validation
+    return int(before[kept.phase]) + kept.epoch if kept.phase in before else -1
+
+
+def _epochs_before(curve: pd.DataFrame) -> pd.Series:
+    """How many epochs came before each phase."""
+    return curve.groupby("phase")["epoch"].max().cumsum().shift(fill_value=0)
 
 
 def auc_by_popularity(results: Results) -> Chart:
@@ -145,10 +168,12 @@ def sampled_vs_exact(results: Results) -> Chart:
     exact = table["exact", "mean"]
     apart = pd.concat([(table[name, "mean"] - exact).abs() for name in protocols], axis=1).max(axis=1)
     lost = exact - table["exact, strict", "mean"]
-    figure.alt = (
-        f"Exact AUC: {_in_words(exact)}. A sampled protocol is farthest from it for {apart.idxmax()}, by "
-        f"{apart.max():.4f}. Counting ties as lost costs {lost.idxmax()} the most, {lost.max():.4f}."
-    )
+    figure.alt = f"Exact AUC: {_in_words(exact.dropna()) or 'unknown'}."
+    if lost.notna().any():
+        figure.alt += (
+            f" A sampled protocol is farthest from it for {apart.idxmax()}, by {apart.max():.4f}. Counting ties as "
+            f"lost costs {lost.idxmax()} the most, {lost.max():.4f}."
+        )
     return figure
 
 
@@ -177,7 +202,8 @@ def cost_vs_quality(results: Results) -> Chart:
 def difference_matrix(comparison: Comparison) -> Chart:
     """How far each model is ahead of each one below it, in thousandths of AUC.
 
-    Models are ordered by AUC. A filled cell is a difference that holds; one that does not stands in brackets.
+    Models are ordered by AUC. A filled cell is a difference that holds; one that does not, or that is with a row whose
+    settings were not searched on this data, stands in brackets.
 
     Args:
         comparison: see `Results.comparison`.
@@ -185,7 +211,7 @@ def difference_matrix(comparison: Comparison) -> Chart:
     d = comparison.differences
     order = np.argsort(-d.mean.mean(1), kind="stable")
     labels = [d.labels[place] for place in order]
-    mean, holds = d.mean[np.ix_(order, order)] * 1000, d.holds[np.ix_(order, order)]
+    mean, holds = d.mean[np.ix_(order, order)] * 1000, comparison.holds[np.ix_(order, order)]
     size = len(labels) - 1
     figure, axes = single_panel(height=1.6 + 0.33 * size)
     largest = max(float(mean.max()), 1e-12)
@@ -214,11 +240,12 @@ def difference_matrix(comparison: Comparison) -> Chart:
         for column in range(row + 1, size + 1)
         if not holds[row, column]
     ]
-    pairs = size * (size + 1) // 2
+    pairs, unsearched = size * (size + 1) // 2, ", ".join(label for label in labels if label in comparison.unsearched)
     figure.alt = (
         f"Models from the highest to the lowest AUC: {', '.join(labels)}. {pairs - len(open_pairs)} of {pairs} paired "
         "differences hold. "
         + (f"Not told apart: {'; '.join(open_pairs)}." if open_pairs else "Every pair is told apart.")
+        + (f" Settings not searched on this data: {unsearched}." if unsearched else "")
     )
     return figure
 

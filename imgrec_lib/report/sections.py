@@ -30,19 +30,27 @@ from imgrec_lib.results.paper import PAPER, PAPER_TABLES, paper_dataset, paper_t
 from imgrec_lib.results.results import Results
 from imgrec_lib.results.tables import (
     caption,
+    cautions,
     cold_table,
     cost_table,
     grid_table,
     history_table,
+    lists_table,
+    metrics_table,
     not_run,
     popularity_table,
     protocol_table,
     ranking_table,
     results_table,
+    searches,
 )
-from imgrec_lib.results.trials import RANDOM, Trials
+from imgrec_lib.results.trials import RANDOM, Trials, metric_heading
 from imgrec_lib.runs import Run, load_inputs, load_model
 
+NOBODY_RANKED = (
+    "Nobody can be ranked here: the users own the whole catalogue but for their held-out items, so that there is "
+    "nothing to rank these against. Use a larger catalogue."
+)
 NEIGHBOURS = 7
 QUERIES = 6
 PICTURE = 112
@@ -93,8 +101,8 @@ class Inputs:
 
     Attributes:
         dataset: the dataset, or None.
-        recommender: the run with the best validation AUC.
-        embedder: of the runs with visual features the one with the best validation AUC; None without any.
+        recommender: the run that is best on the validation items, by what the runs were chosen by.
+        embedder: of the runs with visual features the one that is best on the validation items; None without any.
         features: features by the run's name.
         problem: a sentence where the dataset is None.
     """
@@ -108,8 +116,12 @@ class Inputs:
 
 def load_again(results: Results, progress: bool) -> Inputs:
     """Load the data of one dataset's runs again, as their records say, or say why that cannot be done."""
-    recommender = max(results.runs, key=_validation)
-    embedder = max((run for run in results.runs if run.record.features is not None), key=_validation, default=None)
+
+    def validation(run: Run) -> float:
+        return run.record.validation.value(results.chosen_by)
+
+    recommender = max(results.runs, key=validation)
+    embedder = max((run for run in results.runs if run.record.features is not None), key=validation, default=None)
     try:
         dataset, found = load_inputs(embedder or recommender, progress)
         features = {recommender.name: None, (embedder or recommender).name: found}
@@ -123,10 +135,6 @@ def load_again(results: Results, progress: bool) -> Inputs:
         problem = f"The pictures cannot be shown: the data of run {recommender.name} has changed since its training."
         return Inputs(None, recommender, embedder, problem=problem)
     return Inputs(dataset, recommender, embedder, features)
-
-
-def _validation(run: Run) -> float:
-    return run.record.validation.value()
 
 
 def sizes_section(groups: Sequence[Results], datasets: dict[str, Dataset], prefixes: Sequence[str]) -> Section:
@@ -168,12 +176,21 @@ def dataset_section(
     """
     blocks = _Blocks(prefix, {row.label: f"#{prefix}-run-{slug(row.runs[0].name)}" for row in results.rows})
     record, missing = results.dataset, not_run(results)
+    title = f"{record.name} ({record.users:,} users, {record.items:,} items)"
+    runs = Block(
+        f"{prefix}-runs",
+        "Runs",
+        "Every number above is computed from these runs; the link opens the executed notebook.",
+        _runs_list(prefix, [*results.rows, *(searched.rows if searched else ())], out, pages),
+    )
+    if not results.ranked:
+        return Section(prefix, title, f"{caption(results)} {NOBODY_RANKED}", (runs,))
     return Section(
         prefix,
-        f"{record.name} ({record.users:,} users, {record.items:,} items)",
+        title,
         caption(results) + (f" Without a run here: {', '.join(missing)}." if missing else ""),
         (
-            *_quality(blocks, results),
+            *_quality(blocks, results, searched),
             *_paper(blocks, results),
             *_protocols(blocks, results),
             blocks.figure(
@@ -194,12 +211,7 @@ def dataset_section(
             *(_grids(prefix, searched) if searched else ()),
             *_cost(blocks, results),
             *(_galleries(prefix, inputs, results) if pictures else ()),
-            Block(
-                f"{prefix}-runs",
-                "Runs",
-                "Every number above is computed from these runs; the link opens the executed notebook.",
-                _runs_list(prefix, [*results.rows, *(searched.rows if searched else ())], out, pages),
-            ),
+            runs,
         ),
     )
 
@@ -233,29 +245,49 @@ class _Blocks:
         return Block(f"{self.prefix}-{name}", title, look, svg(drawn, f"{self.prefix}-{name}", title))
 
 
-def _quality(blocks: _Blocks, results: Results) -> list[Block]:
-    """The main table, and which differences hold."""
+def _quality(blocks: _Blocks, results: Results, searched: Results | None) -> list[Block]:
+    """The main table, which differences hold, and every other metric."""
     comparison = results.comparison
+    note = [] if comparison is None else [f"{HOLDS} {comparison_note(comparison)}"]
+    note += [*cautions(results), *([searches(searched)] if searched else [])]
     main = blocks.table(
         "auc",
         "Results",
         "Compare within a column. A visual model earns its place by beating PopRank in AUC and by its cold AUC, where "
         "a model without pictures can only guess.",
         results_table(results),
-        "" if comparison is None else f"{HOLDS} {comparison_note(comparison)}",
+        " ".join(note),
         main=True,
     )
+    every = blocks.table(
+        "metrics-table",
+        "Every metric over the whole catalogue",
+        "For users with one held-out item recall is the hit ratio, precision a tenth or a twentieth of it, and MAP is "
+        "MRR.",
+        metrics_table(results),
+    )
+    lists = blocks.table(
+        "lists-table",
+        "What all users are shown",
+        "Of the lists themselves, right or wrong: the share of the catalogue that anybody is shown, how unevenly "
+        "(Gini, 0 is even), how rare and how popular the items are, how different within a list. More is not better: "
+        "random lists cover everything.",
+        lists_table(results),
+    )
+    others = [table for table in (every, lists) if table.frame is not None and len(table.frame.columns) > 1]
     if comparison is None:
-        return [main]
+        return [main, *others]
     pairs = difference_table(comparison)
     of_pairs = _Blocks(blocks.prefix, {str(pair): f"#{blocks.prefix}-runs" for pair in pairs.index})
+    luck = " or speaks of settings that were not searched on this data" if comparison.unsearched else ""
     return [
         main,
+        *others,
         blocks.figure(
             "differences",
             "Which differences hold",
-            "Read along a row: a filled cell is a lead that holds, one in brackets may be luck. Models that cannot be "
-            "told apart share a place, whatever their order.",
+            f"Read along a row: a filled cell is a lead that holds, one in brackets may be luck{luck}. Models that "
+            "cannot be told apart share a place, whatever their order.",
             curves.difference_matrix(comparison),
         ),
         of_pairs.table(
@@ -362,16 +394,17 @@ def _grids(prefix: str, searched: Results) -> list[Block]:
     blocks = []
     for model, profile in dict.fromkeys((row.record.model, row.record.profile) for row in searched.rows):
         rows = searched.of_model(model, profile)
-        frame = grid_table(rows)
+        frame = grid_table(rows, searched.chosen_by)
         name = rows[0].record.title + ("" if profile == "default" else f", {profile} profile")
         anchor = f"{prefix}-grid-{slug(f'{model}-{profile}')}"
         title = f"Grid search of {name}"
         drawn = grid.validation_surface(frame)
         if drawn is not None:
-            look = "Chosen by validation AUC alone. A best value at the edge of the grid asks for a wider one."
-            blocks.append(Block(anchor, f"{title}: validation AUC", look, svg(drawn, anchor, title)))
-        by_auc = sorted(rows, key=lambda row: -row.validation)
-        links = {str(place): f"#{prefix}-run-{slug(row.runs[0].name)}" for place, row in enumerate(by_auc, 1)}
+            chosen_by = f"validation {metric_heading(searched.chosen_by)}"
+            look = f"Chosen by {chosen_by} alone. A best value at the edge of the grid asks for a wider one."
+            blocks.append(Block(anchor, f"{title}: {chosen_by}", look, svg(drawn, anchor, title)))
+        ordered = sorted(rows, key=lambda row: -row.validation(searched.chosen_by))
+        links = {str(place): f"#{prefix}-run-{slug(row.runs[0].name)}" for place, row in enumerate(ordered, 1)}
         look = f"{len(frame)} configurations, best first. None of them was tested."
         blocks.append(table_block(f"{anchor}-table", f"{title}, in numbers", look, frame, links))
     return blocks
@@ -414,7 +447,7 @@ def _recommendations(anchor: str, dataset: Dataset, inputs: Inputs) -> Block:
     title = "Recommendations to three users"
     shown = recommendation_gallery(dataset, scorer, _users(run), NEIGHBOURS + 1, title)
     look = (
-        f"By {run.record.title}, seed {run.record.seed}, the run with the best validation AUC, to those users "
+        f"By {run.record.title}, seed {run.record.seed}, the run that is best on the validation items, to those users "
         "whose test item it ranks badly, typically and well (5th, 50th and 95th percentile of AUC). See whether the "
         "recommendations share something visible with the purchases. The number is the model's score."
     )
@@ -422,7 +455,7 @@ def _recommendations(anchor: str, dataset: Dataset, inputs: Inputs) -> Block:
 
 
 def _worst_served(anchor: str, dataset: Dataset, inputs: Inputs, results: Results) -> Block:
-    """The users whom the configuration of the best validation AUC serves worst, as pictures."""
+    """The users whom the configuration that is best on the validation items serves worst, as pictures."""
     run = inputs.recommender
     (row,) = [row for row in results.rows if run in row.runs]
     ranked = user_auc([row]).iloc[:, 0].dropna().sort_values(kind="stable")

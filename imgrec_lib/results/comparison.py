@@ -11,7 +11,7 @@ import pandas as pd
 
 from imgrec_lib.evaluation import user_metrics
 from imgrec_lib.results.significance import ALPHA, Differences, paired_differences
-from imgrec_lib.results.trials import Trials
+from imgrec_lib.results.trials import Trials, metric_heading
 from imgrec_lib.runs import Run
 
 HOLDS = "*"
@@ -24,26 +24,42 @@ class Comparison:
     Attributes:
         differences: of the exact mid-rank AUC, between all rows.
         best: the row with the highest AUC.
-        baseline: of the rows that see no picture, the one with the best validation AUC; None where all do, or none, or
-            nothing was validated.
+        baseline: of the rows that see no picture, the one that is best on the validation items; None where all do, or
+            none, or nothing was validated.
+        chosen_by: the metric by which that was found, and weights were kept.
+        unsearched: rows whose settings were not searched on this data (`Trials.unsearched`).
     """
 
     differences: Differences
     best: str
     baseline: str | None
+    chosen_by: str = "auc"
+    unsearched: frozenset[str] = frozenset()
+
+    @property
+    def holds(self) -> np.ndarray:
+        """(M, M) bool: `Differences.holds`, but not for a row whose settings were not searched on this data.
+
+        With other settings its model might be the better one.
+        """
+        searched = np.array([label not in self.unsearched for label in self.differences.labels])
+        return self.differences.holds & searched & searched[:, None]
 
 
-def compare(rows: Sequence[Trials]) -> Comparison | None:
-    """Compare all rows of one dataset pairwise, see `significance`; None for a single row."""
-    if len(rows) < 2:
-        return None
+def compare(rows: Sequence[Trials], chosen_by: str = "auc") -> Comparison:
+    """Compare all rows of one dataset pairwise, see `significance`.
+
+    Args:
+        rows: two or more; some user is ranked by all of them.
+        chosen_by: see `Comparison`.
+    """
     differences = paired_differences(user_auc(rows))
     blind = [row for row in rows if not row.sees_pictures]
-    validated = [row for row in blind if not math.isnan(row.validation)]
-    baseline = max(validated, key=lambda row: row.validation, default=None) if len(blind) < len(rows) else None
+    validated = {row.label: row.validation(chosen_by) for row in blind if not math.isnan(row.validation(chosen_by))}
+    baseline = max(validated, key=validated.__getitem__, default=None) if len(blind) < len(rows) else None
     # The row that is nowhere behind; of equals the first.
     best = differences.labels[int(np.argmax(differences.mean.min(1)))]
-    return Comparison(differences, best, baseline.label if baseline else None)
+    return Comparison(differences, best, baseline, chosen_by, frozenset(row.label for row in rows if row.unsearched))
 
 
 def user_auc(rows: Sequence[Trials]) -> pd.DataFrame:
@@ -67,7 +83,7 @@ def difference_table(comparison: Comparison) -> pd.DataFrame:
         ("AUC difference", "difference"): [d.mean[pair] for pair in pairs],
         ("AUC difference", "low"): [d.low[pair] for pair in pairs],
         ("AUC difference", "high"): [d.high[pair] for pair in pairs],
-        ("AUC difference", "holds"): [bool(d.holds[pair]) for pair in pairs],
+        ("AUC difference", "holds"): [bool(comparison.holds[pair]) for pair in pairs],
         ("corrected p", ""): [float(d.p[pair]) for pair in pairs],
     }
     index = pd.Index([f"{d.labels[a]} less {d.labels[b]}" for a, b in pairs], name="pair")
@@ -80,8 +96,14 @@ def comparison_note(comparison: Comparison) -> str:
     pairs = len(differences.labels) * (len(differences.labels) - 1) // 2
     against = (
         f" {comparison.baseline} is the baseline: of the models that see no pictures, the one with the best validation "
-        "AUC."
+        f"{metric_heading(comparison.chosen_by)}."
         if comparison.baseline
+        else ""
+    )
+    unsearched = (
+        " No difference with a row whose settings were not searched on this data bears the mark: it would speak of the "
+        "settings."
+        if comparison.unsearched
         else ""
     )
     return (
@@ -89,5 +111,5 @@ def comparison_note(comparison: Comparison) -> str:
         f"{differences.users:,} users, after Holm's correction for all {pairs:,} pairs of rows. Each user's AUC is "
         "averaged over the trials first: seeds are repeated measurements, users are the sample. The bootstrap asks "
         "about the mean, which the table shows; Wilcoxon's signed-rank test would ask about the median of differences "
-        f"that are neither symmetric nor free of ties.{against}"
+        f"that are neither symmetric nor free of ties.{unsearched}{against}"
     )

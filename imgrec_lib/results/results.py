@@ -65,9 +65,20 @@ class Results:
         return list(known.values())
 
     @cached_property
+    def chosen_by(self) -> str:
+        """The validation metric by which every trained row kept its weights; "auc" where they differ."""
+        metrics = {run.record.validation.choose_by for run in self.runs if run.record.phases}
+        return metrics.pop() if len(metrics) == 1 else "auc"
+
+    @property
+    def ranked(self) -> bool:
+        """Whether a single user could be ranked; where all own the whole catalogue there is nothing to rank against."""
+        return any(run.metrics["exact"]["users"] for run in self.runs if run.metrics)
+
+    @cached_property
     def comparison(self) -> Comparison | None:
-        """All rows compared pairwise; None for a single row."""
-        return compare(self.rows)
+        """All rows compared pairwise; None for a single row, or where nobody can be ranked."""
+        return compare(self.rows, self.chosen_by) if len(self.rows) > 1 and self.ranked else None
 
     def of_model(self, model: str, profile: str | None = None) -> tuple[Trials, ...]:
         """The rows of one model, and of one profile where it is named."""

@@ -9,7 +9,7 @@ plain value.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -17,11 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from imgrec_lib.evaluation import history_bands, popularity_bands
+from imgrec_lib.evaluation import history_bands, popularity_bands, user_metrics
+from imgrec_lib.evaluation.lists import LIST_METRICS
+from imgrec_lib.evaluation.metrics import AT_CUTOFF
 from imgrec_lib.features import list_backbones
 from imgrec_lib.models import list_models
 from imgrec_lib.results.results import Results
-from imgrec_lib.results.trials import ORACLE, RANDOM, RECONSTRUCTION, Trials, varying
+from imgrec_lib.results.trials import ORACLE, RANDOM, RECONSTRUCTION, Trials, metric_heading, varying
 from imgrec_lib.runs import Metrics, Record, Run
 
 
@@ -33,41 +35,71 @@ class Measure(NamedTuple):
     metric: str
 
 
-EXACT = (
-    Measure("AUC", "exact", "auc"),
-    Measure("strict AUC", "exact", "auc_strict"),
-    Measure("AUC, dvbpr-100", "dvbpr-100", "auc"),
-    Measure("AUC, imgrec-100", "imgrec-100", "auc"),
-    Measure("AUC, sampled-500", "sampled-500", "auc"),
-    Measure("HR@10", "exact", "hr@10"),
-    Measure("NDCG@10", "exact", "ndcg@10"),
-    Measure("cold AUC", "exact", "cold_auc"),
-)
-VALIDATION = "validation AUC"
-"""Heading of what a search chose by."""
+def _of(*metrics: str, protocol: str = "exact") -> tuple[Measure, ...]:
+    return tuple(Measure(metric_heading(metric), protocol, metric) for metric in metrics)
+
+
 SAMPLED = ("dvbpr-100", "imgrec-100", "sampled-500")
-RESULTS = tuple(measure for measure in EXACT if measure.metric != "auc_strict")
+COLD = Measure("cold AUC", "exact", "cold_auc")
+EXACT = (
+    *_of("auc", "auc_strict"),
+    *(Measure(f"AUC, {protocol}", protocol, "auc") for protocol in SAMPLED),
+    *_of("hr@10", "ndcg@10"),
+    COLD,
+)
+RESULTS = (*_of("auc", "hr@10", "ndcg@10", "recall@20", "mrr@10"), COLD)
+VALIDATION = "validation AUC"
 
 
 def results_table(results: Results) -> pd.DataFrame:
-    """The main table: quality on the whole catalogue and under the sampled protocols, and which differences hold.
+    """The main table: quality over the whole catalogue, whether settings were searched, and which differences hold.
 
     Returns:
-        The columns of `auc_table` without strict AUC and cost; then, where there are several rows, "AUC against <best>"
-        and "AUC against <baseline>".
+        AUC, the metrics of the first ten and twenty, cold AUC, coverage (the share of the catalogue that anybody is
+        shown; neither best nor worst) and "settings": "searched" where a search on this data chose them by validation,
+        "not searched", or None where there are none; then, where there are several rows, "AUC against <best>" and "AUC
+        against <baseline>". Columns of which no record knows anything are left out.
     """
-    frame, comparison = _measured(results, RESULTS), results.comparison
+    frame, comparison = _measured(results, RESULTS, plain=_of("coverage@10")), results.comparison
+    rows = {row.label: row for row in results.rows}
+    frame["settings", ""] = [_settings_of(rows.get(label)) for label in frame.index]
     if comparison is None:
         return frame
-    differences = comparison.differences
+    differences, holds = comparison.differences, comparison.holds
     for other in dict.fromkeys(filter(None, (comparison.best, comparison.baseline))):
         place, heading = differences.place(other), f"AUC against {other}"
         known = [
             differences.place(label) if label in differences.labels and label != other else -1 for label in frame.index
         ]
         frame[heading, "difference"] = [differences.mean[row, place] if row >= 0 else math.nan for row in known]
-        frame[heading, "holds"] = [bool(row >= 0 and differences.holds[row, place]) for row in known]
+        frame[heading, "holds"] = [bool(row >= 0 and holds[row, place]) for row in known]
     return frame
+
+
+def _settings_of(row: Trials | None) -> str | None:
+    """What the main table says of a row's settings; of the oracle nothing."""
+    if row is None or not (row.record.parameters or row.record.phases):
+        return None
+    return "not searched" if row.unsearched else "searched"
+
+
+def metrics_table(results: Results) -> pd.DataFrame:
+    """Every metric of the held-out items with a cut-off, over the whole catalogue, at each cut-off of the records."""
+    return _measured(results, _of(*_recorded(results, AT_CUTOFF)))
+
+
+def lists_table(results: Results) -> pd.DataFrame:
+    """Every metric of the lists that all users are shown, whatever their held-out items are: plain columns, for more is
+    not better."""
+    return _measured(results, (), plain=_of(*_recorded(results, LIST_METRICS)))
+
+
+def _recorded(results: Results, kinds: Iterable[str]) -> list[str]:
+    """The metrics of some kinds that any record has under `exact`, by cut-off and then in the order of the kinds."""
+    names = dict.fromkeys(name for run in results.runs for name in run.metrics.get("exact", {}))
+    at = [(int(name.partition("@")[2]), name) for name in names if name.partition("@")[0] in kinds]
+    places = {kind: place for place, kind in enumerate(kinds)}
+    return [name for _, name in sorted(at, key=lambda pair: (pair[0], places[pair[1].partition("@")[0]]))]
 
 
 def auc_table(results: Results) -> pd.DataFrame:
@@ -107,15 +139,23 @@ def ranking_table(results: Results) -> pd.DataFrame:
 
 
 def cold_table(results: Results) -> pd.DataFrame:
-    """Exact metrics of held-out items without training interaction, beside the AUC of all the others."""
+    """Exact metrics of held-out items without training interaction, beside the AUC of all the others; of users without
+    training interaction where there are any."""
     cold = [
-        Measure("cold AUC", "exact", "cold_auc"),
+        COLD,
         Measure("cold strict AUC", "exact", "cold_auc_strict"),
         Measure("cold HR@10", "exact", "cold_hr@10"),
         Measure("cold NDCG@10", "exact", "cold_ndcg@10"),
     ]
-    frame = _measured(results, cold, {"AUC of other items": _warm_auc})
-    return _with_plain(frame, results, {"cold test items": lambda run: run.metrics["exact"]["cold_users"]})
+    counts = {"cold test items": "cold_held_out"}
+    if any(_number_of(run, "new_held_out") for run in results.runs):
+        cold.append(Measure("AUC of new users", "exact", "new_auc"))
+        counts["test items of new users"] = "new_held_out"
+    frame = _measured(results, cold)
+    warm = [[_warm_auc(run) for run in row.runs] for row in results.rows]
+    warm += [[_warm_auc_of_means(metrics) for metrics in results.oracle]] if results.oracle else []
+    frame[WARM, "mean"], frame[WARM, "sd"] = _mean(warm), _deviation(warm)
+    return _with_plain(frame, results, {heading: partial(_number_of, key=key) for heading, key in counts.items()})
 
 
 def popularity_table(results: Results) -> pd.DataFrame:
@@ -154,7 +194,7 @@ def run_table(results: Results) -> pd.DataFrame:
             "model": [label for label, _ in rows],
             "seed": [run.record.seed for _, run in rows],
             "best epoch": [run.record.validation.epoch for _, run in rows],
-            "validation AUC": [run.record.validation.value() for _, run in rows],
+            VALIDATION: [run.record.validation.value() for _, run in rows],
             "test AUC": [run.metrics["exact"]["auc"] for _, run in rows],
             "finished": [run.record.finished for _, run in rows],
         },
@@ -162,24 +202,27 @@ def run_table(results: Results) -> pd.DataFrame:
     )
 
 
-def grid_table(rows: Sequence[Trials]) -> pd.DataFrame:
-    """Every configuration that a search tried, best validation AUC first. Test metrics take no part in it.
+def grid_table(rows: Sequence[Trials], chosen_by: str = "auc") -> pd.DataFrame:
+    """Every configuration that a search tried, the best on the validation items first. Test metrics take no part in it.
 
     Args:
         rows: configurations of one model and profile.
+        chosen_by: the metric by which the best was chosen.
 
     Returns:
-        A plain column for each setting that varies, then "trials" and the mean and sample standard deviation of the
-        validation AUC over the seeds; indexed by place, "1" for the best.
+        A plain column for each setting that varies, then "trials" and the mean and sample standard deviation over the
+        seeds of the metric that was chosen by, and of the validation AUC; indexed by place, "1" for the best.
     """
-    rows = sorted(rows, key=lambda row: -row.validation)
-    scores = [[run.record.validation.value() for run in row.runs] for row in rows]
+    rows = sorted(rows, key=lambda row: -row.validation(chosen_by))
     columns: dict[tuple[str, str], list[Any]] = {
         (name.replace("_", " "), ""): [row.settings.get(name) for row in rows]
         for name in varying([row.settings for row in rows])
     }
     columns["trials", ""] = [len(row.runs) for row in rows]
-    columns[VALIDATION, "mean"], columns[VALIDATION, "sd"] = _mean(scores), _deviation(scores)
+    for metric in dict.fromkeys((chosen_by, "auc")):
+        scores = [[run.record.validation.value(metric) for run in row.runs] for row in rows]
+        heading = f"validation {metric_heading(metric)}"
+        columns[heading, "mean"], columns[heading, "sd"] = _mean(scores), _deviation(scores)
     return pd.DataFrame(columns, pd.Index([str(place) for place in range(1, len(rows) + 1)], name="place"))
 
 
@@ -233,42 +276,83 @@ def _pictures(record: Record) -> str:
     return f"{backbone} at {size} px" if backbone else f"{size} px"
 
 
+def cautions(results: Results) -> list[str]:
+    """Sentences on the rows that may not be what their models can be: settings that were not searched on this data, and
+    weights that were kept suspiciously early, or when training ended."""
+    sentences = []
+    unsearched = [row.label for row in results.rows if row.unsearched]
+    if unsearched:
+        sentences.append(f"Settings not searched on this data: {', '.join(unsearched)}.")
+    places = {row.label: {_kept_at(run) for run in row.runs} for row in results.rows}
+    for place, words in (
+        ("early", "The best epoch is among the first three of its phase (the learning rate may be too large): "),
+        ("last", "The best epoch is the last (more epochs may help): "),
+    ):
+        labels = [label for label, found in places.items() if place in found]
+        sentences += [f"{words}{', '.join(labels)}."] if labels else []
+    return sentences
+
+
+def searches(tried: Results) -> str:
+    """How many configurations a search tried of each model, and by what it chose."""
+    numbers: dict[int, list[str]] = {}
+    for model, profile in dict.fromkeys((row.record.model, row.record.profile) for row in tried.rows):
+        rows = tried.of_model(model, profile)
+        numbers.setdefault(len(rows), []).append(rows[0].record.title)
+    words = "; ".join(f"{number} configurations of {', '.join(titles)}" for number, titles in numbers.items())
+    return f"Searched on this data, by validation {metric_heading(tried.chosen_by)}: {words}."
+
+
+def _kept_at(run: Run) -> str | None:
+    """ "early" or "last" where the epoch of the weights that a training kept is among the first three of its phase, or
+    the last of all; None elsewhere, and where no weights were chosen."""
+    phases, kept = run.record.phases, run.record.validation
+    chosen = 0 < kept.phase <= len(phases) and phases[kept.phase - 1].get("restore", "best") == "best"
+    if not chosen or kept.auc is None:
+        return None
+    if kept.epoch <= 3:
+        return "early"
+    last = run.curve[["phase", "epoch"]].iloc[-1].tolist()
+    return "last" if [kept.phase, kept.epoch] == last else None
+
+
 def not_run(results: Results) -> list[str]:
     """Titles of the registry's models that have no run."""
     present = {row.record.model for row in results.rows}
     return [card.title for name, card in list_models().items() if name not in present]
 
 
-def _measured(
-    results: Results, measures: Sequence[Measure], derived: Mapping[str, Callable[[Metrics], float]] | None = None
-) -> pd.DataFrame:
+def _measured(results: Results, measures: Sequence[Measure], plain: Sequence[Measure] = ()) -> pd.DataFrame:
     """`measured_table` of all rows, the oracle's below where it is known."""
-    return measured_table(results.rows, measures, derived, results.oracle)
+    return measured_table(results.rows, measures, plain, results.oracle)
 
 
 def measured_table(
     rows: Sequence[Trials],
     measures: Sequence[Measure],
-    derived: Mapping[str, Callable[[Metrics], float]] | None = None,
+    plain: Sequence[Measure] = (),
     oracle: Sequence[Metrics] = (),
 ) -> pd.DataFrame:
     """Mean and standard deviation over the trials of each row.
 
     Args:
         rows: the rows.
-        measures: the columns, each a metric of a protocol.
-        derived: further columns, by heading, computed from all the metrics of a trial.
+        measures: the columns, each a metric of a protocol; those of which no trial knows anything are left out.
+        plain: further columns, of which only the mean is given and none is best.
         oracle: metrics of the true preferences, which make one more row.
     """
-    functions: dict[str, Callable[[Metrics], float]] = {m.heading: partial(_value, measure=m) for m in measures}
-    functions |= derived or {}
     samples: dict[str, Sequence[Metrics]] = {row.label: [run.metrics for run in row.runs] for row in rows}
     if oracle:
         samples[ORACLE] = oracle
     columns: dict[tuple[str, str], list[float]] = {("trials", ""): [len(sample) for sample in samples.values()]}
-    for heading, function in functions.items():
-        values = [[function(metrics) for metrics in sample] for sample in samples.values()]
-        columns[heading, "mean"], columns[heading, "sd"] = _mean(values), _deviation(values)
+    for measure in (*measures, *plain):
+        values = [[_value(metrics, measure) for metrics in sample] for sample in samples.values()]
+        if all(math.isnan(value) for sample in values for value in sample):
+            continue
+        if measure in plain:
+            columns[measure.heading, ""] = _mean(values)
+        else:
+            columns[measure.heading, "mean"], columns[measure.heading, "sd"] = _mean(values), _deviation(values)
     return pd.DataFrame(columns, pd.Index(list(samples), name="model"))
 
 
@@ -277,7 +361,7 @@ def _banded(results: Results, bands: Callable[[pd.DataFrame], pd.DataFrame]) -> 
     columns: dict[tuple[str, str], list[float]] = {("trials", ""): [len(each) for each in found.values()]}
     first = next(iter(found.values()))[0]
     for band, (label, users) in enumerate(zip(first.index, first["users"].tolist(), strict=True)):
-        values = [[float(table["auc"].iloc[band]) for table in tables] for tables in found.values()]
+        values = [[_number(table["auc"].iloc[band]) for table in tables] for tables in found.values()]
         heading = f"{label} ({users:,} {'user' if users == 1 else 'users'})"
         columns[heading, "mean"], columns[heading, "sd"] = _mean(values), _deviation(values)
     return pd.DataFrame(columns, pd.Index(list(found), name="model"))
@@ -298,15 +382,33 @@ def _with_plain(
 
 
 def _value(metrics: Metrics, measure: Measure) -> float:
-    value = metrics[measure.protocol][measure.metric]
+    return _number(metrics[measure.protocol].get(measure.metric))
+
+
+def _number(value: float | int | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _warm_auc(metrics: Metrics) -> float:
-    """The exact AUC of held-out items that are not cold, from the means over all and over the cold ones."""
+def _number_of(run: Run, key: str) -> float | None:
+    """How many held-out items are of a kind; records of versions that knew one item a user count its users."""
+    exact = run.metrics["exact"]
+    return exact.get(key, exact.get(key.replace("held_out", "users")))
+
+
+WARM = "AUC of other items"
+
+
+def _warm_auc(run: Run) -> float:
+    """The exact AUC of a run's held-out items that are not cold."""
+    warm = run.per_user[run.per_user["item_popularity"] > 0]
+    return float(user_metrics(warm)["auc"].mean()) if len(warm) else math.nan
+
+
+def _warm_auc_of_means(metrics: Metrics) -> float:
+    """The same from the means over all users and over those with a cold item, where each user has one item."""
     exact = metrics["exact"]
     users, cold = exact["users"] or 0, exact["cold_users"] or 0
-    if users == cold:
+    if users == cold or exact.get("held_out", users) != users:
         return math.nan
     return ((exact["auc"] or 0) * users - (exact["cold_auc"] or 0) * cold) / (users - cold)
 

@@ -35,15 +35,21 @@ class Trials:
         """The first run's; all of them have the same model, hyper-parameters and features."""
         return self.runs[0].record
 
-    @property
-    def validation(self) -> float:
-        """The best validation AUC, mean over the trials; NaN where nothing was validated."""
-        return float(np.mean([run.record.validation.value() for run in self.runs]))
+    def validation(self, metric: str = "auc") -> float:
+        """A metric of the validation items, mean over the trials; NaN where nothing was validated."""
+        return float(np.mean([run.record.validation.value(metric) for run in self.runs]))
 
     @property
     def settings(self) -> dict[str, Any]:
         """Hyper-parameters, trainer's settings and features, by readable name."""
         return _settings(self.record)
+
+    @property
+    def unsearched(self) -> bool:
+        """Whether there was something to choose (hyper-parameters, settings of training) and no search on this data
+        chose it: such a row stands for its settings, not for its model."""
+        has_settings = bool(self.record.parameters or self.record.phases)
+        return has_settings and not all(run.record.searched for run in self.runs)
 
     @property
     def has_random_features(self) -> bool:
@@ -74,6 +80,23 @@ def group_trials(runs: Iterable[Run]) -> tuple[Trials, ...]:
         rows.setdefault(fingerprint(_configuration(run.record)), {}).setdefault(run.record.seed, run)
     groups = [tuple(by_seed[seed] for seed in sorted(by_seed)) for by_seed in rows.values()]
     return tuple(Trials(_label(group[0].record, [other[0].record for other in groups]), group) for group in groups)
+
+
+HEADINGS = {
+    "auc": "AUC",
+    "auc_strict": "strict AUC",
+    "hr": "HR",
+    "mrr": "MRR",
+    "map": "MAP",
+    "ndcg": "NDCG",
+    "gini": "Gini",
+}
+
+
+def metric_heading(metric: str) -> str:
+    """How tables call a metric: "ndcg@10" is "NDCG@10", "category_diversity@10" is "category diversity@10"."""
+    kind, at, k = metric.partition("@")
+    return f"{HEADINGS.get(kind, kind.replace('_', ' '))}{at}{k}"
 
 
 def varying(settings: Sequence[dict[str, Any]]) -> list[str]:

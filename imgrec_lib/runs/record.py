@@ -185,6 +185,11 @@ class Record:
         return (self.features or {}).get("control") or None
 
     @property
+    def searched(self) -> bool:
+        """Whether a search on this data chose hyper-parameters or settings of training by validation."""
+        return bool(self.requested.get("searched"))
+
+    @property
     def impersonal(self) -> bool:
         """Whether training has left a ranking that is the same for everybody."""
         return self.personal is not None and self.personal < IMPERSONAL
