@@ -6,20 +6,26 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONHASHSEED := 0
 
-.PHONY: help reproduce test lint lab explore voila clean
+.PHONY: help reproduce test test-fast lint lab explore voila clean
 
 help: ## say what can be made
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 reproduce: $(VENV)/installed ## set up, run every model on the embedded data set, write reports/index.html
 	$(BIN)/imgrec run matrices/default.yaml --runs runs --reports reports
 
+# A file, or a notebook, stays with one worker: its tests share what they have made.
+TWO_WORKERS := -n 2 --dist loadfile
+
 # Tests are small: threads would cost more than they bring, and far more on a busy machine.
-test: export OMP_NUM_THREADS ?= 1
-test: export IMGREC_CACHE ?= $(CURDIR)/.cache
+test test-fast: export OMP_NUM_THREADS ?= 1
+test test-fast: export IMGREC_CACHE ?= $(CURDIR)/.cache
 test: $(VENV)/installed-test lint ## set up, check the code, run the tests and the notebooks
-	$(BIN)/python -m pytest tests
-	PYTHONPATH=tests $(BIN)/python -m pytest --nbval --nbval-cell-timeout=300 -p notebook_comparison notebooks
+	$(BIN)/python -m pytest $(TWO_WORKERS) tests
+	PYTHONPATH=tests $(BIN)/python -m pytest $(TWO_WORKERS) --nbval --nbval-cell-timeout=300 -p notebook_comparison notebooks
+
+test-fast: $(VENV)/installed-test ## the tests that do not take long, while one writes code
+	$(BIN)/python -m pytest $(TWO_WORKERS) -m 'not slow' tests
 
 lint: $(VENV)/installed-test ## ruff and mypy
 	$(BIN)/ruff format --check .
