@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from imgrec_lib import InputError, ValidationAUC, build_model, extract_features, fit, list_models, load_dataset
+from imgrec_lib import InputError, ValidationMetrics, build_model, extract_features, fit, list_models, load_dataset
 from imgrec_lib.data import Dataset
 from imgrec_lib.data.dataset import HeldOut
 from imgrec_lib.files import write_text
@@ -221,11 +221,11 @@ def main() -> None:
     write_results(arguments.out, dataset, arguments)
 
 
-def validation(dataset: Dataset, users: int) -> ValidationAUC:
-    """Validation AUC of so many users, the same at every call."""
+def validation(dataset: Dataset, users: int) -> ValidationMetrics:
+    """Validation of so many users, the same at every call."""
     items = dataset.validation.items
     items[np.random.default_rng(0).permutation(dataset.n_users)[users:]] = -1
-    return ValidationAUC(replace(dataset, validation=HeldOut(items, dataset.validation.times)))
+    return ValidationMetrics(replace(dataset, validation=HeldOut(items, dataset.validation.times)))
 
 
 def configurations(name: str, trials: int) -> list[dict[str, Any]]:

@@ -1,12 +1,12 @@
 """imgrec: image-based fashion recommendation, in notebooks.
 
-from imgrec_lib import ValidationAUC, build_model, evaluate, extract_features, fit, load_dataset
+from imgrec_lib import ValidationMetrics, build_model, evaluate, extract_features, fit, load_dataset
 
 dataset = load_dataset("wardrobe")
 features = extract_features(dataset.images)
 data = dataset.training_data(features)
 model = build_model("imgrec-ft", data)
-fit(model, data, ValidationAUC(dataset))
+fit(model, data, ValidationMetrics(dataset))
 print(evaluate(model, dataset).metrics["exact"]["auc"])
 
 The names of `__all__` are the public interface; `__init__.pyi` says where each lives. A module is imported when one of

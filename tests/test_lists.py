@@ -91,11 +91,12 @@ def test_tensor_operations_keep_what_the_compiled_loop_keeps(
         patch.setattr(import_module("imgrec_lib.evaluation.ranking"), "TILE_ITEMS", width)
         catalogue = Catalogue(Slices(scores.numpy()), n_items, np.arange(n_users), "cpu")
     keepers = [kind(catalogue, np.arange(n_users), known, k) for kind in (Best, BestOnCpu)]
+    starts, zeros = torch.arange(n_users + 1), torch.zeros(2, n_users)
+    counted = starts, zeros[0], *torch.zeros(2, n_users, dtype=torch.int64), zeros[1]
     for number in range(catalogue.n_tiles):
         part = scores[:, number * catalogue.width : (number + 1) * catalogue.width]
-        for best in keepers:
-            whole = (torch.zeros(n_users, dtype=torch.int64) for _ in range(2))
-            best.compare(number, part, torch.arange(n_users + 1), torch.zeros(n_users), *whole, torch.zeros(n_users))
+        keepers[0].compare(number, part, *counted)
+        keepers[1].compare(number, part, *(each.numpy() for each in counted))
     assert (keepers[0].items() == keepers[1].items()).all()
 
 

@@ -10,8 +10,11 @@ from imgrec_lib.compiled import Array, compiled, dot, summing
 
 
 @summing
-def _compare_row(scores: Array, reference: float, least: float) -> tuple[Any, ...]:
-    """How many of (n,) scores are above the reference, how many equal it, their sum, how many are above `least`."""
+def _compare_row(scores: Array, reference: float, least: float | None) -> tuple[Any, ...]:
+    """How many of (n,) scores are above the reference, how many equal it, their sum, how many are above `least`.
+
+    Numba compiles a loop of its own for None, without the last count.
+    """
     # Counts as narrow as the scores, lest they halve the numbers that are compared at once.
     higher, tied, total, over = np.int32(0), np.int32(0), scores.dtype.type(0), np.int32(0)
     for column in range(len(scores)):
@@ -19,7 +22,8 @@ def _compare_row(scores: Array, reference: float, least: float) -> tuple[Any, ..
         higher = np.int32(higher + np.int32(score > reference))
         tied = np.int32(tied + np.int32(score == reference))
         total += score
-        over = np.int32(over + np.int32(score > least))
+        if least is not None:
+            over = np.int32(over + np.int32(score > least))
     return higher, tied, total, over
 
 
@@ -37,7 +41,7 @@ def compare(scores: Array, starts: Array, references: Array, above: Array, equal
     for row in range(len(scores)):
         total = scores.dtype.type(0)
         for place in range(starts[row], starts[row + 1]):
-            higher, tied, total, _ = _compare_row(scores[row], references[place], np.inf)
+            higher, tied, total, _ = _compare_row(scores[row], references[place], None)
             above[place] += higher
             equal[place] += tied
         sums[row] += total
@@ -76,16 +80,18 @@ def compare_and_keep(
 @compiled
 def _keep(scores: Array, first: int, owned: Array, items: Array, values: Array) -> None:
     last = len(values) - 1
+    least = values[last]
     # A few scores at once are looked at together: seldom is one of them among the best.
     for begin in range(0, len(scores), 32):
-        part, least, over = scores[begin : begin + 32], values[last], np.int32(0)
+        part, over = scores[begin : begin + 32], np.int32(0)
         for column in range(len(part)):
             over = np.int32(over + np.int32(part[column] > least))
         if over == 0:
             continue
         for column in range(len(part)):
-            score, item = part[column], first + begin + column
-            if score > values[last]:
+            score = part[column]
+            if score > least:
+                item = first + begin + column
                 place = np.searchsorted(owned, item)
                 if place < len(owned) and owned[place] == item:
                     continue
@@ -94,6 +100,7 @@ def _keep(scores: Array, first: int, owned: Array, items: Array, values: Array) 
                     values[place], items[place] = values[place - 1], items[place - 1]
                     place -= 1
                 values[place], items[place] = score, item
+                least = values[last]
 
 
 @summing

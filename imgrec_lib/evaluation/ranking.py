@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise, starmap
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -109,7 +109,7 @@ def rank_held_out(
     whole = any(drawn is None for drawn in lists.values())
     catalogue = Catalogue(scorer, owned.n_items, user_ids, device)
     widest = max((1 + drawn.shape[1] for drawn in lists.values() if drawn is not None), default=0)
-    if whole and catalogue.tiled and torch.device(device).type == "cpu":
+    if whole and catalogue.sliceable is not None and torch.device(device).type == "cpu":
         block_bytes = min(block_bytes, TILE_BYTES)
     rows = max(1, block_bytes // (4 * catalogue.width if whole else GATHERED_BYTES * widest))
     found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in lists}
@@ -181,18 +181,18 @@ class Catalogue:
 
     def __init__(self, scorer: Scorer, n_items: int, user_ids: np.ndarray, device: torch.device | str) -> None:
         self.scorer, self.n_items, self.user_ids, self.device = scorer, n_items, user_ids, device
-        self.tiled = isinstance(scorer, Sliceable)
+        self.sliceable = scorer if isinstance(scorer, Sliceable) else None
         # Tiles of nearly equal width: a narrow last one might be computed by other code, and rounded otherwise.
-        self.n_tiles = -(-n_items // TILE_ITEMS) if self.tiled else 1
+        self.n_tiles = -(-n_items // TILE_ITEMS) if self.sliceable is not None else 1
         self.width = -(-n_items // self.n_tiles)
 
     def tile(self, users: Tensor, number: int, memory: Tensor | None = None) -> Tensor:
         """Scores of B users for the items of a tile, their values unchecked; `memory` of B * width may hold them."""
         items = slice(number * self.width, min((number + 1) * self.width, self.n_items))
         shape = len(users), items.stop - items.start
-        if isinstance(self.scorer, Sliceable):
+        if self.sliceable is not None:
             out = None if memory is None else memory[: math.prod(shape)].view(shape)
-            return _of_shape(self.scorer.tile(users, items, out), shape)
+            return _of_shape(self.sliceable.tile(users, items, out), shape)
         return _of_shape(self.scorer.block(users), shape)
 
     def by_tile(self, items: np.ndarray) -> tuple[np.ndarray, list[slice]]:
@@ -246,15 +246,18 @@ class Catalogue:
         order, parts = self.by_tile(items)
         row, column = (torch.as_tensor(each[order], device=self.device) for each in (rows, items % self.width))
         wanted, sums = [], reference.new_zeros(len(users))
-        compare = compare_on_cpu if index.device.type == "cpu" else compare_tile
+        compare: Callable[..., None] = compare_tile
+        counted: tuple[Any, ...] = starts, reference, above, equal, sums
+        if index.device.type == "cpu":
+            compare, counted = compare_on_cpu, tuple(each.numpy() for each in counted)  # of the same memory
         memory = kept_scores.new_empty(len(users) * self.width)
         for number, part in enumerate(parts):
             scores = kept_scores if number == kept else self.tile(index, number, memory)
             wanted.append(scores[row[part], column[part]])
             if best is None:
-                compare(scores, starts, reference, above, equal, sums)
+                compare(scores, *counted)
             else:
-                best.compare(number, scores, starts, reference, above, equal, sums)
+                best.compare(number, scores, *counted)
         if not sums.isfinite().all():  # a sum is cheap and not finite if one of its scores is not
             for number in range(self.n_tiles):
                 check_finite(self.tile(index, number), users, self.user_ids)
@@ -271,15 +274,15 @@ class BestOnCpu:
         self.lists = np.full((len(users), length), -1)
         self.values: np.ndarray | None = None
 
-    def compare(self, number: int, *tensors: Tensor) -> None:
-        """`compare_tile` the scores of the next tile, whose number it is, and keep its best items."""
+    def compare(self, number: int, scores: Tensor, *counted: np.ndarray) -> None:
+        """`compare_on_cpu` the scores of the next tile, whose number it is, and keep its best items."""
         from imgrec_lib.evaluation import compiled
 
-        scores, *counted = (each.contiguous().numpy() for each in tensors)
+        rows = scores.contiguous().numpy()
         if self.values is None:
-            self.values = np.full(self.lists.shape, -np.inf, scores.dtype)
+            self.values = np.full(self.lists.shape, -np.inf, rows.dtype)
         first = number * self.width
-        compiled.compare_and_keep(scores, *counted, first, self.users, *self.known, self.lists, self.values)
+        compiled.compare_and_keep(rows, *counted, first, self.users, *self.known, self.lists, self.values)
 
     def items(self) -> np.ndarray:
         """(B, length) int64 items, best first; -1 past the end."""
@@ -296,9 +299,9 @@ class Best:
         self.known = tuple(torch.as_tensor(each[order], device=device) for each in (row, item % self.width))
         self.keys = torch.full((len(users), length), LEAST_KEY, device=device)
 
-    def compare(self, number: int, *tensors: Tensor) -> None:
-        compare_tile(*tensors)
-        keys = sort_keys(tensors[0], number * self.width)
+    def compare(self, number: int, scores: Tensor, *counted: Tensor) -> None:
+        compare_tile(scores, *counted)
+        keys = sort_keys(scores, number * self.width)
         keys[tuple(each[self.parts[number]] for each in self.known)] = LEAST_KEY
         self.keys = torch.cat([self.keys, keys], 1).topk(self.keys.shape[1]).values
 
@@ -342,11 +345,11 @@ def compare_tile(
     sums += scores.sum(1)
 
 
-def compare_on_cpu(*tensors: Tensor) -> None:
+def compare_on_cpu(scores: Tensor, *counted: np.ndarray) -> None:
     """The same in one pass over the scores."""
     from imgrec_lib.evaluation import compiled
 
-    compiled.compare(*(each.contiguous().numpy() for each in tensors))
+    compiled.compare(scores.contiguous().numpy(), *counted)
 
 
 def _of_shape(scores: Tensor, shape: Sequence[int]) -> Tensor:

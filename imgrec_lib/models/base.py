@@ -122,7 +122,8 @@ class InnerProduct:
         return self.tile(users, slice(None))
 
     def tile(self, users: Tensor, items: slice, out: Tensor | None = None) -> Tensor:
-        return torch.mm(self.users[users], self.items[items].T, out=out)
+        rows = self.users.index_select(0, users)  # a fifth of the time of indexing
+        return torch.mm(rows, self.items[items].T, out=out)
 
     def pairs(self, users: Tensor, items: Tensor) -> Tensor:
         if self.users.device.type != "cpu":
@@ -432,7 +433,7 @@ class ModelCard:
         needs: any of "features", "categories", "groups", "timestamps", "images", "attributes".
         optional: what it uses where the data has it.
         source: the paper that defines it.
-        fidelity: "faithful", or "reconstruction" where the sources leave a gap.
+        fidelity: "faithful"; "reconstruction" where the sources leave a gap; or "own" for a model of imgrec's.
         build: the model's class.
         profiles: at least "default".
     """

@@ -400,7 +400,7 @@ CARD = ModelCard(
     needs=frozenset({"features"}),
     optional=frozenset({"categories", "groups", "attributes"}),
     source="a design of this package; its parts are named in the class's docstring",
-    fidelity="reconstruction",
+    fidelity="own",
     build=TwoTower,
     profiles={
         "default": Profile(
