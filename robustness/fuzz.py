@@ -81,7 +81,8 @@ def main() -> None:
         found = Path(folder) / "found"
         found.mkdir()
         options = [f"-runs={arguments.runs}", f"-seed={arguments.seed}", "-max_len=4096", "-timeout=10"]
-        options += ["-rss_limit_mb=2048", "-print_final_stats=1", "-artifact_prefix=./"]
+        # A process starts with the peak of the one that started it, which a worker of the tests has raised.
+        options += ["-rss_limit_mb=6144", "-print_final_stats=1", "-artifact_prefix=./"]
         # New inputs go to the first folder; libFuzzer ends the process, so nothing is done after it.
         atheris.Setup([sys.argv[0], *options, str(found), str(SEEDS / arguments.target)], once)
         atheris.Fuzz()

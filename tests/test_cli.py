@@ -58,7 +58,9 @@ def test_lists_in_json_and_in_words(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     rows = json.loads(out)
     assert status == 0 and [row["name"] for row in rows] == list(list_models())
     for row in rows:
-        assert row["fidelity"] in ("faithful", "reconstruction", "own") and "default" in row["profiles"] and row["source"]
+        assert (
+            row["fidelity"] in ("faithful", "reconstruction", "own") and "default" in row["profiles"] and row["source"]
+        )
     _, out, _ = call(monkeypatch, capsys, "models")
     assert "imgrec-ft" in out and "needs     features" in out
     _, out, _ = call(monkeypatch, capsys, "datasets", "--json")

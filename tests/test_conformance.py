@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_type_hints
 
 import conformance
 import pytest
@@ -187,7 +187,7 @@ def with_bpr_mf_s_parameters(build: type[BPRMF]) -> Callable[..., Recommender]:
     def constructor(data: TrainingData, **options: Any) -> Recommender:
         return build(data, **options)
 
-    constructor.__annotations__ = BPRMF.__init__.__annotations__
+    constructor.__annotations__ = get_type_hints(BPRMF.__init__, include_extras=True)
     constructor.__signature__ = inspect.signature(BPRMF)  # type: ignore[attr-defined]
     return constructor
 

@@ -134,7 +134,7 @@ def test_no_user(tmp_path: Path) -> None:
 def test_a_validation_without_candidates_is_a_sentence(name: str, tmp_path: Path) -> None:
     """All items but the validation item are the user's: AUC has nothing to compare it with."""
     dataset = tiny([[0]], [1], [-1], 2)
-    with pytest.raises(InputError, match="the validation AUC is not a number: no user has an item to rank"):
+    with pytest.raises(InputError, match="the validation auc is not a number: no user has an item to rank"):
         fit(build_model(name, dataset.training_data()), dataset.training_data(), ValidationAUC(dataset), progress=False)
 
 

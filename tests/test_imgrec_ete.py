@@ -369,7 +369,7 @@ def test_item_sets_are_uniform_and_repeatable(toy: TrainingData) -> None:
     for wrong in wrongs:
         with pytest.raises(InputError, match="at least one item"):
             sampler.item_batch(**wrong)
-    with pytest.raises(InputError, match="'user' or by 'interaction', not by 'item'"):
+    with pytest.raises(InputError, match="'user', 'interaction' or 'user-without-replacement', not by 'item'"):
         sampler.item_batch(2, by="item")
 
 

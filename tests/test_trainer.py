@@ -297,7 +297,9 @@ def test_the_loss_is_in_bfloat16_when_asked_for_and_for_models_that_allow_it(
             return computed(batch)
 
         monkeypatch.setattr(model, "loss", loss)
-        return list(fit(model, data, Scripted([0.1]), progress=False).curve["loss"].dropna()), seen
+        return list(
+            fit(model, data, Scripted([{"auc": 0.1, "ndcg@10": 0.1}]), progress=False).curve["loss"].dropna()
+        ), seen
 
     full, seen = losses("float32")
     assert seen == {False} and losses("auto") == (full, {False}), "unless asked for more, a CPU computes in float32"

@@ -130,7 +130,7 @@ def read_matrix(path: Path) -> Matrix:
     try:
         text = path.read_text(encoding="utf-8")
         _require_plain(path, text)
-        content = yaml.load(text, _Loader)
+        content = _Loader(text).get_single_data()
     except OSError as error:
         raise InputError(
             f"there is no matrix file {path} ({error.strerror}): check the path, or name one of imgrec's: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from scipy.linalg import eigh
 from torch import Tensor, nn
 
 
@@ -37,7 +38,7 @@ class Projection(nn.Module):
             for part in parts:
                 centred = part.to(self.mean.dtype) - self.mean
                 covariance += centred.T @ centred
-            self.basis = torch.linalg.eigh(covariance)[1].flip(1)[:, : self.width].to(self.mean.dtype)
+            self.basis = _axes(covariance).flip(1)[:, : self.width].to(self.mean.dtype)
         self.scale = torch.ones_like(self.scale)
         length = sum(float(self(part).square().sum()) for part in parts) / len(rows)
         self.scale = self.scale * length**0.5 or torch.ones_like(self.scale)
@@ -46,3 +47,13 @@ class Projection(nn.Module):
         """(..., width of a row) -> (..., `self.width`)."""
         centred = rows.to(self.mean.dtype) - self.mean
         return (centred if self.basis is None else centred @ self.basis) / self.scale
+
+
+def _axes(covariance: Tensor) -> Tensor:
+    """The eigenvectors of a symmetric matrix, by ascending eigenvalue."""
+    try:
+        return torch.linalg.eigh(covariance)[1]
+    except torch.linalg.LinAlgError:
+        # Some builds of LAPACK's divide and conquer give up where most eigenvalues are equal, as those of few rows are.
+        axes = eigh(covariance.cpu().numpy(), driver="ev")[1]
+        return torch.as_tensor(axes, device=covariance.device)
