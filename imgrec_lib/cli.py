@@ -55,7 +55,9 @@ def _options(
 
 @app.command()
 def models(as_json: Json = False) -> None:
-    """List the models: what each needs, where it comes from, its profiles.
+    """List the models.
+
+    What each needs and uses, where it comes from, how faithful it is, its profiles.
 
     Example: imgrec models --json
     """
@@ -79,7 +81,9 @@ def models(as_json: Json = False) -> None:
 
 @app.command()
 def datasets(as_json: Json = False) -> None:
-    """List the dataset readers: what each reads and its options.
+    """List the dataset readers.
+
+    What each reads, and its options.
 
     Example: imgrec datasets
     """
@@ -120,7 +124,9 @@ def train(
     notebook: Annotated[bool, typer.Option(help="Run the notebook, or train alone, as under torchrun.")] = True,
     quiet: Quiet = False,
 ) -> None:
-    """Train and evaluate one model by running the training notebook; a stopped run goes on where it was.
+    """Train and test one model.
+
+    The training notebook is run, and kept; a stopped run goes on where it was.
 
     Example: imgrec train --dataset wardrobe --model imgrec-ft --seed 0 -p factors=32 --out runs/ft-0
 
@@ -172,7 +178,9 @@ def evaluate(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Load a run's weights, evaluate them again on the test items, and print every metric.
+    """Test a finished run again.
+
+    Its weights are loaded and evaluated on the test items, and every metric is printed.
 
     Example: imgrec evaluate runs/ft-0 --json
     """
@@ -217,7 +225,9 @@ def recommend(
     root: Root = "",
     quiet: Quiet = False,
 ) -> None:
-    """Write every user's best items, by the catalogue's own ids; what a user has bought is left out.
+    """Write every user's best items.
+
+    Users and items go by the catalogue's own ids; what a user has bought is left out.
 
     Example: imgrec recommend runs/ft-0 --out lists.csv -k 20 --where category=shoes
     """
@@ -309,7 +319,9 @@ def embed(
     root: Root = "",
     quiet: Quiet = False,
 ) -> None:
-    """Write the vectors of items and users whose inner product is the score.
+    """Write the vectors of users and items.
+
+    The inner product of two is the score.
 
     Example: imgrec embed runs/ft-0 --out vectors --index
     """
@@ -334,7 +346,9 @@ def report(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Write one HTML page and the tables (Markdown, LaTeX, CSV) of all runs below a folder.
+    """Write the report of finished runs.
+
+    It is one HTML page, and the tables as Markdown, LaTeX and CSV, of all runs below a folder.
 
     Example: imgrec report runs --out reports
 
@@ -357,7 +371,9 @@ def explore(
     ),
     open_it: Annotated[bool, typer.Option("--open/--no-open", help="Open it in JupyterLab.")] = True,
 ) -> None:
-    """See what runs recommend, to whom and why: the notebook of the explorer, in JupyterLab on this machine.
+    """See what runs recommend, to whom and why.
+
+    The explorer's notebook is opened in JupyterLab, on this machine alone.
 
     Example: imgrec explore runs
     """
@@ -389,7 +405,9 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print where every notebook stands and stop.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run datasets x models x profiles x seeds and grids as notebooks, skip what is done, and write the report.
+    """Run a matrix, and write its report.
+
+    Datasets x models x profiles x seeds and grids are run as notebooks; what is done is skipped.
 
     A failed run is reported and left alone until its code, parameters or data change, or --retry failed.
 
@@ -441,7 +459,9 @@ def watch(
     reports: Annotated[Path, typer.Option(help="Its --reports.")] = Path("reports"),
     root: Roots = None,
 ) -> None:
-    """Show how far a matrix is, from the records on disk, until nothing is left to do; Ctrl-C stops watching.
+    """Watch a matrix that runs elsewhere.
+
+    It is read from the records on disk, until nothing is left to do; Ctrl-C stops watching.
 
     Example: imgrec watch default
     """
