@@ -2,7 +2,8 @@
 
     python benchmarks/same_results.py runs-before runs-after
 
-Runs are matched by dataset, model, profile, hyper-parameters, control and seed. Compared are the metrics of the test
+Runs are matched by dataset, model, profile, control and seed, and by the hyper-parameters that the first folder knows:
+later versions may have further ones. Compared are the metrics of the test
 and of the oracle, the validation, the learning curve (losses and validation AUC) and what was counted for each user.
 The files are read as they are, without imgrec, so that both folders may come from different versions of it.
 """
@@ -17,17 +18,26 @@ from typing import Any
 import pandas as pd
 
 
-def results(folder: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
-    """The finished trials below a folder by what tells them apart."""
-    found = {}
+def results(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """The finished trials below a folder, each with its record."""
+    found = []
     for path in sorted(folder.glob("**/run.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
-        if record.get("stage", "trial") != "trial":
-            continue
-        control = (record["features"] or {}).get("control", "")
-        told_by = [record["dataset"]["name"], record["model"], record["profile"], control, record["seed"]]
-        found[json.dumps([*told_by, record["parameters"]], sort_keys=True)] = path.parent, record
+        if record.get("stage", "trial") == "trial":
+            found.append((path.parent, record))
     return found
+
+
+def same_run(before: dict[str, Any], after: dict[str, Any]) -> bool:
+    """Whether two records are of the same run, as far as the first one says."""
+    told_by = ("model", "profile", "seed")
+    controls = [(record["features"] or {}).get("control", "") for record in (before, after)]
+    return (
+        all(before[key] == after[key] for key in told_by)
+        and before["dataset"]["name"] == after["dataset"]["name"]
+        and controls[0] == controls[1]
+        and _contained(before["parameters"], after["parameters"])
+    )
 
 
 def difference(one: tuple[Path, dict[str, Any]], other: tuple[Path, dict[str, Any]]) -> str | None:
@@ -57,8 +67,9 @@ def main() -> int:
     """Compare the two folders of the command line; 0 where all runs of the first are the same in the second."""
     before, after = (results(Path(folder)) for folder in sys.argv[1:3])
     different = 0
-    for key, run in before.items():
-        what = difference(run, after[key]) if key in after else "it is missing in the second folder"
+    for run in before:
+        other = next((each for each in after if same_run(run[1], each[1])), None)
+        what = "it is missing in the second folder" if other is None else difference(run, other)
         if what is not None:
             different += 1
             print(f"{run[0].name}: {what}")
