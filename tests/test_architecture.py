@@ -9,12 +9,12 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import yaml
+from paths import ROOT
 
 from imgrec_lib.data import list_datasets
 from imgrec_lib.extras import EXTRAS
 from imgrec_lib.models import list_models
 
-ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
     ["errors"],
     ["options", "additions", "extras"],
@@ -51,6 +51,15 @@ def imported_rooms(path: Path) -> set[str]:
         names = [name for name in names if name != "imgrec_lib.__version__"]
         rooms |= {name.split(".")[1] for name in names if name.startswith("imgrec_lib.")}
     return rooms
+
+
+def test_the_tests_stand_where_the_package_has_what_they_test() -> None:
+    """A folder of tests is a package of imgrec_lib (or the notebooks), and no test module imports another."""
+    tests = ROOT / "tests"
+    for path in tests.rglob("test_*.py"):
+        folder = path.parent.relative_to(tests).as_posix()
+        assert folder == "." or (ROOT / "imgrec_lib" / folder).is_dir() or folder == "notebooks", path
+        assert not re.search(r"^(from|import) test_", path.read_text(encoding="utf-8"), re.MULTILINE), path
 
 
 def test_no_module_imports_downstream() -> None:

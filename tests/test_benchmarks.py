@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from paths import ROOT
 
 from imgrec_lib.evaluation import ValidationAUC
 from imgrec_lib.models.base import InnerProduct, Recommender
 
-FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
+FOLDER = ROOT / "benchmarks"
 MODULES = ("common", "data", "write")
 
 

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import call
 from narrow import not_none
 
 from imgrec_lib import list_models, open_run
-from imgrec_lib.cli import app, main
+from imgrec_lib.cli import app
 
 COMMANDS = [
     "models",
@@ -28,18 +29,6 @@ COMMANDS = [
     "embed",
     "explore",
 ]
-
-
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit status, standard output and standard error of `imgrec <arguments>`."""
-    monkeypatch.setattr(sys, "argv", ["imgrec", *arguments])
-    try:
-        main()
-        status = 0
-    except SystemExit as exit_:
-        status = int(exit_.code or 0)
-    out, err = capsys.readouterr()
-    return status, out, err
 
 
 def test_every_command_has_help_with_an_example(

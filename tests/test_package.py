@@ -15,10 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
 import imgrec_lib
 
-ROOT = Path(__file__).resolve().parent.parent
 SMALL = ["-o", "n_users=60", "-o", "n_items=50", "-o", "image_size=32"]
 
 

@@ -23,6 +23,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from paths import ROOT
 from toy import planted_dataset
 
 from imgrec_lib.data.dataset import Dataset
@@ -32,8 +33,6 @@ from imgrec_lib.gallery import neighbour_gallery, recommendation_gallery
 from imgrec_lib.gallery.live import LiveGallery
 from imgrec_lib.models.base import InnerProduct
 from imgrec_lib.notebooks import notebooks_folder
-
-ROOT = Path(__file__).resolve().parent.parent
 
 MODULES = {
     "pickle", "cPickle", "_pickle", "dill", "joblib", "cloudpickle", "marshal", "shelve",  # run what they read

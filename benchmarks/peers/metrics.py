@@ -1,8 +1,8 @@
-"""What RecTools says of a small case, for tests/test_lists.py: accuracy with several held-out items, and list metrics.
+"""What RecTools says of a small case: accuracy with several held-out items, and metrics of lists.
 
 RecTools wants an older pandas than this project. In an environment of its own (`pip install rectools==0.19.0`):
-`python benchmarks/peers/metrics.py > tests/rectools.json`. The input is in the file too, so that the test computes the
-same metrics from it.
+`python benchmarks/peers/metrics.py > tests/rectools.json`. The input is in the file too, so that
+tests/evaluation/test_lists.py computes the same metrics from it.
 """
 
 from __future__ import annotations

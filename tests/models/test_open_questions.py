@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conformance import batch_of, data, gradients, parameters_of, randomised, small, user_times
-from test_baselines import naive_fm
+from formulas import naive_fm
 from toy import N_CATEGORIES, N_ITEMS, N_USERS
 
 from imgrec_lib.errors import InputError

@@ -11,8 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_evaluate import Model, Table, coarse
-from test_metrics import by_definition
+from rankings import Model, Table, by_definition, coarse
 
 from imgrec_lib import ValidationAUC, evaluate
 from imgrec_lib.data.dataset import Dataset, HeldOut, Interactions

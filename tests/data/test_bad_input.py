@@ -22,6 +22,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from paths import TESTS
 from PIL import Image
 from toy import toy_data
 
@@ -39,7 +40,7 @@ from imgrec_lib.runs import load_inputs
 from imgrec_lib.training import fit, write_checkpoint
 from imgrec_lib.training.distributed import process_group
 
-CORPUS = Path(__file__).resolve().parent / "corpus"
+CORPUS = TESTS / "corpus"
 SENTENCES: dict[str, str] = yaml.safe_load((CORPUS / "sentences.yaml").read_text(encoding="utf-8"))
 
 

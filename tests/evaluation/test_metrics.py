@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rankings import by_definition
 from sklearn.metrics import average_precision_score, ndcg_score, precision_score, recall_score, top_k_accuracy_score
 
 from imgrec_lib.errors import InputError
@@ -29,21 +30,6 @@ from imgrec_lib.evaluation.metrics import (
 
 def one(*values: int) -> tuple[np.ndarray, ...]:
     return tuple(np.array([v]) for v in values)
-
-
-def by_definition(relevant: list[bool], k: int) -> dict[str, float]:
-    """The metrics of one list without ties, best first, as the textbooks write them."""
-    top, n = relevant[:k], sum(relevant)
-    hits = [place for place, hit in enumerate(top) if hit]
-    gain = sum(1 / math.log2(place + 2) for place in hits)
-    return {
-        "hr": float(bool(hits)),
-        "recall": len(hits) / n,
-        "precision": len(hits) / k,
-        "mrr": 1 / (hits[0] + 1) if hits else 0.0,
-        "map": sum(sum(top[: place + 1]) / (place + 1) for place in hits) / min(k, n),
-        "ndcg": gain / sum(1 / math.log2(place + 2) for place in range(min(k, n))),
-    }
 
 
 def counts_of(relevant: list[int], others: list[int]) -> tuple[np.ndarray, np.ndarray]:

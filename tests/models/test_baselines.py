@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from formulas import naive_fm
 from narrow import not_none
 from torch import Tensor
 from toy import N_CATEGORIES, N_FEATURES, N_ITEMS, N_USERS, toy_data
@@ -221,16 +222,6 @@ def test_deepstyle_with_one_category_does_not_depend_on_its_table() -> None:
 
 
 # Factorisation machines
-
-
-def naive_fm(x: np.ndarray, w0: float, w: np.ndarray, v: np.ndarray) -> float:
-    """w0 + sum_k w_k x_k + sum_{k<l} <v_k, v_l> x_k x_l over all fields, pair by pair."""
-    total = w0 + sum(w[k] * x[k] for k in range(len(x)))
-    for k in np.flatnonzero(x):
-        for m in np.flatnonzero(x):
-            if k < m:
-                total += float(v[k] @ v[m]) * x[k] * x[m]
-    return total
 
 
 def fm_inputs(data: TrainingData, u: int, i: int, visual: bool) -> np.ndarray:

@@ -20,6 +20,8 @@ import psutil
 import pytest
 import yaml
 from narrow import not_none
+from paths import ROOT
+from plans import WARDROBE, planned
 from records import record
 from rich.console import Console
 
@@ -28,21 +30,13 @@ from imgrec_lib.evaluation import PROTOCOLS
 from imgrec_lib.files import write_json
 from imgrec_lib.matrix import Data, Matrix, driver, plan, read_matrix, rows, run_matrix, watch_matrix, with_roots
 from imgrec_lib.matrix.facts import Facts, known_facts, read_facts
-from imgrec_lib.matrix.tasks import SILENCE, Plan, Task, winning
+from imgrec_lib.matrix.tasks import SILENCE, Task, winning
 from imgrec_lib.matrix.view import Row, lines, remaining, render
 from imgrec_lib.runs import Validation
 from imgrec_lib.training import read_checkpoint
 
 SMALL = {"n_users": 60, "n_items": 50, "image_size": 32}
-ROOT = Path(__file__).resolve().parent.parent
-WARDROBE = {"wardrobe": Facts("0123", True)}
 GRID: dict[str, dict[str, list[Any]]] = {"bpr-mf": {"factors": [4, 8], "learning_rate": [0.01, 0.1]}}
-
-
-def planned(matrix: Matrix, folder: Path, only: dict[str, list[str]] | None = None) -> Plan:
-    return plan(
-        matrix, folder / "runs", folder / "reports", {name: WARDROBE["wardrobe"] for name in matrix.datasets}, only
-    )
 
 
 def pretend(task: Task, validation: float = 0.5, test: float = 0.5, ndcg: float = 0.5) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_cli import call
+from commands import call
 from toy import planted_dataset
 
 from imgrec_lib import InputError, build_model, fit, open_trained, train_run

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from narrow import not_none
+from paths import ROOT
 from PIL import Image
 from shops import hm, load, owned
 
@@ -150,7 +151,7 @@ def test_hm_sentences(hm: Path, tmp_path: Path) -> None:
         load("hm", hm)
 
 
-BESIDE = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "hm-week"
+BESIDE = ROOT.parent / "shared" / "data" / "hm-week"
 HM_WEEK = Path(os.environ.get("IMGREC_HM_WEEK", BESIDE))
 
 

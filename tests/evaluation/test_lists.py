@@ -13,9 +13,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paths import TESTS
+from rankings import Table, coarse, make
 from sklearn.metrics import auc as area
 from sklearn.metrics.pairwise import cosine_distances
-from test_evaluate import Table, coarse, make
 from torch import Tensor
 from toy import best_items
 
@@ -165,7 +166,7 @@ def test_gini_is_twice_the_area_above_the_lorenz_curve() -> None:
 
 def test_metrics_equal_rectools() -> None:
     """benchmarks/peers/metrics.py wrote what RecTools 0.19 says; some users have several held-out items."""
-    case = json.loads((Path(__file__).parent / "rectools.json").read_text())
+    case = json.loads((TESTS / "rectools.json").read_text())
     expected, n_items, scores = case["rectools"], case["n_items"], np.array(case["scores"])
     pairs = [(user, item) for user, items in enumerate(case["train"]) for item in items]
     users, items = np.array(pairs).T

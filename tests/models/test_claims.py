@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import yaml
 from conformance import CARDS, data, small
-from test_matrix import planned
+from paths import ROOT
+from plans import planned
 
 from imgrec_lib import InputError
 from imgrec_lib.data import list_datasets
@@ -28,7 +29,6 @@ from imgrec_lib.models.imgrec_ete import ImgRecEtE
 from imgrec_lib.models.saers import SAERS
 from imgrec_lib.request import Request
 
-ROOT = Path(__file__).resolve().parent.parent
 PROFILES = [(name, profile) for name, card in CARDS.items() for profile in card.profiles]
 MATRICES = sorted((ROOT / "matrices").glob("*.yaml"))
 

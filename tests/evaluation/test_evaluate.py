@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rankings import Model, Table, coarse, make
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from toy import best_items
@@ -31,49 +32,7 @@ from imgrec_lib.evaluation import (
     popularity_bands,
     user_metrics,
 )
-from imgrec_lib.models.base import InnerProduct, Recommender, Scorer, TrainSettings
-
-
-class Table:
-    """A scorer that holds all scores."""
-
-    def __init__(self, scores: np.ndarray) -> None:
-        self.scores = torch.as_tensor(scores, dtype=torch.float32)
-
-    def block(self, users: Tensor) -> Tensor:
-        return self.scores[users]
-
-    def pairs(self, users: Tensor, items: Tensor) -> Tensor:
-        return self.scores[users].gather(1, items)
-
-
-def make(n_users: int, n_items: int, seed: int = 0, missing: float = 0.2) -> Dataset:
-    """Random histories; some users lack a validation or a test item, one has no training item."""
-    rng = np.random.default_rng(seed)
-    users, items, held = [], [], np.full((2, n_users), -1)
-    for user in range(n_users):
-        drawn = rng.permutation(n_items)[: rng.integers(2, max(3, n_items // 2))] if n_items > 1 else np.array([0])
-        for part in range(min(2, len(drawn))):
-            held[part, user] = drawn[part] if rng.random() >= missing else -1
-        history = drawn[2:] if user else drawn[:0]
-        users += [user] * len(history)
-        items += list(history)
-    held[:, -1] = held[:, -1] if (held[:, -1] >= 0).all() else [0, n_items - 1]
-    keep = [i not in held[:, u] for u, i in zip(users, items, strict=True)]
-    return Dataset(
-        "random",
-        np.array([f"u{u}" for u in range(n_users)]),
-        pd.DataFrame({"item": [f"i{i}" for i in range(n_items)]}),
-        Interactions.from_pairs(np.array(users, int)[keep], np.array(items, int)[keep], n_users, n_items),
-        HeldOut(held[0]),
-        HeldOut(held[1]),
-    )
-
-
-def coarse(dataset: Dataset, seed: int = 0, levels: int = 6) -> np.ndarray:
-    """Scores with many ties."""
-    rng = np.random.default_rng(seed)
-    return rng.integers(0, levels, (dataset.n_users, dataset.n_items)).astype(np.float32)
+from imgrec_lib.models.base import InnerProduct, TrainSettings
 
 
 def candidates(dataset: Dataset, user: int, part: str) -> list[int]:
@@ -184,19 +143,6 @@ def test_renumbering_items_and_users_changes_no_exact_metric(
     assert ValidationAUC(dataset)(Model(Table(scores))) == pytest.approx(
         ValidationAUC(other)(Model(Table(moved))), nan_ok=True
     )
-
-
-class Model(Recommender):
-    """A model around a scorer, which notes how it was asked."""
-
-    def __init__(self, inner: Scorer) -> None:
-        super().__init__()
-        self.inner = inner
-        self.asked: list[tuple[bool, Tensor | None]] = []
-
-    def scorer(self, times: Tensor | None = None) -> Scorer:
-        self.asked.append((self.training, times))
-        return self.inner
 
 
 @settings(max_examples=40, deadline=None)

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from commands import call
 from narrow import not_none
 from safetensors.numpy import save_file
-from test_cli import call
 
 from imgrec_lib import InputError, open_trained, train_run
 from imgrec_lib.data.dataset import Dataset

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from paths import TESTS
+
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -193,7 +195,7 @@ def test_finding_runs(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["trial", "grid"])
 def test_runs_of_the_first_format_still_open_and_are_written_as_they_were(tmp_path: Path, name: str) -> None:
     """The two files are records that version 0.1.0 wrote, before records had types."""
-    content = (Path(__file__).parent / "finished" / f"{name}.json").read_bytes()
+    content = (TESTS / "finished" / f"{name}.json").read_bytes()
     (tmp_path / "run.json").write_bytes(content)
     record = open_run(tmp_path).record
     assert (record.stage, record.tested, bool(record.metrics)) == (name, name == "trial", name == "trial")
@@ -219,7 +221,7 @@ def test_runs_of_the_first_format_still_open_and_are_written_as_they_were(tmp_pa
     ],
 )
 def test_a_field_of_another_type_is_named(tmp_path: Path, place: str, value: object) -> None:
-    record = json.loads((Path(__file__).parent / "finished" / "trial.json").read_text())
+    record = json.loads((TESTS / "finished" / "trial.json").read_text())
     *outer, last = place.split("/")
     inner = record
     for key in outer:
