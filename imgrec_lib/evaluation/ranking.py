@@ -179,11 +179,18 @@ class Catalogue:
     A scorer that cannot score a part of the catalogue has one tile.
     """
 
-    def __init__(self, scorer: Scorer, n_items: int, user_ids: np.ndarray, device: torch.device | str) -> None:
+    def __init__(
+        self,
+        scorer: Scorer,
+        n_items: int,
+        user_ids: np.ndarray,
+        device: torch.device | str,
+        tile_items: int = TILE_ITEMS,
+    ) -> None:
         self.scorer, self.n_items, self.user_ids, self.device = scorer, n_items, user_ids, device
         self.sliceable = scorer if isinstance(scorer, Sliceable) else None
         # Tiles of nearly equal width: a narrow last one might be computed by other code, and rounded otherwise.
-        self.n_tiles = -(-n_items // TILE_ITEMS) if self.sliceable is not None else 1
+        self.n_tiles = -(-n_items // tile_items) if self.sliceable is not None else 1
         self.width = -(-n_items // self.n_tiles)
 
     def tile(self, users: Tensor, number: int, memory: Tensor | None = None) -> Tensor:

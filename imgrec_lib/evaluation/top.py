@@ -7,7 +7,7 @@ import torch
 
 from imgrec_lib.data.dataset import Interactions
 from imgrec_lib.errors import InputError
-from imgrec_lib.evaluation.ranking import Catalogue, check_finite, owned_rows, sort_keys
+from imgrec_lib.evaluation.ranking import TILE_ITEMS, Catalogue, check_finite, owned_rows, sort_keys
 from imgrec_lib.models.base import Scorer
 
 BLOCK_BYTES = 4 * 2**20
@@ -50,7 +50,9 @@ def top_items(
     if outside.any():
         raise InputError(f"user index {users[outside][0]} does not exist: choose from 0 to {owned.n_users - 1}.")
     ids = np.arange(owned.n_users) if user_ids is None else user_ids
-    catalogue = Catalogue(scorer, owned.n_items, ids, device)
+    # For one user or a few, the calls for narrow tiles would take longer than the products.
+    width = max(TILE_ITEMS, BLOCK_BYTES // (4 * max(len(users), 1)))
+    catalogue = Catalogue(scorer, owned.n_items, ids, device, width)
     items, values = np.full((len(users), k), -1, np.int64), np.full((len(users), k), -np.inf, np.float32)
     rows = max(1, BLOCK_BYTES // (4 * catalogue.width))
     find = _best_on_cpu if torch.device(device).type == "cpu" else _best

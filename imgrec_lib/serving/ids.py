@@ -27,7 +27,7 @@ def as_text(value: Any, kind: str = "id") -> str:
     raise InputError(f"{shown(value)} is no {kind}: give text or a whole number.")
 
 
-def positions(kind: str, known: np.ndarray, ids: Iterable[Any]) -> np.ndarray:
+def positions(kind: str, known: pd.Index, ids: Iterable[Any]) -> np.ndarray:
     """Where ids stand among the known ones.
 
     Args:
@@ -42,12 +42,12 @@ def positions(kind: str, known: np.ndarray, ids: Iterable[Any]) -> np.ndarray:
         InputError: an id that is not known (with a suggestion where there are few).
     """
     wanted = [as_text(each, f"{kind} id") for each in ([ids] if isinstance(ids, str) else ids)]
-    found = pd.Index(known.astype(str)).get_indexer(pd.Index(wanted, dtype=str))
+    found = known.get_indexer(pd.Index(wanted, dtype=str))
     if (found < 0).any():
         missing = wanted[int(np.flatnonzero(found < 0)[0])]
         number = int((found < 0).sum())
         if len(known) <= 20:
-            raise unknown_name(f"{kind} id", missing, known.astype(str).tolist())
+            raise unknown_name(f"{kind} id", missing, known.tolist())
         raise InputError(
             f"there is no {kind} {missing!r}{f' (nor {number - 1:,} others)' if number > 1 else ''} in this dataset: "
             + (

@@ -55,6 +55,27 @@ class Trained:
         return self.dataset.items[Columns.ITEM].to_numpy().astype(str)
 
     @cached_property
+    def users(self) -> pd.Index:
+        """(n_users,) str, indexed: who stands where is found without a search."""
+        return pd.Index(self.dataset.user_ids.astype(str))
+
+    @cached_property
+    def items(self) -> pd.Index:
+        """(n_items,) str, indexed likewise."""
+        return pd.Index(self.item_ids)
+
+    @cached_property
+    def item_names(self) -> np.ndarray | None:
+        """(n_items,) str; None where the item table has no names."""
+        table = self.dataset.items
+        return table[Columns.NAME].astype(str).to_numpy() if Columns.NAME in table else None
+
+    @cached_property
+    def learned(self) -> Tensor | None:
+        """The items as the model has learnt them, see `models.base.item_vectors`."""
+        return item_vectors(self.scorer)
+
+    @cached_property
     def scorer(self) -> Scorer:
         """The model's scorer, at the time of the test items where the model uses time."""
         times = self.dataset.test.times
@@ -113,9 +134,7 @@ class Trained:
         groups = self._groups() if one_per_group else None
         parts = []
         if users is not None or baskets is None:
-            known = (
-                np.arange(self.dataset.n_users) if users is None else positions("user", self.dataset.user_ids, users)
-            )
+            known = np.arange(self.dataset.n_users) if users is None else positions("user", self.users, users)
             owned = self._nothing(self.dataset.n_users) if include_owned else self.owned
             ids = self.dataset.user_ids[known]
             parts.append(self._lists(self.scorer, known, ids, owned, k, admissible, groups, self.name))
@@ -145,7 +164,7 @@ class Trained:
             >>> trained.similar(["item-0003"], k=2)["rank"].tolist()
             [1, 2]
         """
-        queries = np.arange(self.dataset.n_items) if items is None else positions("item", self.item_ids, items)
+        queries = np.arange(self.dataset.n_items) if items is None else positions("item", self.items, items)
         found = search_neighbours(self.item_vectors(by), queries, k)
         width = found.items.shape[1]
         table = {
@@ -177,8 +196,8 @@ class Trained:
             ['user', 'item', 'score']
         """
         table = pairs_of(pairs)
-        users = positions("user", self.dataset.user_ids, table["user"])
-        items = positions("item", self.item_ids, table["item"])
+        users = positions("user", self.users, table["user"])
+        items = positions("item", self.items, table["item"])
         with torch.no_grad():
             scores = self.scorer.pairs(torch.from_numpy(users), torch.from_numpy(items).unsqueeze(1))
         return table.assign(score=scores[:, 0].float().numpy())
@@ -202,13 +221,12 @@ class Trained:
             return self.features.values
         if by != "learned":
             raise unknown_name("kind of item vectors", by, ("learned", "picture"))
-        vectors = item_vectors(self.scorer)
-        if vectors is None:
+        if self.learned is None:
             raise InputError(
                 f"{self.name} has no vectors of items, for its score is no inner product: ask by 'picture', or open "
                 "a model of latent factors."
             )
-        return vectors
+        return self.learned
 
     def _lists(
         self,
@@ -279,7 +297,7 @@ class Trained:
             )
         ids = table["user"].drop_duplicates().to_numpy()
         row = pd.Index(ids).get_indexer(table["user"])
-        item = pd.Index(self.item_ids).get_indexer(table["item"])
+        item = self.items.get_indexer(pd.Index(table["item"]))
         unknown = int((item < 0).sum())
         if unknown:
             warnings.warn(
@@ -312,9 +330,9 @@ class Trained:
             return None
         mask = np.full(self.dataset.n_items, items is None)
         if items is not None:
-            mask[positions("item", self.item_ids, items)] = True
+            mask[positions("item", self.items, items)] = True
         if without:
-            mask[positions("item", self.item_ids, without)] = False
+            mask[positions("item", self.items, without)] = False
         for column, wanted in (where or {}).items():
             if column not in self.dataset.items:
                 raise unknown_name("column of the item table", column, map(str, self.dataset.items.columns))
@@ -341,9 +359,7 @@ class Trained:
         return Interactions(np.zeros(n_users + 1, np.int64), np.empty(0, np.int64), self.dataset.n_items)
 
     def _with_names(self, table: pd.DataFrame, items: np.ndarray) -> pd.DataFrame:
-        if Columns.NAME not in self.dataset.items:
-            return table
-        return table.assign(name=self.dataset.items[Columns.NAME].astype(str).to_numpy()[items])
+        return table if self.item_names is None else table.assign(name=self.item_names[items])
 
 
 @dataclass(frozen=True)
