@@ -15,7 +15,13 @@ import torch
 from imgrec_lib.data import check_dataset_options, list_datasets, load_dataset
 from imgrec_lib.data.dataset import Columns, Dataset
 from imgrec_lib.errors import InputError, one_line
-from imgrec_lib.features import Features, extract_features, feature_options, given_feature_options, read_features
+from imgrec_lib.features import (
+    Features,
+    given_feature_options,
+    picture_feature_options,
+    picture_features,
+    read_features,
+)
 from imgrec_lib.features.backbones import backbone_spec
 from imgrec_lib.features.controls import check_control, with_control
 from imgrec_lib.models import check_needs, list_models, model_card, network_parameters, resolve_profile
@@ -39,7 +45,7 @@ class Request:
             load again from the request.
         root: file or folder of the dataset; None for a reader that needs none.
         dataset_options: options of the reader.
-        backbone, weights, feature_options: see `extract_features`; a model that looks at pictures itself follows them,
+        backbone, weights, feature_options: see `picture_features`; a model that looks at pictures itself follows them,
             where `parameters` do not say otherwise (`network_parameters`).
         feature_files: files of vectors by the name of each set, see `read_features`, in place of features of the
             pictures; the file "pictures" stands for these. Empty: features of the pictures alone.
@@ -195,20 +201,20 @@ class Request:
     @property
     def _feature_options(self) -> dict[str, Option]:
         """The options that features of this request may have."""
-        extracted = feature_options() if PICTURES in self.feature_files.values() or not self.feature_files else {}
+        extracted = (
+            picture_feature_options() if PICTURES in self.feature_files.values() or not self.feature_files else {}
+        )
         return extracted | (given_feature_options() if self.feature_files else {})
 
     def _features(self, dataset: Dataset, progress: bool) -> Features:
         """The features of the pictures, or those in the files, or both one behind the other."""
-        options = {name: value for name, value in self.feature_options.items() if name in feature_options()}
+        options = {name: value for name, value in self.feature_options.items() if name in picture_feature_options()}
         joining = {name: value for name, value in self.feature_options.items() if name not in options}
         ids = dataset.items[Columns.ITEM].to_numpy().astype(str)
         sources: dict[str, Any] = dict(self.feature_files)
         if PICTURES in self.feature_files.values() or not self.feature_files:
-            if dataset.images is None:
-                raise InputError(f"dataset {dataset.name!r} has no pictures: leave them out of the feature files.")
-            extracted = extract_features(
-                dataset.images,
+            extracted = picture_features(
+                dataset,
                 backbone=self.backbone,
                 weights=self.weights,
                 device=self.device,

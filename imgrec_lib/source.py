@@ -42,7 +42,7 @@ def run_fingerprint(model: str) -> str:
     card = model_card(model)
     roots = ["imgrec_lib.runs.train", card.build.__module__]
     if "features" in card.uses:
-        roots.append("imgrec_lib.features.extraction")
+        roots.append("imgrec_lib.features.several")
     return source_fingerprint(roots)
 
 

@@ -218,6 +218,19 @@ class Oracle:
 
 
 @dataclass(frozen=True)
+class FurtherPictures:
+    """The pictures of items that have several, without the first, which is in `Dataset.images`.
+
+    Attributes:
+        items: (m,) int64, ascending: the item of each picture.
+        images: the m pictures, in the same order.
+    """
+
+    items: np.ndarray
+    images: ImageStore
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Users, items, the split interactions, the item table and the pictures.
 
@@ -230,6 +243,7 @@ class Dataset:
         train: training interactions.
         validation, test: the held-out items.
         images: the image store (its row i is item i's picture), or None.
+        further_pictures: the other pictures of items that have several; None where no item has.
         oracle: the true preferences where the data is simulated, else None.
         split: how the split was made, for the record (kind, seed, minimum interactions).
     """
@@ -243,6 +257,7 @@ class Dataset:
     images: ImageStore | None = None
     oracle: Oracle | None = None
     split: dict[str, object] | None = None
+    further_pictures: FurtherPictures | None = None
 
     @property
     def n_users(self) -> int:
@@ -371,9 +386,18 @@ class Dataset:
         split = (self.split or {}) | {"kind": "nothing held out"}
         return replace(self, train=whole, validation=nothing, test=nothing, split=split)
 
-    def with_images(self, images: ImageStore) -> Dataset:
-        """The same dataset with another image store."""
-        return replace(self, images=images)
+    def with_images(self, images: ImageStore | None, further: FurtherPictures | None = None) -> Dataset:
+        """The same dataset with other pictures."""
+        return replace(self, images=images, further_pictures=further)
+
+    def pictures_of(self, item: int) -> list[np.ndarray]:
+        """All pictures of an item that can be shown, its first one first: (size, size, 3) uint8 each; maybe none."""
+        found = [] if self.images is None or not self.images.present[item] else [self.images.pixels[item]]
+        if self.further_pictures is not None:
+            images = self.further_pictures.images
+            low, high = self.further_pictures.items.searchsorted([item, item + 1])
+            found += [images.pixels[row] for row in range(low, high) if images.present[row]]
+        return [np.asarray(pixels) for pixels in found]
 
 
 def latest_items(dataset: Dataset, user: int) -> np.ndarray:

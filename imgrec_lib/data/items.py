@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,12 @@ from imgrec_lib.errors import InputError, tell
 CATEGORY_NAMES = ("category", "categoryname", "producttypename", "producttype", "type")
 TEXT_NAMES = ("name", "title", "prodname", "productname")
 GROUP_NAMES = ("group", "itemgroup", "itemgroupid", "productcode", "parentasin")
-IMAGE_NAMES = ("image", "imagepath", "picture", "photo", "file", "filename")
+IMAGE_NAMES = (
+    "image", "imagepath", "picture", "photo", "file", "filename", "images", "pictures", "photos", "imageurl",
+    "imageurls",
+)  # fmt: skip
+
+LISTS = (list, tuple, np.ndarray)
 
 UNKNOWN = "unknown"
 """The category of items that have none."""
@@ -36,8 +42,8 @@ def read_items(
     """Read an item table.
 
     Returns:
-        Columns `item`, `category`, `name` and `group` (where the file has them) and the attributes, all text; and the
-        picture's path of each item, or None without an image column.
+        Columns `item`, `category`, `name` and `group` (where the file has them) and the attributes, all text; and what
+        the table says of each item's pictures, or None without an image column.
 
     Raises:
         InputError: see `load_table`.
@@ -69,8 +75,13 @@ def read_items(
             table[attribute] = raw[column].astype(object).where(raw[column].notna(), "").astype(str)
     if image is None:
         return table, None
-    named = raw[image].notna()
-    return table, dict(zip(ids[named], raw[image][named].astype(str), strict=True))
+    named = raw[image].map(lambda cell: len(cell) > 0 if isinstance(cell, LISTS) else bool(pd.notna(cell)))
+    return table, {item: _written(cell) for item, cell in zip(ids[named], raw[image][named], strict=True)}
+
+
+def _written(cell: object) -> str:
+    """A cell as text; of lists, as Parquet files have them, as JSON."""
+    return json.dumps(list(cell)) if isinstance(cell, LISTS) else str(cell)
 
 
 def require_groups(table: pd.DataFrame, column: str, path: Path) -> pd.Series:

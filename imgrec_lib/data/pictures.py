@@ -1,14 +1,21 @@
-"""Which picture file is which item's: by its name, or by what a column of the item table says."""
+"""Which picture files are which item's: by their names, or by what a column of the item table says."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
+import numpy as np
+
+from imgrec_lib.data.dataset import Columns, Dataset, FurtherPictures
 from imgrec_lib.data.ids import how_ids_differ, plain_id
+from imgrec_lib.data.images import cached_images
 from imgrec_lib.errors import InputError, tell
 
 ENDINGS = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".avif", ".tif", ".tiff"})
@@ -25,8 +32,19 @@ def list_pictures(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
 
 
-def pictures_by_name(folder: Path, items: Sequence[str]) -> dict[str, Path]:
-    """The picture of each item that has one: the file that is named after it.
+def file_name_of(item: str) -> str:
+    """An item's id as the name of a file, without its ending: what no file may be called is escaped as in addresses.
+
+    `pictures_by_name` knows such names.
+    """
+    return re.sub(r'[/\\:*?"<>|%\x00-\x1f\x7f]|^\.', lambda sign: f"%{ord(sign[0]):02X}", item)
+
+
+def pictures_by_name(folder: Path, items: Sequence[str]) -> dict[str, list[Path]]:
+    """The pictures of each item that has some: the file that is named after it, and numbered ones.
+
+    Pictures of item `X` are `X.jpg`, then `X_1.jpg`, `X-2.png` and the like in the order of their numbers, then those
+    in a folder `X`. Where an item is called `X_1` itself, `X_1.jpg` is its picture, and not one of `X`.
 
     Args:
         folder: where the pictures are, at any depth.
@@ -38,7 +56,7 @@ def pictures_by_name(folder: Path, items: Sequence[str]) -> dict[str, Path]:
     Warns when items without a picture are named almost as pictures are.
     """
     pictures = list_pictures(folder)
-    found = _named_after(pictures, items)
+    found = _named_after(pictures, items, folder)
     without = [item for item in items if item not in found]
     difference = how_ids_differ(without, [plain_id(path.stem) for path in pictures]) if without else ""
     if not found:
@@ -53,11 +71,13 @@ def pictures_by_name(folder: Path, items: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def pictures_by_column(folder: Path, items: Sequence[str], written: Mapping[str, str], table: Path) -> dict[str, Path]:
-    """The picture of each item that has one: the file that the item table names.
+def pictures_by_column(
+    folder: Path, items: Sequence[str], written: Mapping[str, str], table: Path
+) -> dict[str, list[Path]]:
+    """The pictures of each item that has some: the files that the item table names.
 
-    A path is relative to the folder, or absolute and inside it. Where the table holds an address instead, or a list of
-    them, the picture is the file of the address's name, or else the one that is named after the item.
+    A path is relative to the folder, or absolute and inside it; a cell may hold a list of them. Where the table holds
+    addresses instead, the pictures are the files of the addresses' names, or else those that are named after the item.
 
     Args:
         folder: where the pictures are.
@@ -66,7 +86,7 @@ def pictures_by_column(folder: Path, items: Sequence[str], written: Mapping[str,
         table: the table's file.
 
     Returns:
-        Of an item whose file is missing the path where it should be.
+        Of an item whose files are missing the path where the first should be.
 
     Raises:
         InputError: a path leads outside the folder, or no picture is found at all.
@@ -76,40 +96,41 @@ def pictures_by_column(folder: Path, items: Sequence[str], written: Mapping[str,
     pictures = list_pictures(folder)
     by_path = {plain_id(path.relative_to(folder).as_posix()): path for path in pictures}
     by_name = {plain_id(path.name): path for path in reversed(pictures)}
-    found: dict[str, Path] = {}
+    found: dict[str, list[Path]] = {}
     addressed: list[str] = []
     for item in items:
         if item not in written:
             continue
-        paths, are_addresses = _paths(written[item])
-        # Read as a Windows path, both kinds of slash separate.
-        inside = [_inside(folder, PureWindowsPath(path)) for path in paths]
-        names = [
-            plain_id(PureWindowsPath(path).name) for path in paths if are_addresses or PureWindowsPath(path).anchor
-        ]
-        known = [by_path[path] for path in inside if path in by_path] + [
-            by_name[name] for name in names if name in by_name
-        ]
+        cell, known = written[item], []
+        for sizes in _written_pictures(cell, by_path):
+            # Read as a Windows path, both kinds of slash separate.
+            inside = (_inside(folder, PureWindowsPath(size)) for size in sizes)
+            there = [by_path[path] for path in inside if path in by_path]
+            if not there and (_are_addresses(cell) or len(sizes) > 1 or PureWindowsPath(sizes[0]).anchor):
+                names = [plain_id(PureWindowsPath(size).name) for size in sizes]
+                there = [by_name[name] for name in names if name in by_name]
+            known += there[:1]
         if known:
-            found[item] = known[0]
-        elif are_addresses:
+            found[item] = list(dict.fromkeys(known))
+            continue
+        expected = _inside(folder, PureWindowsPath(_written_pictures(cell, by_path)[0][0]))
+        if _are_addresses(cell):
             addressed.append(item)
-        elif inside[0] is None:
+        elif expected is None:
             raise InputError(
-                f"the picture {written[item]!r} of item {item!r} lies outside the image folder: paths are relative to "
-                f"{folder}."
+                f"the picture {cell!r} of item {item!r} lies outside the image folder: paths are relative to {folder}."
             )
         else:
-            found[item] = folder / inside[0]
+            found[item] = [folder / expected]
     if addressed:
-        named = _named_after(pictures, addressed)
+        named = _named_after(pictures, addressed, folder)
         found |= named
         if named:
             tell(
                 f"{table} gives addresses of pictures, and not files in {folder}, for {len(addressed):,} items: "
                 f"{len(named):,} of these have the picture there that is named after the item."
             )
-    if not any(os.path.isfile(path) for path in found.values()):
+    if not any(os.path.isfile(path) for paths in found.values() for path in paths):
         raise InputError(
             f"no picture named in the item table is in {folder} (the first is {next(iter(written.values()), '')!r}): "
             "check the image folder; paths are relative to it, and pictures may also be named <item>.jpg."
@@ -117,34 +138,89 @@ def pictures_by_column(folder: Path, items: Sequence[str], written: Mapping[str,
     return found
 
 
-def _named_after(pictures: Iterable[Path], items: Iterable[str]) -> dict[str, Path]:
+def with_pictures(
+    dataset: Dataset, name: str, pictures: Mapping[str, Sequence[Path]], cache: str | Path | None, **options: Any
+) -> Dataset:
+    """A dataset with its items' pictures, decoded and kept in the cache.
+
+    Args:
+        dataset: without pictures.
+        name: what the cache calls the data.
+        pictures: files by item; the first is the item's picture, all others are its further ones.
+        cache: the cache folder; by default `default_cache()`.
+        options: see `cached_images`.
+    """
+    ids = dataset.items[Columns.ITEM].tolist()
+    first = [next(iter(pictures.get(item, ())), None) for item in ids]
+    dataset = dataset.with_images(cached_images(name, first, ids, cache, **options))
+    owners = [(row, path) for row, item in enumerate(ids) for path in list(pictures.get(item, ()))[1:]]
+    if not owners:
+        return dataset
+    places = np.array([row for row, _ in owners])
+    tell(f"{len(owners):,} further pictures of {len(np.unique(places)):,} items were found beside their first ones.")
+    number = np.arange(len(places)) - np.searchsorted(places, places) + 2
+    labels = [f"{ids[row]} (picture {n})" for row, n in zip(places, number, strict=True)]
+    further = cached_images(f"{name}-further", [path for _, path in owners], labels, cache, **options)
+    return dataset.with_images(dataset.images, FurtherPictures(places, further))
+
+
+def _named_after(pictures: Sequence[Path], items: Iterable[str], folder: Path) -> dict[str, list[Path]]:
     wanted = set(items)
-    found: dict[str, Path] = {}
-    for path in pictures:
-        item = plain_id(path.stem)
-        if item in found:
+    stems = [plain_id(unquote(path.stem)) for path in pictures]
+    parents = [plain_id(unquote(path.parent.name)) if path.parent != folder else "" for path in pictures]
+    # Ids may be numbers, and so may the pictures in an item's folder: "2/1.jpg". The folders speak where names repeat.
+    repeated = {stem for stem, n in Counter(stems).items() if n > 1} & wanted
+    by_folder = all(parent in wanted for stem, parent in zip(stems, parents, strict=True) if stem in repeated)
+    found: dict[str, list[tuple[int, int, Path]]] = {}
+    for path, stem, parent in zip(pictures, stems, parents, strict=True):
+        numbered = re.fullmatch(r"(.+?)[ _-]*[_-](\d{1,4})", stem)
+        if repeated and by_folder and parent in wanted:
+            item, rank = parent, (2, 0)
+        elif stem in wanted:
+            item, rank = stem, (0, 0)
+        elif numbered and numbered[1] in wanted:
+            item, rank = numbered[1], (1, int(numbered[2]))
+        elif parent in wanted:
+            item, rank = parent, (2, 0)
+        else:
+            continue
+        own = found.setdefault(item, [])
+        if rank == (0, 0) and any(other[:2] == rank for other in own):
             raise InputError(
-                f"both {found[item]} and {path} are named after item {item!r}: keep one, or name the pictures in an "
+                f"both {own[0][2]} and {path} are named after item {item!r}: keep one, or name the pictures in an "
                 "'image' column of the item table."
             )
-        if item in wanted:
-            found[item] = path
-    return found
+        own.append((*rank, path))
+    return {item: [path for *_, path in sorted(own, key=_by_rank)] for item, own in found.items()}
 
 
-def _paths(written: str) -> tuple[list[str], bool]:
-    """The paths in a cell, of which there may be a list as Python and JSON write it, and whether they are addresses."""
-    paths = [written]
+def _by_rank(ranked: tuple[int, int, Path]) -> tuple[Any, ...]:
+    """Numbered pictures by their numbers, those in a folder as people count: 2 comes before 10."""
+    kind, number, path = ranked
+    return kind, number, [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+
+
+def _are_addresses(written: str) -> bool:
+    return "://" in written
+
+
+def _written_pictures(written: str, known: Mapping[str, Path]) -> list[list[str]]:
+    """The pictures in a cell, each as the paths of its sizes: one path, or a list as Python and JSON write it, or
+    several with "|" or ";" between them."""
+    pictures = [[written]]
     if written.startswith("["):
         for text in (written, written.replace("'", '"')):
             try:
-                paths = [path for value in json.loads(text) for path in _texts(value)] or paths
+                sizes = [list(_texts(value)) for value in json.loads(text)]
             except (ValueError, RecursionError):
                 continue
+            pictures = [each for each in sizes if each] or pictures
             break
-    if any("://" in path for path in paths):
-        return [urlsplit(path).path for path in paths], True
-    return paths, len(paths) > 1
+    elif plain_id(written) not in known and re.search(r"[|;]", written):
+        pictures = [[part.strip()] for part in re.split(r"[|;]", written) if part.strip()] or pictures
+    if _are_addresses(written):
+        return [[unquote(urlsplit(size).path) for size in sizes] for sizes in pictures]
+    return pictures
 
 
 def _texts(value: object) -> Iterable[str]:

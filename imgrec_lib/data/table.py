@@ -12,10 +12,10 @@ import pandas as pd
 
 from imgrec_lib.data.dataset import Columns, Dataset
 from imgrec_lib.data.formats import check_encoding, find_table
-from imgrec_lib.data.images import Fit, Resample, cached_images
+from imgrec_lib.data.images import Fit, Resample
 from imgrec_lib.data.interactions import Repeated, check_counting, read_interactions
 from imgrec_lib.data.items import read_items, settle_unlisted
-from imgrec_lib.data.pictures import pictures_by_column, pictures_by_name
+from imgrec_lib.data.pictures import pictures_by_column, pictures_by_name, with_pictures
 from imgrec_lib.data.split import given_split, index_ids, split_dataset
 from imgrec_lib.data.times import check_forms
 from imgrec_lib.errors import InputError, tell
@@ -73,10 +73,10 @@ def load_table(
 
     Interactions have a user, an item and perhaps a time (`data.times` says what is recognised). Items
     have an item and perhaps a category, a name, a group (what variants of one product share, such as a product code)
-    and an image (a path below the image folder); every further column is an attribute. Columns are recognised by
-    usual names (user_id, reviewerID, customer_id; productId, asin, article_id; ...). Without an image column, or where
-    it holds addresses, the picture of item `X` is `X.jpg` (or another of `data.pictures`) anywhere below the image
-    folder.
+    and an image (a path below the image folder, or a list of several); every further column is an attribute. Columns
+    are recognised by usual names (user_id, reviewerID, customer_id; productId, asin, article_id; ...). Without an image
+    column, or where it holds addresses, the picture of item `X` is `X.jpg` (or another of `data.pictures`) anywhere
+    below the image folder; further ones are `X_1.jpg`, `X-2.png` and the like, or all that lies in a folder `X`.
 
     Args:
         root: folder with the files named above.
@@ -158,12 +158,8 @@ def load_table(
         dataset = _with_given_split(name, [table for _, table in tables], catalogue, keep_unused_items)
     if pictures is None:
         return dataset
-    ids = dataset.items[Columns.ITEM].tolist()
-    sources = [pictures.get(item) for item in ids]
-    return dataset.with_images(
-        cached_images(
-            name, sources, ids, cache, size=image_size, fit=image_fit, resample=image_resample, progress=progress
-        )
+    return with_pictures(
+        dataset, name, pictures, cache, size=image_size, fit=image_fit, resample=image_resample, progress=progress
     )
 
 
@@ -219,8 +215,8 @@ def _pictures(
     written: dict[str, str] | None,
     items_path: Path | None,
     image_column: str | None,
-) -> dict[str, Path] | None:
-    """The picture of each item that has one; None where there are no pictures."""
+) -> dict[str, list[Path]] | None:
+    """The pictures of each item that has some; None where there are no pictures."""
     image_folder = plain_path(images) if images is not None else None if folder is None else folder / "images"
     if image_folder is None or (images is None and not image_folder.is_dir()):
         if image_column is not None:
@@ -238,10 +234,10 @@ def _pictures(
 
 
 def _with_pictures(
-    tables: Sequence[tuple[Path, pd.DataFrame]], catalogue: pd.DataFrame, pictures: dict[str, Path] | None
+    tables: Sequence[tuple[Path, pd.DataFrame]], catalogue: pd.DataFrame, pictures: dict[str, list[Path]] | None
 ) -> tuple[list[tuple[Path, pd.DataFrame]], pd.DataFrame]:
     """Interactions and catalogue without the items that have no picture; a warning counts them."""
-    there = {item for item, path in (pictures or {}).items() if path.is_file()}
+    there = {item for item, paths in (pictures or {}).items() if any(path.is_file() for path in paths)}
     if not there:
         raise InputError("require_image keeps only items with a picture, and there is none: give `images` a folder.")
     kept = catalogue[catalogue[Columns.ITEM].isin(there)]

@@ -20,7 +20,7 @@ from imgrec_lib.evaluation import ValidationMetrics
 from imgrec_lib.evaluation.neighbours import search_neighbours
 from imgrec_lib.evaluation.protocols import owned_items
 from imgrec_lib.evaluation.top import top_items
-from imgrec_lib.features import Features, extract_features
+from imgrec_lib.features import Features, picture_features
 from imgrec_lib.models import build_model, list_models, model_card
 from imgrec_lib.models.base import Baskets, Recommender, Scorer, item_vectors
 from imgrec_lib.runs import Run, load_inputs, load_model, open_run
@@ -456,7 +456,7 @@ def train(
     """
     card = model_card(model)
     if features is None and "features" in card.uses and dataset.images is not None:
-        features = extract_features(dataset.images, device=device, progress=progress)
+        features = picture_features(dataset, device=device, progress=progress)
     used = features if "features" in card.uses else None
     data = dataset.training_data(used)
     built = build_model(model, data, profile=profile, seed=seed, **parameters)
