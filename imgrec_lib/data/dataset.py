@@ -410,13 +410,13 @@ def latest_items(dataset: Dataset, user: int) -> np.ndarray:
 
 
 def describe_item(dataset: Dataset, item: int) -> tuple[str, ...]:
-    """Name (the id where it has none) and category of an item, where known."""
+    """Name (the id where it has none) and category of an item, where known and not part of the name already."""
     columns = (Columns.ITEM, Columns.NAME, Columns.CATEGORY)
     # One cell at a time: a whole row of a table is slow to take.
     row: dict[str, Any] = {column: dataset.items[column].iat[item] for column in columns if column in dataset.items}
     name = row.get(Columns.NAME)
     lines = [str(row[Columns.ITEM] if name is None or pd.isna(name) or not str(name).strip() else name)]
-    if Columns.CATEGORY in row:
+    if Columns.CATEGORY in row and str(row[Columns.CATEGORY]).lower() not in lines[0].lower():
         lines.append(str(row[Columns.CATEGORY]))
     return tuple(lines)
 

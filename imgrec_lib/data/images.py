@@ -21,10 +21,10 @@ import shutil
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
@@ -84,12 +84,15 @@ class ImageStore:
         present: (n_items,) bool; False where the picture is missing or broken and a white one stands in.
         fingerprint: 16 hexadecimal digits of pixels and `present`.
         problems: (item id, reason) of every item whose picture is missing or broken.
+        originals: where the picture of each item came from, in index order, for showing it in its own proportions;
+            empty where that is not known.
     """
 
     pixels: np.ndarray
     present: np.ndarray
     fingerprint: str
     problems: tuple[tuple[str, str], ...] = ()
+    originals: Sequence[Source] = ()
 
     @classmethod
     def from_array(cls, pixels: np.ndarray, present: np.ndarray | None = None) -> ImageStore:
@@ -122,8 +125,28 @@ class ImageStore:
         """Height and width of the pictures, in pixels."""
         return int(self.pixels.shape[1])
 
+    def photograph(self, item: int, size: int) -> Image.Image:
+        """One item's picture as people see it: from the original file, in its own proportions, never enlarged.
+
+        Where there is no original any more, or it can no longer be read, what is stored stands in for it.
+
+        Args:
+            item: item index.
+            size: the longer side at most, in pixels.
+
+        Returns:
+            An RGB picture.
+        """
+        image = Image.fromarray(np.asarray(self.pixels[item]))
+        source = self.originals[item] if self.originals else None
+        if source is not None and self.present[item]:
+            with suppress(ValueError):
+                image = original_picture(source, size)
+        image.thumbnail((size, size), Image.Resampling.BICUBIC)
+        return image
+
     def thumbnail(self, item: int, size: int | None = None) -> Image.Image:
-        """One item's picture.
+        """One item's picture as it is stored, which is what networks see: a square, whatever the photograph was.
 
         Args:
             item: item index.
@@ -220,7 +243,7 @@ def cached_images(
     """
     source_key = _source_key(sources)
     digits = fingerprint(source_key, list(ids), fit, resample)
-    return prepare_images(
+    store = prepare_images(
         sources,
         ids,
         # The name may be anything; as part of a path it is reduced to letters, digits and dots.
@@ -231,6 +254,8 @@ def cached_images(
         progress=progress,
         source_key=source_key,
     )
+    # What lies in memory as a whole is not kept there for the sake of proportions.
+    return replace(store, originals=[each if isinstance(each, Path | FileSlice) else None for each in sources])
 
 
 def resized(images: ImageStore, size: int, *, resample: str = "bicubic", cache: Path | None = None) -> ImageStore:
@@ -328,26 +353,50 @@ def decode(source: Source, size: int, fit: str = "squash", resample: str = "bicu
     Raises:
         ValueError: the picture is missing or broken; the message says why.
     """
+    method = RESAMPLING[resample]
+
+    def fitted(image: Image.Image) -> Image.Image:
+        if fit == "pad":
+            return ImageOps.pad(image, (size, size), method, WHITE)
+        if fit == "crop":
+            return ImageOps.fit(image, (size, size), method)
+        return image.resize((size, size), method)
+
+    return np.asarray(_decode(source, None if resample == "nearest" else 2 * size, fitted))
+
+
+def original_picture(source: Source, size: int) -> Image.Image:
+    """One picture in its own proportions, upright, in RGB.
+
+    Args:
+        source: where the picture comes from.
+        size: the longer side at most, in pixels; a smaller picture is not enlarged.
+
+    Raises:
+        ValueError: the picture is missing or broken; the message says why.
+    """
+
+    def within(image: Image.Image) -> Image.Image:
+        image.thumbnail((size, size), Image.Resampling.BICUBIC)
+        return image
+
+    return _decode(source, size, within)
+
+
+def _decode(source: Source, at_least: int | None, then: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """One picture, decoded at not less than `at_least` pixels a side, upright, in RGB, and what `then` makes of it."""
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim not in (2, 3) or 0 in source.shape:
             raise ValueError(f"an array of {source.dtype} and shape {source.shape} is no picture")
     elif not isinstance(source, Image.Image):
         source = _read(source)
     try:
-        image = _open(source, None if resample == "nearest" else 2 * size)
-        method = RESAMPLING[resample]
+        image = _open(source, at_least)
         with _large if image.width * image.height > LARGE else nullcontext():
-            image = _upright_rgb(image)
-            if fit == "pad":
-                image = ImageOps.pad(image, (size, size), method, WHITE)
-            elif fit == "crop":
-                image = ImageOps.fit(image, (size, size), method)
-            else:
-                image = image.resize((size, size), method)
+            return then(_upright_rgb(image))
     # Pillow's decoders raise nearly anything on damaged data.
     except Exception as error:
         raise ValueError(f"the picture is broken: {error or type(error).__name__}") from None
-    return np.asarray(image)
 
 
 def _read(source: Path | FileSlice | bytes | None) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError
 from imgrec_lib.extras import require
-from imgrec_lib.gallery.html import data_uri
+from imgrec_lib.gallery.thumbnails import thumbnail_uri
 
 STYLE = """\
 .imgrec-map-title { margin: 1em 0 .4em; font: 13px/1.35 system-ui, sans-serif; color: inherit; }
@@ -129,7 +128,7 @@ class ItemMap:
             region = " ".join(f"{value:.4f}" for value in (i / COLUMNS, j / ROWS, (i + 1) / COLUMNS, (j + 1) / ROWS))
             others = f" and {count - 1:,} others near it" if count > 1 else ""
             style = f"left:{100 * (i + 0.5) / COLUMNS:.2f}%;top:{100 * (j + 0.5) / ROWS:.2f}%"
-            alt, source = f"{self.names[item]}{others}", _thumbnail(self.images, item)
+            alt, source = f"{self.names[item]}{others}", thumbnail_uri(self.images, item, 96)[0]
             thumbnails.append(_THUMBNAIL.format(region=region, style=style, alt=alt, source=source))
         chosen = Markup()
         if self.region:
@@ -144,8 +143,3 @@ class ItemMap:
             thumbnails=Markup().join(thumbnails),
             chosen=chosen,
         )
-
-
-@lru_cache(4096)
-def _thumbnail(images: ImageStore, item: int) -> str:
-    return data_uri(images.thumbnail(item, min(images.size, 48)))

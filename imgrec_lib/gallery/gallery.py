@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,16 +40,16 @@ class Gallery:
         """The items of all cells, row by row."""
         return [cell.item for row in self.rows for cell in row.cells]
 
-    def html(self, size: int = 96, *, style: bool = True) -> Markup:
+    def html(self, size: int = 96, *, style: bool = True, link: Callable[[int], str] | None = None) -> Markup:
         """Static HTML, see `gallery_html`."""
-        return gallery_html(self.title, self.rows, self.images, size, style=style)
+        return gallery_html(self.title, self.rows, self.images, size, style=style, link=link)
 
     def png(self, path: Path, size: int = 96) -> Path:
         """Write a contact sheet, see `contact_sheet`.
 
         Args:
             path: where to write; replaced whole.
-            size: side of the pictures in pixels.
+            size: width of a picture's frame in pixels.
 
         Returns:
             `path`.

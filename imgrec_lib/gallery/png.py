@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.gallery.rows import Cell, Row
+from imgrec_lib.gallery.thumbnails import cell_picture, frame_of
 
 INK, GREY, BADGE, PAPER, TILE = "#1b1f24", "#57606a", "#0b5cad", "#ffffff", "#e9ebee"
 
@@ -22,9 +23,10 @@ def contact_sheet(title: str, rows: Sequence[Row], images: ImageStore | None, si
         title: what is shown.
         rows: the rows.
         images: the catalogue's pictures; where one is missing, text stands in its place.
-        size: side of the pictures in pixels.
+        size: width of a picture's frame in pixels.
     """
-    sheet = Image.new("RGB", sheet_size(rows, size), PAPER)
+    frame = frame_of(tuple(rows), images, size)
+    sheet = Image.new("RGB", sheet_size(rows, images, size), PAPER)
     draw = ImageDraw.Draw(sheet)
     width = sheet.width - 2 * _MARGIN
     draw.text((_MARGIN, _MARGIN), _fitting(title, _font(16), width), INK, _font(16))
@@ -32,23 +34,24 @@ def contact_sheet(title: str, rows: Sequence[Row], images: ImageStore | None, si
     for row in rows:
         draw.text((_MARGIN, top + 6), _fitting(row.title, _font(13), width), INK, _font(13))
         for number, cell in enumerate(row.cells):
-            _draw(sheet, draw, cell, images, (_MARGIN + number * (size + _GAP), top + _ROW_TITLE), size)
-        top += _row_height(row, size)
+            _draw(sheet, draw, cell, images, (_MARGIN + number * (size + _GAP), top + _ROW_TITLE), (size, frame))
+        top += _row_height(row, size, frame)
     return sheet
 
 
-def sheet_size(rows: Sequence[Row], size: int = 96) -> tuple[int, int]:
+def sheet_size(rows: Sequence[Row], images: ImageStore | None = None, size: int = 96) -> tuple[int, int]:
     """Width and height in pixels of a contact sheet.
 
     Its width is 2 margins of 16 pixels and `size` + 10 for each column less 10.
     """
     columns = max((len(row.cells) for row in rows), default=1) or 1
-    height = 2 * _MARGIN + _TITLE + sum(_row_height(row, size) for row in rows)
+    frame = frame_of(tuple(rows), images, size)
+    height = 2 * _MARGIN + _TITLE + sum(_row_height(row, size, frame) for row in rows)
     return 2 * _MARGIN + columns * (size + _GAP) - _GAP, height
 
 
-def _row_height(row: Row, size: int) -> int:
-    return _ROW_TITLE + size + _LINE * max((len(_lines(cell, size)) for cell in row.cells), default=0) + _GAP
+def _row_height(row: Row, size: int, frame: int) -> int:
+    return _ROW_TITLE + frame + _LINE * max((len(_lines(cell, size)) for cell in row.cells), default=0) + _GAP
 
 
 def _draw(
@@ -57,19 +60,20 @@ def _draw(
     cell: Cell,
     images: ImageStore | None,
     corner: tuple[int, int],
-    size: int,
+    room: tuple[int, int],
 ) -> None:
     left, top = corner
-    frame = (left - 1, top - 1, left + size, top + size)
-    if cell.picture is not None:
-        sheet.paste(Image.fromarray(cell.picture).resize((size, size), Image.Resampling.BICUBIC), corner)
-    elif images is not None and images.present[cell.item]:
-        sheet.paste(images.thumbnail(cell.item, size), corner)
+    size, height = room
+    frame = (left - 1, top - 1, left + size, top + height)
+    picture = cell_picture(cell, images, max(room))
+    if picture is not None:
+        fitted = ImageOps.contain(picture, room, Image.Resampling.BICUBIC)
+        sheet.paste(fitted, (left + (size - fitted.width) // 2, top + (height - fitted.height) // 2))
     else:
         draw.rectangle(frame, fill=TILE)
         draw.text((left + 6, top + 6), _fitting("no picture", _font(11), size - 12), INK, _font(11))
     draw.rectangle(frame, outline=BADGE if cell.mark else GREY, width=3 if cell.mark else 1)
-    top += size + 2
+    top += height + 2
     for text, is_mark in _lines(cell, size):
         if is_mark:
             box = draw.textbbox((left + 4, top), text, _font(11))

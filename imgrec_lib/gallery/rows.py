@@ -17,7 +17,8 @@ class Cell:
         score: similarity or the model's score, where there is one.
         mark: what is special about it ("query", "held out"); empty for nothing.
         parts: what its score is made of, by name.
-        picture: (height, width, 3) uint8, for a picture that is none of the catalogue's; then `item` is -1.
+        picture: (height, width, 3) uint8, in its own proportions, for a picture that is none of the catalogue's; then
+            `item` is -1.
     """
 
     item: int

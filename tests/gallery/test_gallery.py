@@ -16,12 +16,13 @@ from narrow import not_none
 from PIL import Image
 
 from imgrec_lib.data.dataset import Columns, Dataset, HeldOut, Interactions
-from imgrec_lib.data.images import ImageStore
+from imgrec_lib.data.images import ImageStore, cached_images
 from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation.neighbours import search_neighbours
 from imgrec_lib.gallery import Cell, Gallery, Row, neighbour_gallery, recommendation_gallery, side_by_side
 from imgrec_lib.gallery.live import LiveGallery
 from imgrec_lib.gallery.png import sheet_size
+from imgrec_lib.gallery.thumbnails import thumbnail
 from imgrec_lib.models.base import InnerProduct
 
 N_USERS, N_ITEMS = 4, 9
@@ -164,6 +165,66 @@ def test_html_holds_the_pictures_themselves(dataset: Dataset) -> None:
     assert np.abs(difference).max() < 6
 
 
+@pytest.fixture
+def tall(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ImageStore:
+    """Pictures of which one is twice as tall as wide and one twice as wide as tall, stored as squares."""
+    monkeypatch.setenv("IMGREC_CACHE", str(tmp_path / "cache"))
+    paths = [tmp_path / "tall.png", tmp_path / "wide.png", tmp_path / "missing.png"]
+    Image.new("RGB", (60, 120), "red").save(paths[0])
+    Image.new("RGB", (120, 60), "blue").save(paths[1])
+    with pytest.warns(UserWarning, match="1 of 3"):
+        return cached_images("tall", paths, ["a", "b", "c"], size=16, progress=False)
+
+
+def sizes_in(text: str) -> list[tuple[int, int]]:
+    found = []
+    for source in re.findall(r'src="data:image/jpeg;base64,([^"]+)"', text):
+        with Image.open(io.BytesIO(base64.b64decode(source))) as image:
+            found.append(image.size)
+    return found
+
+
+def test_pictures_keep_their_proportions(tall: ImageStore, tmp_path: Path) -> None:
+    assert tall.pixels.shape == (3, 16, 16, 3)
+    cells = tuple(Cell(item, (name,)) for item, name in enumerate(["tall", "wide", "missing"]))
+    shown = Gallery("Own", (Row("row", cells),), tall)
+    text = shown.html(40)
+    assert sizes_in(text) == [(40, 80), (80, 40)]
+    # All frames have the height of the tallest picture, but at most one and a half times the width.
+    assert re.findall(r"width:40px;height:(\d+)px", text) == ["60"] * 3
+    with Image.open(shown.png(tmp_path / "own.png", 40)) as sheet:
+        pixels = np.asarray(sheet.convert("RGB")).astype(int)
+    for column, ratio, colour in ((0, 2.0, (255, 0, 0)), (1, 0.5, (0, 0, 255))):
+        left = 16 + column * 50
+        rows, columns = np.nonzero(np.abs(pixels[:, left : left + 40] - colour).max(-1) < 40)
+        assert np.ptp(rows) / np.ptp(columns) == pytest.approx(ratio, rel=0.15)
+
+
+def test_a_thumbnail_is_made_once_and_outlives_its_file(tall: ImageStore, tmp_path: Path) -> None:
+    first = thumbnail(tall, 0, 50)
+    (kept,) = (tmp_path / "cache" / "thumbnails").rglob("0.jpg")
+    assert kept.read_bytes() == first
+    (tmp_path / "tall.png").unlink()
+    thumbnail.cache_clear()
+    assert thumbnail(tall, 0, 50) == first
+    # In a size that nobody has made before the stored square stands in, not enlarged.
+    with Image.open(io.BytesIO(thumbnail(tall, 0, 48))) as image:
+        assert image.size == (16, 16)
+
+
+def test_no_line_holds_one_picture_alone(dataset: Dataset) -> None:
+    cells = tuple(Cell(item, (f"item {item}",)) for item in range(4))
+    text = Gallery("Four", (Row("row", cells),), dataset.images).html()
+    assert [each.count("<figure") for each in re.findall(r"<li>.*?</li>", text, re.S)] == [1, 1, 2]
+
+
+def test_a_picture_leads_where_it_is_told_to(dataset: Dataset) -> None:
+    cells = (Cell(2, ("hat",)), Cell(-1, ("yours",), picture=np.zeros((9, 9, 3), np.uint8)))
+    shown = Gallery("Links", (Row("row", cells),), dataset.images)
+    assert Elements(shown.html(link=lambda item: f"?item={item}&x=<")).of("a") == [{"href": "?item=2&x=<"}]
+    assert not Elements(shown.html()).of("a")
+
+
 def test_style_can_be_left_to_the_page(dataset: Dataset) -> None:
     shown = neighbour_gallery(dataset, np.eye(N_ITEMS), [0], 2)
     assert "<style>" in shown._repr_html_() and "<style>" not in shown.html(style=False)
@@ -183,7 +244,7 @@ def test_contact_sheet(dataset: Dataset, tmp_path: Path, size: int) -> None:
     path = shown.png(tmp_path / "sheets" / "sheet.png", size)
     with Image.open(path) as image:
         assert image.format == "PNG"
-        assert image.size == sheet_size(shown.rows, size)
+        assert image.size == sheet_size(shown.rows, dataset.images, size)
         assert image.width == 2 * 16 + 6 * (size + 10) - 10
         # The query's picture stands in the first column.
         assert dataset.images is not None
@@ -226,9 +287,11 @@ def test_parts_of_a_score_are_shown_and_said(dataset: Dataset, tmp_path: Path) -
     assert cell.alt == "red shirt, score 0.250, id -0.250, picture & more +0.500"
     shown = Gallery("Why", (Row("row", (cell,)),), dataset.images)
     text = shown.html()
-    bars = re.findall(r"to (left|right), (#\w+) (\d+)%", text)
-    assert [(side, share) for side, _, share in bars] == [("left", "50"), ("right", "100")]
-    assert bars[0][1] != bars[1][1] and "picture &amp; more" in text
+    # One bar: the axis stands at a third, a quarter lowers to its left, and a half raises to its right.
+    bars = re.findall(r'<i style="left:([\d.]+)%;width:([\d.]+)%;background:(#\w+)">', text)
+    assert [(left, width) for left, width, _ in bars] == [("0.0", "33.3"), ("33.3", "66.7")]
+    legend = re.findall(r'<span><i style="background:(#\w+)"></i>([^<]+)</span>', text)
+    assert legend == [(bars[0][2], "id"), (bars[1][2], "picture &amp; more")] and bars[0][2] != bars[1][2]
     with Image.open(shown.png(tmp_path / "why.png")) as image:
         assert image.size == sheet_size(shown.rows)
 
