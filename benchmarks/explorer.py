@@ -25,17 +25,18 @@ import torch
 from imgrec_lib import build_model, load_dataset
 from imgrec_lib.data.dataset import Columns, Dataset, HeldOut, Interactions
 from imgrec_lib.data.images import ImageStore
-from imgrec_lib.explorer import NOTEBOOK, VIEWS, Explorer, Opened, Runs, State
+from imgrec_lib.explorer import NOTEBOOK, VIEWS, Explorer, Runs, State
 from imgrec_lib.notebooks import notebook_path
 from imgrec_lib.runs import Cost, DatasetRecord, Record, Run, Validation
+from imgrec_lib.serving import Trained
 
 
 class Synthetic(Runs):
     """One opened run that lies on no disk."""
 
-    def __init__(self, opened: Opened) -> None:
+    def __init__(self, opened: Trained) -> None:
         self.folder, self.by_name = opened.run.folder, {opened.run.name: opened.run}
-        self._opened, self._inputs = {opened.run.name: opened}, {}
+        self._opened = {opened.run.name: opened}
 
 
 def synthetic(n_users: int, n_items: int, factors: int, seed: int = 0) -> Synthetic:
@@ -70,7 +71,7 @@ def synthetic(n_users: int, n_items: int, factors: int, seed: int = 0) -> Synthe
         metrics={"exact": {"auc": float("nan")}}, oracle=None, validation=Validation(float("nan"), 0, 0),
         cost=Cost(0, 0.0, None, 0.0, 0.0, 0.0, 0, 0), device="cpu", finished="",
     )  # fmt: skip
-    return Synthetic(Opened(Run(Path("synthetic"), record), dataset, None, model, model.scorer()))
+    return Synthetic(Trained(model, dataset, None, Run(Path("synthetic"), record), record.title))
 
 
 def main() -> None:

@@ -28,6 +28,9 @@ from imgrec_lib.models import check_needs, list_models, model_card, network_para
 from imgrec_lib.models.base import Profile
 from imgrec_lib.options import Option, admits, check_options, options_of
 
+Moved = str | Path | Mapping[str, str | Path] | None
+"""Where data lie now that were moved: see `Request.at`."""
+
 PICTURES = "pictures"
 """Among files of features: the features of the catalogue's own pictures."""
 
@@ -227,9 +230,27 @@ class Request:
             sources = {name: table if path == PICTURES else path for name, path in self.feature_files.items()}
         return read_features(sources, ids, **joining)
 
-    def at(self, root: str | Path | None) -> Request:
-        """The same request for data that lie elsewhere; None leaves it as it is."""
-        return self if root is None else replace(self, root=str(root))
+    def at(self, root: Moved) -> Request:
+        """The same request for data that lie elsewhere.
+
+        Files and folders among the options that lay below the old root are taken to have moved with it.
+
+        Args:
+            root: where the data lie now; or that by the name of the dataset, or by the last part of its old root, for
+                one of several datasets; None, and a dataset that is not named, leave the request as it is.
+        """
+        if isinstance(root, Mapping):
+            names = (Path(self.root or "").name, self.dataset or "")
+            root = next((root[name] for name in names if name in root), None)
+        if root is None:
+            return self
+        reader = list_datasets().get(self.dataset or "")
+        paths = {name for name, option in (reader.options if reader else {}).items() if admits(option.type, Path)}
+        options = {
+            name: _moved(value, self.root, root) if name in paths and value else value
+            for name, value in self.dataset_options.items()
+        }
+        return replace(self, root=str(root), dataset_options=options)
 
 
 def check_device(device: str) -> None:
@@ -253,6 +274,12 @@ def check_device(device: str) -> None:
 
 def _absolute(path: str | Path) -> str:
     return str(Path(os.path.expanduser(path)).absolute())
+
+
+def _moved(path: str, old: str | None, new: str | Path) -> str:
+    """A path below the old root, below the new one; any other as it is."""
+    inside = old is not None and Path(path).is_relative_to(old)
+    return str(Path(new) / Path(path).relative_to(old)) if inside and old is not None else path
 
 
 def _with_absolute_paths(options: Mapping[str, Any], known: Mapping[str, Option]) -> dict[str, Any]:

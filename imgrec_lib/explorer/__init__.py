@@ -10,7 +10,7 @@ from imgrec_lib.explorer.app import Explorer
 from imgrec_lib.explorer.example import example_runs
 from imgrec_lib.explorer.item_map import ItemMap, project
 from imgrec_lib.explorer.new_item import NewItem, keep_picture, new_item, read_picture
-from imgrec_lib.explorer.opened import USER_ORDERS, Opened, Runs, find_item, find_user, user_order
+from imgrec_lib.explorer.opened import USER_ORDERS, Runs, find_item, find_user, user_order
 from imgrec_lib.explorer.ranking import Ranking, candidates, closest_purchases, rank, score_parts
 from imgrec_lib.explorer.state import NOTEBOOK, POPULARITY, PROJECTIONS, SEEN, SPACES, Frozen, State, freeze, state_of
 from imgrec_lib.explorer.views import VIEWS, item_of, report, user_of
@@ -27,7 +27,6 @@ __all__ = [
     "Frozen",
     "ItemMap",
     "NewItem",
-    "Opened",
     "Ranking",
     "Runs",
     "State",

@@ -16,13 +16,14 @@ from markupsafe import Markup
 
 from imgrec_lib.errors import InputError
 from imgrec_lib.explorer.new_item import keep_picture, read_picture
-from imgrec_lib.explorer.opened import USER_ORDERS, Opened, Runs, find_user, user_order
+from imgrec_lib.explorer.opened import USER_ORDERS, Runs, find_user, user_order
 from imgrec_lib.explorer.state import POPULARITY, PROJECTIONS, SEEN, SPACES, State, freeze
 from imgrec_lib.explorer.views import VIEWS, item_of, user_of
 from imgrec_lib.gallery.gallery import Gallery
 from imgrec_lib.gallery.html import STYLE
 from imgrec_lib.gallery.live import Pictures
 from imgrec_lib.runs import Run
+from imgrec_lib.serving import Trained
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class Explorer(ipywidgets.VBox):
         self._observe()
 
     @property
-    def opened(self) -> Opened:
+    def opened(self) -> Trained:
         """The run that is shown."""
         return self.runs.open(self.state.run)
 

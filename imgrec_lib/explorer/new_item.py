@@ -13,10 +13,10 @@ from torch import Tensor
 
 from imgrec_lib.data.images import MAX_BYTES, decode
 from imgrec_lib.errors import InputError
-from imgrec_lib.explorer.opened import Opened
 from imgrec_lib.features import Backbone, build_backbone
 from imgrec_lib.files import fingerprint, replacing
 from imgrec_lib.models.base import Extensible, InnerProduct, PictureEmbedding, Scorer
+from imgrec_lib.serving import Trained
 
 BACKBONE_OPTIONS = ("pooling", "size", "stride", "preprocessing", "seed")
 
@@ -28,7 +28,7 @@ class NewItem:
     Attributes:
         pixels: (size, size, 3) uint8, as the image store would hold it.
         feature: (n_features,) float32, as the catalogue's.
-        learned: its vector in `Opened.learned`, or None where the model has none.
+        learned: its vector in `Trained.learned`, or None where the model has none.
         scores: (n_users,) float32: every user's score for it; None where the model cannot score pictures.
         places: (n_users,) int64: its place among the items that the user has not bought, from 1; ties count half, as
             in the AUC, rounded down; None likewise.
@@ -41,7 +41,7 @@ class NewItem:
     places: np.ndarray | None
 
 
-def read_picture(opened: Opened, source: Path | bytes) -> np.ndarray:
+def read_picture(opened: Trained, source: Path | bytes) -> np.ndarray:
     """Decode a picture as the dataset's reader does.
 
     Args:
@@ -78,7 +78,7 @@ def keep_picture(pixels: np.ndarray, folder: Path) -> Path:
 
 
 @lru_cache(16)
-def new_item(opened: Opened, path: Path, user_block: int = 512) -> NewItem:
+def new_item(opened: Trained, path: Path, user_block: int = 512) -> NewItem:
     """Embed a picture with the run's backbone and trained layers, and rank it for every user.
 
     Args:
@@ -107,7 +107,7 @@ def new_item(opened: Opened, path: Path, user_block: int = 512) -> NewItem:
 
 
 @torch.no_grad()
-def _places_of_last(scorer: Scorer, opened: Opened, user_block: int) -> tuple[np.ndarray, np.ndarray]:
+def _places_of_last(scorer: Scorer, opened: Trained, user_block: int) -> tuple[np.ndarray, np.ndarray]:
     """Score of the scorer's last item for every user, and its place among what the user has not bought."""
     train = opened.dataset.train
     all_scores, all_places = [], []
@@ -123,7 +123,7 @@ def _places_of_last(scorer: Scorer, opened: Opened, user_block: int) -> tuple[np
     return torch.cat(all_scores).numpy(), torch.cat(all_places).numpy()
 
 
-def _backbone(opened: Opened) -> Backbone:
+def _backbone(opened: Trained) -> Backbone:
     request = opened.run.request
     if request.feature_files:
         raise InputError(

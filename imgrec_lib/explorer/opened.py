@@ -1,92 +1,18 @@
-"""Finished runs, opened for looking: model, scores and item vectors in memory, each made once."""
+"""Finished runs, opened for looking, each once; and the users and items in them, found by what people write."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
-from scipy import sparse
-from torch import Tensor
 
 from imgrec_lib.data.dataset import Columns, Dataset
 from imgrec_lib.errors import InputError, unknown_name
-from imgrec_lib.evaluation import scorer_of
-from imgrec_lib.features import Features
-from imgrec_lib.features.controls import with_control
-from imgrec_lib.models.base import Recommender, Scorer, item_vectors
-from imgrec_lib.runs import Run, find_runs, load_model
-
-
-@dataclass(frozen=True, eq=False)
-class Opened:
-    """A finished run and what is needed to look into it, on the CPU.
-
-    Attributes:
-        run: the run.
-        dataset: what it was trained on.
-        features: the visual features of the catalogue, each item's own whatever the run's control; None without
-            pictures.
-        model: the trained model.
-        scorer: its scorer, at the time of the test items where the model uses time.
-    """
-
-    run: Run
-    dataset: Dataset
-    features: Features | None
-    model: Recommender
-    scorer: Scorer
-
-    @property
-    def title(self) -> str:
-        """The run in words: model, and what distinguishes it from others of that model."""
-        record = self.run.record
-        return record.title + (f" ({record.control})" if record.control else "")
-
-    @cached_property
-    def popularity(self) -> np.ndarray:
-        """(n_items,) int64: training interactions of each item."""
-        return self.dataset.train.popularity
-
-    @cached_property
-    def categories(self) -> tuple[np.ndarray, list[str]] | None:
-        """`Dataset.categories`, kept."""
-        return self.dataset.categories
-
-    @cached_property
-    def learned(self) -> Tensor | None:
-        """The items as the model has learnt them, see `item_vectors`."""
-        return item_vectors(self.scorer)
-
-    @cached_property
-    def purchases(self) -> sparse.csc_matrix:
-        """(n_users, n_items): 1 for each training interaction."""
-        train = self.dataset.train
-        ones = np.ones(len(train), np.float32)
-        return sparse.csr_matrix((ones, train.items, train.indptr), (train.n_users, train.n_items)).tocsc()
-
-    @cached_property
-    def worst_served(self) -> np.ndarray:
-        """Users with a test item, the one for whom most items rank above one of his first; equal ones by index."""
-        order = self.run.per_user.sort_values("exact/higher", ascending=False, kind="stable")
-        return order["user"].drop_duplicates().to_numpy()
-
-    @cached_property
-    def _scores(self) -> dict[int, np.ndarray]:
-        return {}
-
-    @torch.no_grad()
-    def scores(self, user: int) -> np.ndarray:
-        """(n_items,) float32: the scores of one user; those of the users asked for last are kept."""
-        if user not in self._scores:
-            if len(self._scores) >= 64:
-                del self._scores[next(iter(self._scores))]
-            self._scores[user] = self.scorer.block(torch.tensor([user]))[0].float().numpy()
-        return self._scores[user]
+from imgrec_lib.request import Moved
+from imgrec_lib.runs import Inputs, Run, find_runs
+from imgrec_lib.serving import Trained
 
 
 class Runs:
@@ -95,20 +21,21 @@ class Runs:
     Args:
         folder: see `find_runs`.
         only: names of run folders; empty: all.
+        root: where their data lie now, if they were moved: see `Request.at`.
 
     Raises:
         InputError: there is no finished run.
     """
 
-    def __init__(self, folder: str | Path, only: Sequence[str] = ()) -> None:
+    def __init__(self, folder: str | Path, only: Sequence[str] = (), root: Moved = None) -> None:
         self.folder = Path(folder)
         found = find_runs(self.folder)
         self.by_name = {run.name: run for run in found if not only or run.name in only}
         for name in only:
             if name not in self.by_name:
                 raise unknown_name(f"run in {self.folder}", name, [run.name for run in found])
-        self._opened: dict[str, Opened] = {}
-        self._inputs: dict[str, tuple[Dataset, Features | None]] = {}
+        self._opened: dict[str, Trained] = {}
+        self._inputs = Inputs(root)
 
     @property
     def datasets(self) -> dict[str, list[Run]]:
@@ -120,7 +47,7 @@ class Runs:
             groups.setdefault(name, []).append(run)
         return groups
 
-    def open(self, name: str) -> Opened:
+    def open(self, name: str) -> Trained:
         """One run, opened; the first one when `name` is empty.
 
         Raises:
@@ -131,11 +58,8 @@ class Runs:
             raise unknown_name("run", name, self.by_name)
         if name not in self._opened:
             run = self.by_name[name]
-            dataset, features = self._load(run)
-            uses_features = features is not None and run.record.features is not None
-            used = with_control(features, run.request.control) if uses_features and features else None
-            model = load_model(run, dataset, used)
-            self._opened[name] = Opened(run, dataset, features, model, scorer_of(model, dataset.test.times))
+            # The features are loaded also for a run without any: for neighbours by picture.
+            self._opened[name] = Trained.of(run, *self._inputs.of(run, pictures=True))
         return self._opened[name]
 
     def before_fine_tuning(self, name: str) -> str:
@@ -154,22 +78,6 @@ class Runs:
             if any(later) and mine[0] == theirs[0] and not any(unused):
                 return other
         return ""
-
-    def _load(self, run: Run) -> tuple[Dataset, Features | None]:
-        if run.request.dataset is None:
-            raise InputError(
-                f"run {run.name} does not say how its dataset was loaded: train it with 'imgrec train' to look into it."
-            )
-        # The features are loaded also for a run without any, and without the run's control: for neighbours by picture.
-        request = replace(run.request, control=None, device="cpu")
-        key = json.dumps({name: value for name, value in request.to_json().items() if name in INPUTS}, sort_keys=True)
-        if key not in self._inputs:
-            self._inputs[key] = request.load(with_features=True)
-        return self._inputs[key]
-
-
-INPUTS = ("dataset", "root", "dataset_options", "backbone", "weights", "feature_options", "feature_files")
-"""What of a request says which dataset and which features are loaded."""
 
 
 def find_user(dataset: Dataset, text: str) -> int:
@@ -215,7 +123,14 @@ def random_order(n_users: int, seed: int = 0) -> np.ndarray:
 USER_ORDERS = ("as listed", "random", "longest history", "shortest history", "worst served", "best served")
 
 
-def user_order(opened: Opened, by: str) -> np.ndarray:
+@lru_cache(8)
+def _worst_served(opened: Trained) -> np.ndarray:
+    """Users with a test item, the one for whom most items rank above one of his first; equal ones by index."""
+    order = opened.run.per_user.sort_values("exact/higher", ascending=False, kind="stable")
+    return order["user"].drop_duplicates().to_numpy()
+
+
+def user_order(opened: Trained, by: str) -> np.ndarray:
     """User indices in one of `USER_ORDERS`; "served" orders hold the users with a test item only.
 
     Raises:
@@ -231,7 +146,7 @@ def user_order(opened: Opened, by: str) -> np.ndarray:
     if by == "shortest history":
         return np.argsort(lengths, kind="stable")
     if by == "worst served":
-        return opened.worst_served
+        return _worst_served(opened)
     if by == "best served":
-        return opened.worst_served[::-1]
+        return _worst_served(opened)[::-1]
     raise unknown_name("order of users", by, USER_ORDERS)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
 
 from imgrec_lib.errors import InputError, unknown_name
-from imgrec_lib.explorer.opened import Opened
 from imgrec_lib.explorer.state import POPULARITY, State
 from imgrec_lib.models.base import AttributeAttention, InnerProduct, PurchaseParts, ScoreParts
+from imgrec_lib.serving import Trained
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,14 @@ class Ranking:
     scores: np.ndarray
 
 
-def candidates(opened: Opened, user: int, state: State) -> np.ndarray:
+@lru_cache(64)
+@torch.no_grad()
+def user_scores(opened: Trained, user: int) -> np.ndarray:
+    """(n_items,) float32: the scores of one user; those of the users asked for last are kept."""
+    return opened.scorer.block(torch.tensor([user]))[0].float().numpy()
+
+
+def candidates(opened: Trained, user: int, state: State) -> np.ndarray:
     """(n_items,) bool: the items that pass the state's filters.
 
     Raises:
@@ -50,9 +58,9 @@ def candidates(opened: Opened, user: int, state: State) -> np.ndarray:
     return mask
 
 
-def rank(opened: Opened, user: int, state: State) -> Ranking:
+def rank(opened: Trained, user: int, state: State) -> Ranking:
     """Rank the items that pass the state's filters for one user."""
-    scores = opened.scores(user)
+    scores = user_scores(opened, user)
     admitted = np.flatnonzero(candidates(opened, user, state))
     items = admitted[np.argsort(-scores[admitted], kind="stable")]
     places = np.zeros(len(scores), np.int64)
@@ -60,7 +68,7 @@ def rank(opened: Opened, user: int, state: State) -> Ranking:
     return Ranking(items, places, scores)
 
 
-def score_parts(opened: Opened, user: int, items: np.ndarray) -> dict[str, np.ndarray]:
+def score_parts(opened: Trained, user: int, items: np.ndarray) -> dict[str, np.ndarray]:
     """What scores are made of, exactly: their sum is the score to rounding.
 
     The model says it itself (`ScoreParts`), or its score is an inner product with item offsets, which splits into
@@ -89,7 +97,7 @@ def score_parts(opened: Opened, user: int, items: np.ndarray) -> dict[str, np.nd
     return {}
 
 
-def attended_attributes(opened: Opened, user: int, items: np.ndarray) -> list[str]:
+def attended_attributes(opened: Trained, user: int, items: np.ndarray) -> list[str]:
     """The attribute of each item to which the user attends most, with its share, for a model that says so.
 
     Args:
@@ -106,7 +114,7 @@ def attended_attributes(opened: Opened, user: int, items: np.ndarray) -> list[st
     return [f"looks at {names[a]}, {100 * share:.0f} %" for a, share in zip(best, most, strict=True)]
 
 
-def closest_purchases(opened: Opened, user: int, items: np.ndarray, most: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def closest_purchases(opened: Trained, user: int, items: np.ndarray, most: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """The purchases that pull items up, for a model that compares items with them (`PurchaseParts`).
 
     Args:

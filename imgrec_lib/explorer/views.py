@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from scipy import sparse
 from torch import Tensor
 
 from imgrec_lib.data.dataset import Columns, describe_item, latest_items
@@ -15,24 +16,33 @@ from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation.neighbours import nearest_to, search_neighbours
 from imgrec_lib.explorer.item_map import ItemMap, project
 from imgrec_lib.explorer.new_item import new_item
-from imgrec_lib.explorer.opened import Opened, Runs, find_item, find_user
-from imgrec_lib.explorer.ranking import Ranking, attended_attributes, candidates, closest_purchases, rank, score_parts
+from imgrec_lib.explorer.opened import Runs, find_item, find_user
+from imgrec_lib.explorer.ranking import (
+    Ranking,
+    attended_attributes,
+    candidates,
+    closest_purchases,
+    rank,
+    score_parts,
+    user_scores,
+)
 from imgrec_lib.explorer.state import State
 from imgrec_lib.gallery.gallery import Gallery
 from imgrec_lib.gallery.rows import Cell, Row
+from imgrec_lib.serving import Trained
 
 EXPLAINED = 5
 """Recommended items for which the purchases that pull them up are shown as pictures."""
 
 
-def user_of(opened: Opened, state: State) -> int:
+def user_of(opened: Trained, state: State) -> int:
     """Index of the state's user; by default the first one with a test item."""
     if state.user:
         return find_user(opened.dataset, state.user)
     return int(next(iter(opened.dataset.test.users), 0))
 
 
-def item_of(opened: Opened, state: State) -> int:
+def item_of(opened: Trained, state: State) -> int:
     """Index of the state's item; by default the first one that is recommended, or the first of all."""
     if state.item:
         return find_item(opened.dataset, state.item)
@@ -40,7 +50,7 @@ def item_of(opened: Opened, state: State) -> int:
     return int(ranked[0]) if len(ranked) else 0
 
 
-def second_of(runs: Runs, first: Opened, name: str) -> Opened:
+def second_of(runs: Runs, first: Trained, name: str) -> Trained:
     """Another run, on the same data.
 
     Raises:
@@ -217,7 +227,7 @@ def embedding_map(runs: Runs, state: State) -> list[Gallery | ItemMap]:
     inside = shown.inside()
     if not state.region:
         return [shown]
-    scores = opened.scores(user)
+    scores = user_scores(opened, user)
     best = inside[np.argsort(-scores[inside], kind="stable")][: state.number]
     row = Row(
         f"{len(inside):,} items in the chosen region, {len(best)} of them shown, the best for user "
@@ -252,17 +262,17 @@ def report(runs: Runs, state: State) -> dict[str, Sequence[Gallery | ItemMap]]:
 
 
 @lru_cache(8)
-def _positions(opened: Opened, space: str, projection: str) -> np.ndarray:
+def _positions(opened: Trained, space: str, projection: str) -> np.ndarray:
     vectors = opened.learned if space == "learned" else opened.features.values if opened.features else None
     assert vectors is not None
     return project(vectors, projection)
 
 
-def _cell(opened: Opened, item: int, score: float | None = None, mark: str = "") -> Cell:
+def _cell(opened: Trained, item: int, score: float | None = None, mark: str = "") -> Cell:
     return Cell(int(item), describe_item(opened.dataset, int(item)), None if score is None else float(score), mark)
 
 
-def _history(opened: Opened, user: int, most: int) -> Row:
+def _history(opened: Trained, user: int, most: int) -> Row:
     history = latest_items(opened.dataset, user)
     title = f"Bought {len(history)} {'item' if len(history) == 1 else 'items'}"
     return Row(
@@ -277,7 +287,7 @@ def _place(ranking: Ranking, item: int) -> str:
 
 
 def _nearest_row(
-    opened: Opened, vectors: Tensor | np.ndarray | None, query: int | Tensor, number: int, title: str
+    opened: Trained, vectors: Tensor | np.ndarray | None, query: int | Tensor, number: int, title: str
 ) -> Row:
     """Nearest items of an item, or of a vector."""
     assert vectors is not None
@@ -289,9 +299,17 @@ def _nearest_row(
     return Row(title, tuple(_cell(opened, int(i), float(s)) for i, s in zip(found, similarity, strict=True)))
 
 
-def _bought_together(opened: Opened, item: int, number: int) -> Row:
+@lru_cache(2)
+def _purchases(opened: Trained) -> sparse.csc_matrix:
+    """(n_users, n_items): 1 for each training interaction."""
+    train = opened.dataset.train
+    ones = np.ones(len(train), np.float32)
+    return sparse.csr_matrix((ones, train.items, train.indptr), (train.n_users, train.n_items)).tocsc()
+
+
+def _bought_together(opened: Trained, item: int, number: int) -> Row:
     """The items with the largest cosine between the sets of their buyers."""
-    matrix = opened.purchases
+    matrix = _purchases(opened)
     if not opened.popularity[item]:
         return Row("Bought together: nobody has bought the item in training", ())
     together = np.asarray((matrix.T @ matrix[:, [item]]).todense()).ravel()

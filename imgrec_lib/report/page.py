@@ -24,8 +24,9 @@ from imgrec_lib.gallery.html import STYLE
 from imgrec_lib.report.notebook_pages import is_executed, write_notebook_pages
 from imgrec_lib.report.sections import Section, dataset_section, load_again, section_prefix, sizes_section
 from imgrec_lib.report.texts import insert_results, markdown_tables, write_tables
+from imgrec_lib.request import Moved
 from imgrec_lib.results import Results
-from imgrec_lib.runs import Run, find_runs
+from imgrec_lib.runs import Inputs, Run, find_runs
 
 
 def write_report(
@@ -37,6 +38,7 @@ def write_report(
     markdown: Path | None = None,
     title: str = "Results",
     insert: Path | None = None,
+    root: Moved = None,
     progress: bool = True,
 ) -> Path:
     """Write the report of all finished runs below a folder.
@@ -52,6 +54,7 @@ def write_report(
         markdown: write all tables to this file as well: one Markdown page that says how it was made.
         title: the title of that page.
         insert: put the main tables into this file, between the lines that `texts.insert_results` asks for.
+        root: where the data lie now, if they were moved: see `Request.at`.
         progress: show a progress bar.
 
     Returns:
@@ -65,15 +68,16 @@ def write_report(
     runs = [run for results in groups for run in results.runs]
     tried = [run for run in find_runs(runs_folder, stage=None) if not run.record.tested]
     searched = {results.dataset.fingerprint: results for results in Results.by_dataset(tried)}
-    loaded = [load_again(results, progress) for results in groups]
-    datasets = {inputs.dataset.fingerprint: inputs.dataset for inputs in loaded if inputs.dataset is not None}
+    inputs = Inputs(root, progress)
+    loaded = [load_again(results, inputs) for results in groups]
+    datasets = {again.dataset.fingerprint: again.dataset for again in loaded if again.dataset is not None}
     prefixes = [section_prefix(number, results) for number, results in enumerate(groups, 1)]
     pages = _notebooks([*runs, *tried], out) if pictures else {}
     sections = [sizes_section(groups, datasets, prefixes)]
     bar = tqdm(total=len(groups), desc="report", unit="dataset", disable=not progress)
-    for prefix, results, inputs in zip(prefixes, groups, loaded, strict=True):
+    for prefix, results, again in zip(prefixes, groups, loaded, strict=True):
         own = searched.get(results.dataset.fingerprint)
-        sections.append(dataset_section(prefix, results, own, inputs, out, pages, pictures=pictures))
+        sections.append(dataset_section(prefix, results, own, again, out, pages, pictures=pictures))
         bar.update()
     bar.close()
     write_tables(sections, out)

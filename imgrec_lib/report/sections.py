@@ -17,13 +17,11 @@ from markupsafe import Markup, escape
 
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.errors import InputError
-from imgrec_lib.evaluation import scorer_of, user_metrics
-from imgrec_lib.features import Features
+from imgrec_lib.evaluation import user_metrics
 from imgrec_lib.figures import curves, grid
 from imgrec_lib.figures.curves import Chart
 from imgrec_lib.gallery.gallery import Gallery
 from imgrec_lib.gallery.views import neighbour_gallery, recommendation_gallery, side_by_side
-from imgrec_lib.models.base import Scorer, item_vectors
 from imgrec_lib.report.formats import MISSING, format_table
 from imgrec_lib.results.comparison import HOLDS, comparison_note, difference_table, user_auc
 from imgrec_lib.results.paper import PAPER, PAPER_TABLES, paper_dataset, paper_tables, sizes_table
@@ -45,7 +43,8 @@ from imgrec_lib.results.tables import (
     searches,
 )
 from imgrec_lib.results.trials import RANDOM, Trials, metric_heading
-from imgrec_lib.runs import Run, load_inputs, load_model
+from imgrec_lib.runs import Inputs, Run
+from imgrec_lib.serving import Trained
 
 NOBODY_RANKED = (
     "Nobody can be ranked here: the users own the whole catalogue but for their held-out items, so that there is "
@@ -96,25 +95,29 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class Reopened:
     """What could be loaded again to draw the galleries of a dataset.
 
     Attributes:
         dataset: the dataset, or None.
         recommender: the run that is best on the validation items, by what the runs were chosen by.
         embedder: of the runs with visual features the one that is best on the validation items; None without any.
-        features: features by the run's name.
+        inputs: where their data are loaded.
         problem: a sentence where the dataset is None.
     """
 
     dataset: Dataset | None
     recommender: Run
     embedder: Run | None
-    features: dict[str, Features | None] = field(default_factory=dict)
+    inputs: Inputs
     problem: str = ""
 
+    def trained(self, run: Run) -> Trained:
+        """The model of one of the two runs."""
+        return Trained.of(run, *self.inputs.of(run))
 
-def load_again(results: Results, progress: bool) -> Inputs:
+
+def load_again(results: Results, inputs: Inputs) -> Reopened:
     """Load the data of one dataset's runs again, as their records say, or say why that cannot be done."""
 
     def validation(run: Run) -> float:
@@ -123,18 +126,13 @@ def load_again(results: Results, progress: bool) -> Inputs:
     recommender = max(results.runs, key=validation)
     embedder = max((run for run in results.runs if run.record.features is not None), key=validation, default=None)
     try:
-        dataset, found = load_inputs(embedder or recommender, progress)
-        features = {recommender.name: None, (embedder or recommender).name: found}
-        if embedder is not None and recommender.record.features == embedder.record.features:
-            features[recommender.name] = found
-        elif recommender.record.features is not None:
-            dataset, features[recommender.name] = load_inputs(recommender, progress)
+        datasets = [inputs.of(run)[0] for run in (embedder, recommender) if run is not None]
     except (InputError, OSError) as error:
-        return Inputs(None, recommender, embedder, problem=f"The pictures cannot be shown: {error}")
-    if dataset.fingerprint != recommender.record.dataset.fingerprint:
+        return Reopened(None, recommender, embedder, inputs, f"The pictures cannot be shown: {error}")
+    if datasets[-1].fingerprint != recommender.record.dataset.fingerprint:
         problem = f"The pictures cannot be shown: the data of run {recommender.name} has changed since its training."
-        return Inputs(None, recommender, embedder, problem=problem)
-    return Inputs(dataset, recommender, embedder, features)
+        return Reopened(None, recommender, embedder, inputs, problem)
+    return Reopened(datasets[-1], recommender, embedder, inputs)
 
 
 def sizes_section(groups: Sequence[Results], datasets: dict[str, Dataset], prefixes: Sequence[str]) -> Section:
@@ -157,7 +155,7 @@ def dataset_section(
     prefix: str,
     results: Results,
     searched: Results | None,
-    inputs: Inputs,
+    again: Reopened,
     out: Path,
     pages: Mapping[str, str],
     *,
@@ -169,7 +167,7 @@ def dataset_section(
         prefix: see `section_prefix`.
         results: its results.
         searched: the runs of its grids; None without any.
-        inputs: what could be loaded again.
+        again: what could be loaded again.
         out: the report's folder, from which links start.
         pages: addresses of the rendered notebooks, by the run's name.
         pictures: whether galleries are wanted.
@@ -210,7 +208,7 @@ def dataset_section(
             ),
             *(_grids(prefix, searched) if searched else ()),
             *_cost(blocks, results),
-            *(_galleries(prefix, inputs, results) if pictures else ()),
+            *(_galleries(prefix, again, results) if pictures else ()),
             runs,
         ),
     )
@@ -410,29 +408,29 @@ def _grids(prefix: str, searched: Results) -> list[Block]:
     return blocks
 
 
-def _galleries(prefix: str, inputs: Inputs, results: Results) -> list[Block]:
+def _galleries(prefix: str, again: Reopened, results: Results) -> list[Block]:
     """Neighbours and recommendations as pictures, or a sentence where the data is gone."""
-    if inputs.dataset is None:
-        return [Block(f"{prefix}-galleries", "Galleries", inputs.problem)]
+    if again.dataset is None:
+        return [Block(f"{prefix}-galleries", "Galleries", again.problem)]
     return [
-        _neighbours(f"{prefix}-neighbours", inputs.dataset, inputs),
-        _recommendations(f"{prefix}-recommendations", inputs.dataset, inputs),
-        _worst_served(f"{prefix}-worst-served", inputs.dataset, inputs, results),
+        _neighbours(f"{prefix}-neighbours", again.dataset, again),
+        _recommendations(f"{prefix}-recommendations", again.dataset, again),
+        _worst_served(f"{prefix}-worst-served", again.dataset, again, results),
     ]
 
 
-def _neighbours(anchor: str, dataset: Dataset, inputs: Inputs) -> Block:
-    title, run = "Nearest items", inputs.embedder
-    features = None if run is None else inputs.features[run.name]
-    if run is None or features is None:
+def _neighbours(anchor: str, dataset: Dataset, again: Reopened) -> Block:
+    title, run = "Nearest items", again.embedder
+    trained = None if run is None else again.trained(run)
+    features = None if trained is None else trained.features
+    if run is None or trained is None or features is None:
         return Block(anchor, title, "No run here uses visual features, whose neighbours could be shown.")
     model, items = run.record.title, _queries(dataset)
     notice = f" ({RANDOM})" if features.random else ""
     spaces = {f"by visual features{notice}": features.values}
     look = "The best-selling item of each of the largest categories, with its nearest items by picture"
-    learned = item_vectors(_scorer(run, dataset, features))
-    if learned is not None:
-        spaces[f"by {model}{notice}"] = learned.numpy()
+    if trained.learned is not None:
+        spaces[f"by {model}{notice}"] = trained.learned.numpy()
         look += (
             f" and by what {model} (seed {run.record.seed}) learned. Features find the same shape and colour; "
             "a learned embedding should find what the same people buy"
@@ -441,9 +439,9 @@ def _neighbours(anchor: str, dataset: Dataset, inputs: Inputs) -> Block:
     return _gallery_block(anchor, f"{look}. The number is the cosine.", side_by_side(title, *rows))
 
 
-def _recommendations(anchor: str, dataset: Dataset, inputs: Inputs) -> Block:
-    run = inputs.recommender
-    scorer = _scorer(run, dataset, inputs.features[run.name])
+def _recommendations(anchor: str, dataset: Dataset, again: Reopened) -> Block:
+    run = again.recommender
+    scorer = again.trained(run).scorer
     title = "Recommendations to three users"
     shown = recommendation_gallery(dataset, scorer, _users(run), NEIGHBOURS + 1, title)
     look = (
@@ -454,15 +452,15 @@ def _recommendations(anchor: str, dataset: Dataset, inputs: Inputs) -> Block:
     return _gallery_block(anchor, look, shown)
 
 
-def _worst_served(anchor: str, dataset: Dataset, inputs: Inputs, results: Results) -> Block:
+def _worst_served(anchor: str, dataset: Dataset, again: Reopened, results: Results) -> Block:
     """The users whom the configuration that is best on the validation items serves worst, as pictures."""
-    run = inputs.recommender
+    run = again.recommender
     (row,) = [row for row in results.rows if run in row.runs]
     ranked = user_auc([row]).iloc[:, 0].dropna().sort_values(kind="stable")
     badly = ranked.index[: max(WORST, len(ranked) // 100)]
     about = run.per_user.set_index("user").loc[ranked.index]
     worst = about.loc[badly]
-    scorer = _scorer(run, dataset, inputs.features[run.name])
+    scorer = again.trained(run).scorer
     users = [int(user) for user in badly[:WORST]]
     shown = recommendation_gallery(dataset, scorer, users, NEIGHBOURS + 1, "The worst-served users")
     sold, sold_to_all = worst["item_popularity"].mean(), about["item_popularity"].mean()
@@ -473,10 +471,6 @@ def _worst_served(anchor: str, dataset: Dataset, inputs: Inputs, results: Result
         f"on average (of all {sold_to_all:.1f})."
     )
     return _gallery_block(anchor, look, shown)
-
-
-def _scorer(run: Run, dataset: Dataset, features: Features | None) -> Scorer:
-    return scorer_of(load_model(run, dataset, features), dataset.test.times)
 
 
 def _queries(dataset: Dataset) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.errors import InputError, one_line
 from imgrec_lib.features import Features
+from imgrec_lib.features.controls import with_control
 from imgrec_lib.models import build_model, list_models
 from imgrec_lib.models.base import Recommender
+from imgrec_lib.request import Moved
 from imgrec_lib.runs.record import Run, open_run, weights_of
 from imgrec_lib.training import read_checkpoint
 
@@ -43,16 +46,60 @@ def find_runs(folder: Path, stage: str | None = "trial") -> list[Run]:
     return sorted(runs, key=_order)
 
 
-def load_inputs(run: Run, progress: bool = True, root: str | Path | None = None) -> tuple[Dataset, Features | None]:
+class Inputs:
+    """What runs were made of, loaded as their records say, and once for all runs that were made of the same.
+
+    Args:
+        root: where the data lie now, if they were moved: see `Request.at`.
+        progress: show progress bars.
+    """
+
+    def __init__(self, root: Moved = None, progress: bool = True) -> None:
+        self.root, self.progress = root, progress
+        self._loaded: dict[str, tuple[Dataset, Features | None]] = {}
+
+    def of(self, run: Run, *, pictures: bool = False) -> tuple[Dataset, Features | None]:
+        """The dataset of a run, and the visual features of its catalogue, each item's own whatever the run's control.
+
+        Args:
+            run: a finished run.
+            pictures: features of the pictures also where the run used none. Without it such a run gets None.
+
+        Raises:
+            InputError: the run was not made by the training notebook, or its data is no longer where it was.
+        """
+        if run.request.dataset is None:
+            raise InputError(
+                f"run {run.name} does not say how its dataset was loaded: load it yourself and use load_model."
+            )
+        with_features = pictures or run.record.features is not None
+        # Where the run was trained says nothing of the machine that opens it.
+        request = replace(run.request.at(self.root), control=None, device="cpu")
+        asked = request.to_json()
+        key = json.dumps([with_features, *(asked[name] for name in _LOADED)], sort_keys=True)
+        if key not in self._loaded:
+            self._loaded[key] = request.load(with_features=with_features, progress=self.progress)
+        dataset, features = self._loaded[key]
+        return dataset.undivided() if run.record.stage == "refit" else dataset, features
+
+
+_LOADED = ("dataset", "root", "dataset_options", "backbone", "weights", "feature_options", "feature_files")
+"""What of a request says which dataset and which features are loaded."""
+
+
+def load_inputs(run: Run, progress: bool = True, root: Moved = None) -> tuple[Dataset, Features | None]:
     """The dataset and the features of a run, loaded again as its record says.
 
     Args:
         run: a finished run.
         progress: show progress bars.
-        root: where the data lie now, if they were moved.
+        root: where the data lie now, if they were moved: see `Request.at`.
+
+    Returns:
+        The dataset, and the features as the model was given them, under the run's control; None for a model without.
 
     Raises:
-        InputError: the run was not made by the training notebook, or its data is no longer where it was.
+        InputError: see `Inputs.of`.
 
     Example:
         >>> from pathlib import Path
@@ -64,16 +111,8 @@ def load_inputs(run: Run, progress: bool = True, root: str | Path | None = None)
         >>> load_inputs(run, progress=False)[0].fingerprint == dataset.fingerprint
         True
     """
-    request = run.request
-    if request.dataset is None:
-        raise InputError(
-            f"run {run.name} does not say how its dataset was loaded: load it yourself and use load_model."
-        )
-    with_features = run.record.features is not None
-    # Where the run was trained says nothing of the machine that opens it.
-    request = replace(request.at(root), device="cpu")
-    dataset, features = request.load(with_features=with_features, progress=progress)
-    return dataset.undivided() if run.record.stage == "refit" else dataset, features
+    dataset, features = Inputs(root, progress).of(run)
+    return dataset, None if features is None else with_control(features, run.request.control)
 
 
 def load_model(run: Run, dataset: Dataset, features: Features | None = None, device: str = "cpu") -> Recommender:

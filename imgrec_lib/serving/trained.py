@@ -16,14 +16,16 @@ from torch import Tensor
 
 from imgrec_lib.data.dataset import Columns, Dataset, Interactions
 from imgrec_lib.errors import InputError, unknown_name
-from imgrec_lib.evaluation import ValidationMetrics
+from imgrec_lib.evaluation import ValidationMetrics, scorer_of
 from imgrec_lib.evaluation.neighbours import search_neighbours
 from imgrec_lib.evaluation.protocols import owned_items
 from imgrec_lib.evaluation.top import top_items
 from imgrec_lib.features import Features, picture_features
+from imgrec_lib.features.controls import with_control
 from imgrec_lib.models import build_model, list_models, model_card
 from imgrec_lib.models.base import Baskets, Recommender, Scorer, item_vectors
-from imgrec_lib.runs import Run, load_inputs, load_model, open_run
+from imgrec_lib.request import Moved
+from imgrec_lib.runs import Inputs, Run, load_model, open_run
 from imgrec_lib.serving.ids import pairs_of, positions
 from imgrec_lib.training import fit
 
@@ -38,16 +40,46 @@ class Trained:
     Attributes:
         model: the trained model, in evaluation mode.
         dataset: what it was trained on.
-        features: the visual features that it was given; None for a model without.
-        run: the run that it comes from; None for one that was trained in memory.
-        name: what to call the model in tables ("BPR-MF").
+        features: the visual features of the catalogue, each item's own whatever the run's control; None where none
+            were loaded.
+        finished: the run that it comes from; None for one that was trained in memory.
+        title: what to call the model in tables ("BPR-MF"), with the control that it was trained under.
     """
 
     model: Recommender
     dataset: Dataset
     features: Features | None
-    run: Run | None
-    name: str
+    finished: Run | None
+    title: str
+
+    @classmethod
+    def of(cls, run: Run, dataset: Dataset, features: Features | None = None) -> Trained:
+        """The trained model of a finished run, on the CPU, where its data are in memory.
+
+        Args:
+            run: the run.
+            dataset: what it was trained on.
+            features: the catalogue's own, as `Inputs.of` gives them; None for a model that uses none.
+
+        Raises:
+            InputError: see `load_model`.
+        """
+        record = run.record
+        control = record.control
+        used = None if features is None or record.features is None else with_control(features, control)
+        title = record.title + (f" ({control})" if control else "")
+        return cls(load_model(run, dataset, used), dataset, features, run, title)
+
+    @property
+    def run(self) -> Run:
+        """The run that it comes from.
+
+        Raises:
+            InputError: it was trained in memory.
+        """
+        if self.finished is None:
+            raise InputError(f"{self.title} was trained in memory and has no run: train it with train_run.")
+        return self.finished
 
     @cached_property
     def item_ids(self) -> np.ndarray:
@@ -71,16 +103,25 @@ class Trained:
         return table[Columns.NAME].astype(str).to_numpy() if Columns.NAME in table else None
 
     @cached_property
+    def scorer(self) -> Scorer:
+        """The model's scorer, at the time of the test items where the model uses time."""
+        with torch.no_grad():
+            return scorer_of(self.model, self.dataset.test.times)
+
+    @cached_property
     def learned(self) -> Tensor | None:
         """The items as the model has learnt them, see `models.base.item_vectors`."""
         return item_vectors(self.scorer)
 
     @cached_property
-    def scorer(self) -> Scorer:
-        """The model's scorer, at the time of the test items where the model uses time."""
-        times = self.dataset.test.times
-        with torch.no_grad():
-            return self.model.scorer(None if times is None else torch.as_tensor(times))
+    def popularity(self) -> np.ndarray:
+        """(n_items,) int64: training interactions of each item."""
+        return self.dataset.train.popularity
+
+    @cached_property
+    def categories(self) -> tuple[np.ndarray, list[str]] | None:
+        """`Dataset.categories`, kept."""
+        return self.dataset.categories
 
     @cached_property
     def owned(self) -> Interactions:
@@ -137,7 +178,7 @@ class Trained:
             known = np.arange(self.dataset.n_users) if users is None else positions("user", self.users, users)
             owned = self._nothing(self.dataset.n_users) if include_owned else self.owned
             ids = self.dataset.user_ids[known]
-            parts.append(self._lists(self.scorer, known, ids, owned, k, admissible, groups, self.name))
+            parts.append(self._lists(self.scorer, known, ids, owned, k, admissible, groups, self.title))
         if baskets is not None:
             parts.extend(self._for_baskets(pairs_of(baskets), k, include_owned, admissible, groups))
         return pd.concat(parts, ignore_index=True)
@@ -217,13 +258,15 @@ class Trained:
         """
         if by == "picture":
             if self.features is None:
-                raise InputError(f"{self.name} was given no visual features: ask by 'learned', or open a visual model.")
+                raise InputError(
+                    f"{self.title} was given no visual features: ask by 'learned', or open it with pictures=True."
+                )
             return self.features.values
         if by != "learned":
             raise unknown_name("kind of item vectors", by, ("learned", "picture"))
         if self.learned is None:
             raise InputError(
-                f"{self.name} has no vectors of items, for its score is no inner product: ask by 'picture', or open "
+                f"{self.title} has no vectors of items, for its score is no inner product: ask by 'picture', or open "
                 "a model of latent factors."
             )
         return self.learned
@@ -292,8 +335,8 @@ class Trained:
         if not isinstance(self.model, Baskets):
             able = [name for name, card in list_models().items() if hasattr(card.build, "score_baskets")]
             raise InputError(
-                f"{self.name} cannot score for customers that it was not trained on: train it again with them, or take "
-                f"one of {', '.join(able)}."
+                f"{self.title} cannot score for customers that it was not trained on: train it again with them, or "
+                f"take one of {', '.join(able)}."
             )
         ids = table["user"].drop_duplicates().to_numpy()
         row = pd.Index(ids).get_indexer(table["user"])
@@ -311,8 +354,8 @@ class Trained:
         owned = self._nothing(len(ids)) if include_owned else baskets
         empty = baskets.history_lengths == 0
         for scorer, rows, by in (
-            (_BasketScorer(self.model, baskets), np.flatnonzero(~empty), self.name),
-            (_Popularity(self.dataset.train.popularity), np.flatnonzero(empty), "popularity"),
+            (_BasketScorer(self.model, baskets), np.flatnonzero(~empty), self.title),
+            (_Popularity(self.popularity), np.flatnonzero(empty), "popularity"),
         ):
             if len(rows):
                 yield self._lists(scorer, rows, ids[rows], owned, k, admissible, groups, by)
@@ -457,19 +500,21 @@ def train(
     card = model_card(model)
     if features is None and "features" in card.uses and dataset.images is not None:
         features = picture_features(dataset, device=device, progress=progress)
-    used = features if "features" in card.uses else None
-    data = dataset.training_data(used)
+    data = dataset.training_data(features if "features" in card.uses else None)
     built = build_model(model, data, profile=profile, seed=seed, **parameters)
     fit(built, data, ValidationMetrics(dataset, device=device), seed=seed, device=device, progress=progress)
-    return Trained(built.to("cpu").eval(), dataset, used, None, card.title)
+    return Trained(built.to("cpu").eval(), dataset, features, None, card.title)
 
 
-def open_trained(run: Run | Path | str, *, root: Path | str | None = None, progress: bool = True) -> Trained:
+def open_trained(
+    run: Run | Path | str, *, root: Moved = None, pictures: bool = False, progress: bool = True
+) -> Trained:
     """The trained model of a finished run, on the CPU.
 
     Args:
         run: the run or its folder.
-        root: where its data lie now, if they were moved.
+        root: where its data lie now, if they were moved: see `Request.at`.
+        pictures: load the features of the pictures also for a model that uses none, to compare items by them.
         progress: show progress bars while pictures and features are prepared.
 
     Raises:
@@ -482,9 +527,8 @@ def open_trained(run: Run | Path | str, *, root: Path | str | None = None, progr
         >>> request = Request("poprank", dataset="wardrobe", dataset_options=tiny)
         >>> dataset, features = request.load(progress=False)
         >>> run = train_run(dataset, request, Path("runs/asked"), progress=False)
-        >>> open_trained(Path("runs/asked"), progress=False).name
+        >>> open_trained(Path("runs/asked"), progress=False).title
         'PopRank'
     """
     opened = run if isinstance(run, Run) else open_run(Path(run))
-    dataset, features = load_inputs(opened, progress, root)
-    return Trained(load_model(opened, dataset, features), dataset, features, opened, opened.record.title)
+    return Trained.of(opened, *Inputs(root, progress).of(opened, pictures=pictures))

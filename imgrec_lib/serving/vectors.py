@@ -39,7 +39,7 @@ def write_vectors(trained: Trained, out: Path, *, form: str = "parquet", index: 
     if form not in FORMATS:
         raise unknown_name("format of vectors", form, FORMATS)
     if not isinstance(trained.scorer, InnerProduct):
-        raise InputError(f"the score of {trained.name} is no inner product of two vectors: there is nothing to write.")
+        raise InputError(f"the score of {trained.title} is no inner product of two vectors: there is nothing to write.")
     out = Path(out)
     make_folder(out)
     vectors = {

@@ -32,7 +32,6 @@ from imgrec_lib.explorer import (
     VIEWS,
     Explorer,
     ItemMap,
-    Opened,
     Runs,
     State,
     find_item,
@@ -49,11 +48,20 @@ from imgrec_lib.explorer import (
     user_order,
 )
 from imgrec_lib.explorer import views as views_module
+from imgrec_lib.explorer.ranking import user_scores
 from imgrec_lib.gallery import Gallery
-from imgrec_lib.models.base import AttributeAttention, Extensible, PictureEmbedding, PurchaseParts, ScoreParts
+from imgrec_lib.models.base import (
+    AttributeAttention,
+    Extensible,
+    PictureEmbedding,
+    PurchaseParts,
+    Recommender,
+    ScoreParts,
+)
 from imgrec_lib.notebooks import notebook_parameters, notebook_path
 from imgrec_lib.request import Request
 from imgrec_lib.runs import train_run
+from imgrec_lib.serving import Trained
 
 REQUEST = Request(
     "poprank",
@@ -246,17 +254,21 @@ def test_rank_equals_brute_force(runs: Runs, seen: str, popularity: str) -> None
 
 def test_ties_go_by_index_and_an_unknown_category_is_refused(runs: Runs) -> None:
     opened = runs.open("visrank")
-    flat = Opened(opened.run, opened.dataset, opened.features, opened.model, _Flat(opened.dataset.n_items))
+    flat = Trained(_Flat(opened.dataset.n_items), opened.dataset, opened.features, opened.run, "Flat")
     assert rank(flat, 0, State(seen="all")).items.tolist() == list(range(opened.dataset.n_items))
     with pytest.raises(InputError, match="unknown category of wardrobe"):
         rank(opened, 0, State(category="furniture"))
 
 
-class _Flat:
+class _Flat(Recommender):
     """Every score is the same."""
 
     def __init__(self, n_items: int) -> None:
+        super().__init__()
         self.n_items = n_items
+
+    def scorer(self, times: torch.Tensor | None = None) -> _Flat:
+        return self
 
     def block(self, users: torch.Tensor) -> torch.Tensor:
         return torch.ones(len(users), self.n_items)
@@ -281,7 +293,7 @@ def test_parts_shown_are_the_score(runs: Runs, name: str, parts: set[str]) -> No
     found = score_parts(opened, 4, items)
     assert set(found) == parts
     if parts:
-        np.testing.assert_allclose(sum(found.values()), opened.scores(4)[items], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(sum(found.values()), user_scores(opened, 4)[items], rtol=1e-4, atol=1e-5)
 
 
 def galleries_of(view: str, runs: Runs, state: State) -> list[Gallery]:
@@ -304,7 +316,7 @@ def test_recommendations(runs: Runs) -> None:
         held = int(opened.dataset.test.items[user])
         (marked,) = [cell for cell in recommended.cells if cell.mark == "test item"]
         assert marked.item == held
-        scores = opened.scores(user)
+        scores = user_scores(opened, user)
         unseen = np.setdiff1d(np.arange(opened.dataset.n_items), opened.dataset.train.of(user))
         place = int((scores[unseen] > scores[held]).sum()) + 1
         assert f"number {place} of {len(unseen)}" in recommended.title
@@ -405,7 +417,7 @@ def test_a_new_picture_is_placed_as_brute_force_places_it(runs: Runs, picture: P
     assert new.scores is not None and new.places is not None
     for user in range(0, 60, 7):
         unseen = np.setdiff1d(np.arange(80), opened.dataset.train.of(user))
-        scores = opened.scores(user)[unseen]
+        scores = user_scores(opened, user)[unseen]
         # The picture is item 7's: where it scores as that item does, rounding may put it before or behind.
         near = np.isclose(scores, new.scores[user], rtol=1e-5, atol=1e-6)
         higher = (scores[~near] > new.scores[user]).sum()
@@ -484,7 +496,7 @@ def test_map_holds_what_was_chosen(runs: Runs) -> None:
     owned = opened.dataset.train.of(0)
     inside = [i for i in range(80) if 0.25 <= x[i] <= 0.75 and y[i] <= 0.5 and i not in owned]
     assert sorted(shown.inside().tolist()) == inside and inside
-    assert chosen.items == sorted(inside, key=lambda i: -opened.scores(0)[i])[:4]
+    assert chosen.items == sorted(inside, key=lambda i: -user_scores(opened, 0)[i])[:4]
     text = shown.html()
     regions = [tuple(map(float, r.split())) for r in re.findall(r'data-region="([^"]+)"', text)]
     assert regions and len(set(regions)) == len(regions)
@@ -575,10 +587,11 @@ def test_the_page_shows_the_state(page: Explorer, runs: Runs) -> None:
     assert items_of(page) == galleries_of("Recommendations", runs, State(run="ft"))[0].items
     page.controls["order"].value = "worst served"
     opened = runs.open("ft")
-    worst = str(opened.dataset.user_ids[opened.worst_served[0]])
+    worst_served = user_order(opened, "worst served")
+    worst = str(opened.dataset.user_ids[worst_served[0]])
     assert page.state.user == worst and page.controls["user"].value == worst
     page.controls["position"].value = 4
-    assert page.state.user == opened.dataset.user_ids[opened.worst_served[3]]
+    assert page.state.user == opened.dataset.user_ids[worst_served[3]]
     assert f'data-user="{page.state.user}"' in page.status.value
     page.controls["number"].value = 5
     assert items_of(page) == galleries_of("Recommendations", runs, page.state)[0].items
