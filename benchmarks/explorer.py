@@ -35,7 +35,7 @@ class Synthetic(Runs):
     """One opened run that lies on no disk."""
 
     def __init__(self, opened: Trained) -> None:
-        self.folder, self.by_name = opened.run.folder, {opened.run.name: opened.run}
+        self.folder, self.by_name, self.root = opened.run.folder, {opened.run.name: opened.run}, {}
         self._opened = {opened.run.name: opened}
 
 

@@ -36,6 +36,14 @@ Roots = Annotated[
     list[str] | None,
     typer.Option(help="File or folder of a dataset, in place of the matrix's: NAME=PATH, or PATH; repeatable."),
 ]
+RunFolder = Annotated[Path, typer.Argument(help="The folder of a finished run.")]
+Moved = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--root",
+        help="Where the data lie now, if they were moved: PATH, or NAME=PATH for one of several datasets; repeatable.",
+    ),
+]
 
 
 def _print_version(wanted: bool) -> None:
@@ -174,7 +182,7 @@ def train(
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
-    root: Annotated[str, typer.Option(help="Where the run's data lie now, if they were moved.")] = "",
+    root: Moved = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -185,19 +193,16 @@ def evaluate(
     Example: imgrec evaluate runs/ft-0 --json
     """
     from imgrec_lib.evaluation import evaluate as evaluate_model
-    from imgrec_lib.runs import load_inputs, load_model, open_run
+    from imgrec_lib.serving import open_trained
 
-    opened = open_run(run)
-    dataset, features = load_inputs(opened, progress=not quiet, root=root or None)
-    metrics = evaluate_model(load_model(opened, dataset, features), dataset, seed=opened.record.seed).metrics
+    trained = open_trained(run, root=_moved(root), progress=not quiet)
+    metrics = evaluate_model(trained.model, trained.dataset, seed=trained.run.record.seed).metrics
     if as_json:
         typer.echo(json.dumps(metrics, indent=2))
     else:
         _print_metrics(metrics)
 
 
-RunFolder = Annotated[Path, typer.Argument(help="The folder of a finished run.")]
-Root = Annotated[str, typer.Option(help="Where the run's data lie now, if they were moved.")]
 Out = Annotated[
     Path | None, typer.Option(help="A .csv, .parquet or .jsonl file; without it a table is printed.", dir_okay=False)
 ]
@@ -222,7 +227,7 @@ def recommend(
     one_per_group: Annotated[
         bool, typer.Option("--one-per-group", help="Of the variants of a product only the best.")
     ] = False,
-    root: Root = "",
+    root: Moved = None,
     quiet: Quiet = False,
 ) -> None:
     """Write every user's best items.
@@ -234,7 +239,7 @@ def recommend(
     from imgrec_lib.serving import open_trained
     from imgrec_lib.serving.ids import read_ids
 
-    trained = open_trained(run, root=root or None, progress=not quiet)
+    trained = open_trained(run, root=_moved(root), progress=not quiet)
     with _warnings_as_notes():
         lists = trained.recommend(
             read_ids(users) if users else None,
@@ -253,7 +258,7 @@ def recommend(
 def refit(
     run: RunFolder,
     out: Annotated[Path, typer.Option(help="The new run's folder.")],
-    root: Root = "",
+    root: Moved = None,
 ) -> None:
     """Train a run's model for use: on all interactions.
 
@@ -264,7 +269,7 @@ def refit(
     from imgrec_lib.runs import open_run
     from imgrec_lib.runs import refit as refit_run
 
-    refitted = refit_run(open_run(run), out, root=root or None)
+    refitted = refit_run(open_run(run), out, root=_moved(root))
     typer.echo(f"{refitted.record.title} on {refitted.record.dataset.training_interactions:,} interactions in {out}")
 
 
@@ -277,7 +282,7 @@ def similar(
     by: Annotated[
         str, typer.Option(help="learned: as the model has learnt them; picture: by visual features.")
     ] = "learned",
-    root: Root = "",
+    root: Moved = None,
     quiet: Quiet = False,
 ) -> None:
     """Write the items most similar to each item.
@@ -287,7 +292,7 @@ def similar(
     from imgrec_lib.serving import open_trained
     from imgrec_lib.serving.ids import read_ids
 
-    trained = open_trained(run, root=root or None, progress=not quiet)
+    trained = open_trained(run, root=_moved(root), pictures=by == "picture", progress=not quiet)
     _write_or_print(trained.similar(read_ids(items) if items else None, k, by=by), out)
 
 
@@ -296,7 +301,7 @@ def score(
     run: RunFolder,
     pairs: Annotated[Path, typer.Argument(help="A table with the columns user and item.")],
     out: Out = None,
-    root: Root = "",
+    root: Moved = None,
     quiet: Quiet = False,
 ) -> None:
     """Write the score of each pair of a user and an item.
@@ -305,7 +310,7 @@ def score(
     """
     from imgrec_lib.serving import open_trained
 
-    _write_or_print(open_trained(run, root=root or None, progress=not quiet).score(pairs), out)
+    _write_or_print(open_trained(run, root=_moved(root), progress=not quiet).score(pairs), out)
 
 
 @app.command()
@@ -316,7 +321,7 @@ def embed(
         str, typer.Option("--format", help="parquet, or safetensors with the ids in a text file.")
     ] = "parquet",
     index: Annotated[bool, typer.Option("--index", help="Also a faiss index of the items, items.faiss.")] = False,
-    root: Root = "",
+    root: Moved = None,
     quiet: Quiet = False,
 ) -> None:
     """Write the vectors of users and items.
@@ -328,7 +333,7 @@ def embed(
     from imgrec_lib.serving import open_trained
     from imgrec_lib.serving.vectors import write_vectors
 
-    for path in write_vectors(open_trained(run, root=root or None, progress=not quiet), out, form=form, index=index):
+    for path in write_vectors(open_trained(run, root=_moved(root), progress=not quiet), out, form=form, index=index):
         typer.echo(path)
 
 
@@ -344,6 +349,7 @@ def report(
     insert: Annotated[
         Path | None, typer.Option(help="Put the main tables between the marked lines of this Markdown file.")
     ] = None,
+    root: Moved = None,
     quiet: Quiet = False,
 ) -> None:
     """Write the report of finished runs.
@@ -357,7 +363,16 @@ def report(
     """
     from imgrec_lib.report import write_report
 
-    page = write_report(runs, out, pictures=pictures, markdown=markdown, title=title, insert=insert, progress=not quiet)
+    page = write_report(
+        runs,
+        out,
+        pictures=pictures,
+        markdown=markdown,
+        title=title,
+        insert=insert,
+        root=_moved(root),
+        progress=not quiet,
+    )
     typer.echo(f"open {page}")
 
 
@@ -369,6 +384,7 @@ def explore(
     out: Annotated[Path, typer.Option(help="Where the notebook goes; what is frozen goes beside it.")] = Path(
         "reports/explore.ipynb"
     ),
+    root: Moved = None,
     open_it: Annotated[bool, typer.Option("--open/--no-open", help="Open it in JupyterLab.")] = True,
 ) -> None:
     """See what runs recommend, to whom and why.
@@ -379,7 +395,11 @@ def explore(
     """
     from imgrec_lib.notebooks import open_notebook, prepare_notebook
 
-    places = {"runs": str(runs.absolute()) if runs else "", "frozen": str((out.parent / "frozen").absolute())}
+    places = {
+        "runs": str(runs.absolute()) if runs else "",
+        "root": _moved(root),
+        "frozen": str((out.parent / "frozen").absolute()),
+    }
     prepare_notebook("09_explore", places, out)
     if open_it:
         open_notebook(out)
@@ -499,6 +519,18 @@ def _conditions(texts: list[str] | None) -> dict[str, list[str]]:
             raise InputError(f"{text!r} is no condition: write key=value, such as seed=0.")
         found.setdefault(key, []).append(value)
     return found
+
+
+def _moved(texts: list[str] | None) -> dict[str, str]:
+    """PATH or NAME=PATH texts as absolute paths by name, see `Request.at`; a path alone has the name ""."""
+    moved: dict[str, str] = {}
+    for text in texts or []:
+        name, equals, path = text.partition("=")
+        name, path = (name, path) if equals and re.fullmatch(r"[\w.-]+", name) else ("", text)
+        if name in moved:
+            raise InputError(f"--root has two places for {name or 'all datasets'}: write NAME=PATH for each dataset.")
+        moved[name] = str(Path(path).absolute())
+    return moved
 
 
 def _named_files(texts: list[str] | None) -> dict[str, str]:

@@ -230,18 +230,23 @@ class Request:
             sources = {name: table if path == PICTURES else path for name, path in self.feature_files.items()}
         return read_features(sources, ids, **joining)
 
+    @property
+    def data_names(self) -> tuple[str, ...]:
+        """By what names `at` knows the dataset."""
+        return tuple(name for name in (Path(self.root or "").name, self.dataset) if name)
+
     def at(self, root: Moved) -> Request:
         """The same request for data that lie elsewhere.
 
         Files and folders among the options that lay below the old root are taken to have moved with it.
 
         Args:
-            root: where the data lie now; or that by the name of the dataset, or by the last part of its old root, for
-                one of several datasets; None, and a dataset that is not named, leave the request as it is.
+            root: where the data lie now; or that by the name of each dataset, which is the last part of its old root or
+                the name of its reader, and "" for all others. None, and a dataset that is not named, leave the request
+                as it is.
         """
         if isinstance(root, Mapping):
-            names = (Path(self.root or "").name, self.dataset or "")
-            root = next((root[name] for name in names if name in root), None)
+            root = next((root[name] for name in (*self.data_names, "") if name in root), None)
         if root is None:
             return self
         reader = list_datasets().get(self.dataset or "")

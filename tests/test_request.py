@@ -44,6 +44,22 @@ def test_paths_are_recorded_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert values["feature_options"] == {"cache": str(tmp_path / "c")}
 
 
+def test_what_lay_in_a_folder_moves_with_it() -> None:
+    options = {"name": "/old/shop", "items": "/old/shop/articles.csv", "cache": "/kept"}
+    request = Request("poprank", dataset="table", root="/old/shop", dataset_options=options)
+    moved = {"name": "/old/shop", "items": "/new/articles.csv", "cache": "/kept"}
+    for root in (
+        "/new",
+        {"shop": "/new"},
+        {"table": "/new", "hm": "/other"},
+        {"shop": "/new", "": "/other"},
+        {"": "/new"},
+    ):
+        found = request.at(root)
+        assert (found.root, found.dataset_options) == ("/new", moved), root
+    assert request.at(None) == request.at({}) == request.at({"hm": "/new"}) == request
+
+
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [

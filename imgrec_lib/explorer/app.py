@@ -168,7 +168,7 @@ class Explorer(ipywidgets.VBox):
         self._change(picture=str(keep_picture(pixels, Path(self._own.name))))
 
     def _freeze(self, _: None) -> None:
-        frozen = freeze(self.state, self.runs.folder, self.notebook, self.folder)
+        frozen = freeze(self.state, self.runs.folder, self.notebook, self.folder, self.runs.root)
         self.frozen.value = Markup(
             '<p>This view is kept in <code data-parameters="{parameters}">{parameters}</code>. The command below makes '
             "of it a report without widgets, <code>{page}</code>, with the same pictures:</p>"

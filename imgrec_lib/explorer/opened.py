@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -10,8 +10,7 @@ import numpy as np
 
 from imgrec_lib.data.dataset import Columns, Dataset
 from imgrec_lib.errors import InputError, unknown_name
-from imgrec_lib.request import Moved
-from imgrec_lib.runs import Inputs, Run, find_runs
+from imgrec_lib.runs import Inputs, Run, check_roots, find_runs
 from imgrec_lib.serving import Trained
 
 
@@ -21,19 +20,20 @@ class Runs:
     Args:
         folder: see `find_runs`.
         only: names of run folders; empty: all.
-        root: where their data lie now, if they were moved: see `Request.at`.
+        root: where their data lie now, if they were moved, by the dataset's name: see `Request.at`.
 
     Raises:
         InputError: there is no finished run.
     """
 
-    def __init__(self, folder: str | Path, only: Sequence[str] = (), root: Moved = None) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, only: Sequence[str] = (), root: Mapping[str, str] | None = None) -> None:
+        self.folder, self.root = Path(folder), dict(root or {})
         found = find_runs(self.folder)
         self.by_name = {run.name: run for run in found if not only or run.name in only}
         for name in only:
             if name not in self.by_name:
                 raise unknown_name(f"run in {self.folder}", name, [run.name for run in found])
+        check_roots(root, self.by_name.values())
         self._opened: dict[str, Trained] = {}
         self._inputs = Inputs(root)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ class Frozen:
     page: Path
 
 
-def freeze(state: State, runs: Path, notebook: Path, folder: Path) -> Frozen:
+def freeze(state: State, runs: Path, notebook: Path, folder: Path, root: Mapping[str, str] | None = None) -> Frozen:
     """Write a state as a parameter file of notebook 09, with a copy of the picture where one was given.
 
     Args:
@@ -102,6 +103,7 @@ def freeze(state: State, runs: Path, notebook: Path, folder: Path) -> Frozen:
         runs: the folder of the runs.
         notebook: notebook 09.
         folder: where the files go.
+        root: where the data lie now, if they were moved: see `Runs`.
 
     Returns:
         The file and the command that makes of it a static report with the same pictures.
@@ -114,7 +116,8 @@ def freeze(state: State, runs: Path, notebook: Path, folder: Path) -> Frozen:
             with replacing(kept) as temporary:
                 shutil.copyfile(state.picture, temporary)
         state = replace(state, picture=str(kept))
-    parameters = {"runs": str(runs.resolve())} | asdict(state) | {"region": list(state.region), "static": True}
+    places = {"runs": str(runs.resolve()), "root": dict(root or {})}
+    parameters = places | asdict(state) | {"region": list(state.region), "static": True}
     path = folder / f"{name}.yaml"
     write_text(path, yaml.safe_dump(parameters, sort_keys=False, allow_unicode=True))
     python, executed = shlex.quote(sys.executable), folder / f"{name}.ipynb"

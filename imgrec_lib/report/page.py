@@ -26,7 +26,7 @@ from imgrec_lib.report.sections import Section, dataset_section, load_again, sec
 from imgrec_lib.report.texts import insert_results, markdown_tables, write_tables
 from imgrec_lib.request import Moved
 from imgrec_lib.results import Results
-from imgrec_lib.runs import Inputs, Run, find_runs
+from imgrec_lib.runs import Inputs, Run, check_roots, find_runs
 
 
 def write_report(
@@ -68,6 +68,7 @@ def write_report(
     runs = [run for results in groups for run in results.runs]
     tried = [run for run in find_runs(runs_folder, stage=None) if not run.record.tested]
     searched = {results.dataset.fingerprint: results for results in Results.by_dataset(tried)}
+    check_roots(root, runs)
     inputs = Inputs(root, progress)
     loaded = [load_again(results, inputs) for results in groups]
     datasets = {again.dataset.fingerprint: again.dataset for again in loaded if again.dataset is not None}

@@ -130,7 +130,11 @@ def load_again(results: Results, inputs: Inputs) -> Reopened:
     except (InputError, OSError) as error:
         return Reopened(None, recommender, embedder, inputs, f"The pictures cannot be shown: {error}")
     if datasets[-1].fingerprint != recommender.record.dataset.fingerprint:
-        problem = f"The pictures cannot be shown: the data of run {recommender.name} has changed since its training."
+        changes = recommender.record.dataset.changes(datasets[-1])
+        problem = (
+            f"The pictures cannot be shown: the data of run {recommender.name} have changed since its training. Now "
+            f"there are: {changes}."
+        )
         return Reopened(None, recommender, embedder, inputs, problem)
     return Reopened(datasets[-1], recommender, embedder, inputs)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from imgrec_lib.data.dataset import Dataset
-from imgrec_lib.errors import InputError, one_line
+from imgrec_lib.errors import InputError, one_line, unknown_name
 from imgrec_lib.features import Features
 from imgrec_lib.features.controls import with_control
 from imgrec_lib.models import build_model, list_models
@@ -44,6 +44,22 @@ def find_runs(folder: Path, stage: str | None = "trial") -> list[Run]:
         kind = "run" if stage != "grid" else "run of a grid"
         raise InputError(f"{folder} holds no finished {kind}: train one first with 'imgrec train'.")
     return sorted(runs, key=_order)
+
+
+def check_roots(root: Moved, runs: Iterable[Run]) -> None:
+    """Refuse a place for a dataset that no run was made on.
+
+    Args:
+        root: see `Request.at`.
+        runs: the runs.
+
+    Raises:
+        InputError: a name that is none of their datasets'.
+    """
+    known = dict.fromkeys(name for run in runs for name in run.request.data_names)
+    for name in root if isinstance(root, Mapping) else ():
+        if name and name not in known:
+            raise unknown_name("dataset of these runs", name, known)
 
 
 class Inputs:
@@ -111,6 +127,7 @@ def load_inputs(run: Run, progress: bool = True, root: Moved = None) -> tuple[Da
         >>> load_inputs(run, progress=False)[0].fingerprint == dataset.fingerprint
         True
     """
+    check_roots(root, [run])
     dataset, features = Inputs(root, progress).of(run)
     return dataset, None if features is None else with_control(features, run.request.control)
 
@@ -139,12 +156,18 @@ def load_model(run: Run, dataset: Dataset, features: Features | None = None, dev
     trained_on = record.dataset
     if dataset.fingerprint != trained_on.fingerprint:
         raise InputError(
-            f"run {run.name} was trained on {trained_on.name!r} ({trained_on.fingerprint}), not on "
-            f"{dataset.name!r} ({dataset.fingerprint}): load the dataset with the options in its run.json."
+            f"run {run.name} was trained on {trained_on.name!r} with other data than {dataset.name!r} has now: "
+            f"{trained_on.changes(dataset)}. Load the data as they were then, or train again."
         )
     uses_features = record.features is not None
     if uses_features and (features is None or not _same_features(features.description, record.features or {})):
-        raise InputError(f"run {run.name} needs the features it was trained with: {record.features}.")
+        then, now = record.features or {}, {} if features is None else features.description
+        differing = [name for name in {**then, **now} if name != "precision" and then.get(name) != now.get(name)]
+        raise InputError(
+            f"run {run.name} needs the features it was trained with: "
+            + ", ".join(f"{name} {then.get(name)!r}, not {now.get(name)!r}" for name in differing)
+            + "."
+        )
     data = dataset.training_data(features if uses_features else None)
     overrides = dict(record.parameters)
     model = build_model(record.model, data, profile=record.profile, seed=record.seed, **overrides)

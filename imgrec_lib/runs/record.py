@@ -26,9 +26,10 @@ from typing import Any
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
-from imgrec_lib.data.dataset import Dataset
+from imgrec_lib.data.dataset import Columns, Dataset
 from imgrec_lib.errors import InputError, one_line
 from imgrec_lib.evaluation import IMPERSONAL, PROTOCOLS
+from imgrec_lib.files import fingerprint
 from imgrec_lib.request import Request
 
 FORMAT = 1
@@ -54,6 +55,8 @@ class DatasetRecord:
         name, fingerprint: see `Dataset`.
         users, items, training_interactions: how many there are.
         split: how the interactions were divided, see `Dataset.split`; None where that is unknown.
+        parts: a fingerprint of each part of the data by what it is called in sentences ("users", "pictures", "column
+            'colour'", ...), by which `changes` tells what has changed; empty in records of versions without.
     """
 
     name: str
@@ -62,6 +65,7 @@ class DatasetRecord:
     items: int
     training_interactions: int
     split: dict[str, Any] | None
+    parts: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, dataset: Dataset) -> DatasetRecord:
@@ -73,7 +77,49 @@ class DatasetRecord:
             items=dataset.n_items,
             training_interactions=len(dataset.train),
             split=dataset.split,
+            parts=_parts(dataset),
         )
+
+    def changes(self, dataset: Dataset) -> str:
+        """What of other data differs from that of this record, for a sentence: "61 users (60 then); the pictures"."""
+        now = DatasetRecord.of(dataset)
+        counts = {"users": "users", "items": "items", "training_interactions": "training interactions"}
+        found = [
+            f"{getattr(now, name):,} {words} ({getattr(self, name):,} then)"
+            for name, words in counts.items()
+            if getattr(now, name) != getattr(self, name)
+        ]
+        then, split = self.split or {}, now.split or {}
+        found += [
+            f"{name} {split.get(name)!r} of the split ({then.get(name)!r} then)"
+            for name in {**then, **split}
+            if then.get(name) != split.get(name)
+        ]
+        told = {words for words in counts.values() if any(f" {words} (" in each for each in found)}
+        if self.parts:
+            found += [
+                f"the {part}"
+                for part in {**self.parts, **now.parts}
+                if part not in told and self.parts.get(part) != now.parts.get(part)
+            ]
+        return "; ".join(found) or "ids, interactions, the item table or pictures, in the same numbers"
+
+
+def _parts(dataset: Dataset) -> dict[str, str]:
+    """See `DatasetRecord.parts`; together they are all that `Dataset.fingerprint` counts."""
+    train, items = dataset.train, dataset.items
+    columns = [column for column in items.columns if column not in (Columns.ITEM, Columns.NAME)]
+    return {
+        "users": fingerprint(dataset.user_ids),
+        "items": fingerprint(items[Columns.ITEM].to_numpy()),
+        "training interactions": fingerprint(
+            train.indptr, train.items, *([] if train.times is None else [train.times])
+        ),
+        "validation items": fingerprint(dataset.validation.users, dataset.validation.flat),
+        "test items": fingerprint(dataset.test.users, dataset.test.flat),
+        "pictures": "" if dataset.images is None else dataset.images.fingerprint,
+        **{f"column {column!r}": fingerprint(items[column].astype(str).to_numpy(dtype=object)) for column in columns},
+    }
 
 
 @dataclass(frozen=True)

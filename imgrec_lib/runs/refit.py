@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from imgrec_lib.errors import InputError
+from imgrec_lib.request import Moved
 from imgrec_lib.runs.load import load_inputs
 from imgrec_lib.runs.record import Run
 from imgrec_lib.runs.train import train_run
 
 
-def refit(run: Run, out: Path, *, root: Path | str | None = None, progress: bool = True) -> Run:
+def refit(run: Run, out: Path, *, root: Moved = None, progress: bool = True) -> Run:
     """Train a finished run's model once more, on everything that is known of its users.
 
     Each phase runs as many epochs as it took the run to its best validation there; a phase after the best one is left
@@ -21,7 +22,7 @@ def refit(run: Run, out: Path, *, root: Path | str | None = None, progress: bool
     Args:
         run: a finished trial.
         out: the new run's folder.
-        root: where the data lie now, if they were moved.
+        root: where the data lie now, if they were moved: see `Request.at`.
         progress: show progress bars.
 
     Returns:

@@ -25,7 +25,7 @@ from imgrec_lib.features.controls import with_control
 from imgrec_lib.models import build_model, list_models, model_card
 from imgrec_lib.models.base import Baskets, Recommender, Scorer, item_vectors
 from imgrec_lib.request import Moved
-from imgrec_lib.runs import Inputs, Run, load_model, open_run
+from imgrec_lib.runs import Inputs, Run, check_roots, load_model, open_run
 from imgrec_lib.serving.ids import pairs_of, positions
 from imgrec_lib.training import fit
 
@@ -531,4 +531,5 @@ def open_trained(
         'PopRank'
     """
     opened = run if isinstance(run, Run) else open_run(Path(run))
+    check_roots(root, [opened])
     return Trained.of(opened, *Inputs(root, progress).of(opened, pictures=pictures))

@@ -17,9 +17,10 @@ from narrow import metric_value, not_none
 
 from imgrec_lib import InputError, evaluate, extract_features, find_runs, load_dataset, load_model, open_run, train_run
 from imgrec_lib.data.dataset import Dataset, HeldOut, Interactions
+from imgrec_lib.data.images import ImageStore
 from imgrec_lib.evaluation import PROTOCOLS
 from imgrec_lib.features import Features
-from imgrec_lib.runs import Run
+from imgrec_lib.runs import DatasetRecord, Run
 
 FAST: dict[str, Any] = {"factors": 4, "epochs": 2, "patience": 0}
 
@@ -169,14 +170,35 @@ def test_other_data_or_features_are_refused(
     run: Run, small_wardrobe: Dataset, features: Features, tmp_path: Path
 ) -> None:
     other = load_dataset("wardrobe", n_users=150, n_items=120, image_size=32, split_seed=9, progress=False)
-    with pytest.raises(InputError, match="was trained on 'wardrobe'"):
+    changed = "was trained on 'wardrobe' with other data than 'wardrobe' has now: .*; seed 9 of the split \\(0 then\\); "
+    with pytest.raises(InputError, match=changed):
         load_model(run, other, features)
-    with pytest.raises(InputError, match="needs the features"):
+    with pytest.raises(InputError, match="needs the features it was trained with: backbone 'efficientnet-lite0', not No"):
         load_model(run, small_wardrobe, None)
     few = Features(np.zeros((3, 4), np.float32), {}, "x")
     with pytest.raises(InputError, match="3 rows"):
         train_run(small_wardrobe, "imgrec-ft", tmp_path / "x", features=few, progress=False)
     assert not (tmp_path / "x").exists()
+
+
+def test_a_record_says_what_of_its_data_has_changed(small_wardrobe: Dataset) -> None:
+    record, data = DatasetRecord.of(small_wardrobe), small_wardrobe
+    assert data.images is not None
+    colour = data.items.assign(colour=data.items["colour"].to_numpy()[::-1], season="winter")
+    first = data.train.users == 0
+    train = Interactions.from_pairs(data.train.users[~first], data.train.items[~first], data.n_users, data.n_items)
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"images": ImageStore(data.images.pixels, data.images.present, "others")}, "the pictures"),
+        ({"items": colour}, "the column 'colour'; the column 'season'"),
+        ({"items": data.items.drop(columns="colour")}, "the column 'colour'"),
+        ({"train": train}, f"{len(train):,} training interactions ({len(data.train):,} then)"),
+        ({"user_ids": data.user_ids[::-1]}, "the users"),
+        ({"test": HeldOut(np.roll(data.test.items, 1))}, "the test items"),
+    ]
+    for changed, words in cases:
+        assert record.changes(replace(data, **changed)) == words
+    old = replace(record, parts={})
+    assert old.changes(replace(data, items=colour)) == "ids, interactions, the item table or pictures, in the same numbers"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 99}', "\udcff"])
@@ -202,7 +224,7 @@ def test_runs_of_the_first_format_still_open_and_are_written_as_they_were(tmp_pa
     written = record.to_json()
     later = {name: written["validation"].pop(name) for name in ("choose_by", "metrics")}
     assert later == {"choose_by": "auc", "metrics": {}}  # what records say since models are chosen by other metrics too
-    assert written.pop("personal") is None
+    assert written.pop("personal") is None and written["dataset"].pop("parts") == {}
     assert json.dumps(written) == json.dumps(json.loads(content))
 
 

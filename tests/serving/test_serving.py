@@ -289,7 +289,9 @@ def test_vectors_whose_inner_product_is_the_score(run_folder: Path, tmp_path: Pa
     assert not (tmp_path / "c").exists()
 
 
-def test_a_run_is_opened_where_its_data_lie_now(tmp_path: Path) -> None:
+def test_a_run_is_opened_where_its_data_lie_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     shop_folder = tmp_path / "shop"
     shop_folder.mkdir()
     rows = [f"u{u},i{(u * 3 + j * (1 + u % 3)) % 12}" for u in range(12) for j in range(6)]
@@ -300,6 +302,22 @@ def test_a_run_is_opened_where_its_data_lie_now(tmp_path: Path) -> None:
     shop_folder.rename(tmp_path / "moved")
     with pytest.raises(InputError, match=r"interactions\.csv"):
         open_trained(tmp_path / "run", progress=False)
-    lists = open_trained(tmp_path / "run", root=tmp_path / "moved", progress=False).recommend(["u3"], 2)
-    assert len(lists) == 2
+    for root in (tmp_path / "moved", {"shop": tmp_path / "moved"}):
+        assert len(open_trained(tmp_path / "run", root=root, progress=False).recommend(["u3"], 2)) == 2
+    with pytest.raises(InputError, match="unknown dataset of these runs 'shp': did you mean 'shop'"):
+        open_trained(tmp_path / "run", root={"shp": tmp_path / "moved"}, progress=False)
+    where = ("--root", f"shop={tmp_path / 'moved'}")
+    run, out = str(tmp_path / "run"), str(tmp_path / "out")
+    commands = {
+        "evaluate": (run,), "recommend": (run,), "refit": (run, "--out", f"{out}-refit"),
+        "report": (str(tmp_path), "--out", f"{out}-report"), "explore": (run, "--out", f"{out}.ipynb", "--no-open"),
+    }  # fmt: skip
+    for name, arguments in commands.items():
+        status, _, err = call(monkeypatch, capsys, name, *arguments, *where)
+        assert status == 0, (name, err)
+    assert "The pictures cannot be shown" not in (tmp_path / "out-report" / "index.html").read_text()
+    (line,) = [line for line in (tmp_path / "out.ipynb").read_text().splitlines() if '"root = ' in line]
+    assert f'{{\\"shop\\": \\"{tmp_path / "moved"}\\"}}' in line
+    status, _, err = call(monkeypatch, capsys, "score", run, "x.csv", "--root", "a", "--root", "b")
+    assert status == 2 and "--root has two places for all datasets" in err
     assert json.loads((tmp_path / "run" / "run.json").read_text())["requested"]["root"] == str(shop_folder)
