@@ -541,7 +541,7 @@ def test_the_state_is_the_notebooks_parameters() -> None:
     parameters = notebook_parameters(NOTEBOOK)
     defaults = {name: parameter.default for name, parameter in parameters.items()}
     assert state_of(defaults) == State()
-    assert set(parameters) - set(State.__dataclass_fields__) == {"runs", "only", "static", "frozen"}
+    assert set(parameters) - set(State.__dataclass_fields__) == {"runs", "root", "only", "static", "frozen"}
 
 
 def test_a_frozen_view_becomes_a_report_with_the_same_pictures(runs: Runs, picture: Path, tmp_path: Path) -> None:
