@@ -354,7 +354,7 @@ def report(
 ) -> None:
     """Write the report of finished runs.
 
-    It is one HTML page, and the tables as Markdown, LaTeX and CSV, of all runs below a folder.
+    It is one HTML page, and the tables as Markdown, LaTeX and CSV, of all runs below a folder; its verdict is printed.
 
     Example: imgrec report runs --out reports
 
@@ -373,7 +373,7 @@ def report(
         root=_moved(root),
         progress=not quiet,
     )
-    typer.echo(f"open {page}")
+    _print_report(page)
 
 
 @app.command()
@@ -427,7 +427,8 @@ def run(
 ) -> None:
     """Run a matrix, and write its report.
 
-    Datasets x models x profiles x seeds and grids are run as notebooks; what is done is skipped.
+    Datasets x models x profiles x seeds and grids are run as notebooks; what is done is skipped. The end is the result:
+    the best models with their intervals, what the numbers say, and where the report lies.
 
     A failed run is reported and left alone until its code, parameters or data change, or --retry failed.
 
@@ -462,7 +463,7 @@ def run(
     )
     finished = [task.folder.name for task in plan(content, runs, reports).trials if task.state == "done"]
     if finished:
-        typer.echo(f"open {write_report(runs, reports, only=finished, progress=not quiet)}")
+        _print_report(write_report(runs, reports, only=finished, progress=not quiet))
     failed = [row for row in table if row.state == "failed"]
     for row in failed:
         typer.echo(f"failed: {row.name}: {row.detail}", err=True)
@@ -574,6 +575,12 @@ def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
         for key in rest:
             if row[key]:
                 typer.echo(f"    {key:9} {row[key]}")
+
+
+def _print_report(page: Path) -> None:
+    """The verdict of a report, and where it lies."""
+    typer.echo((page.parent / "verdict.txt").read_text(encoding="utf-8").rstrip())
+    typer.echo(f"open {page}")
 
 
 def _print_metrics(metrics: dict[str, dict[str, float | int | None]]) -> None:

@@ -21,6 +21,7 @@ from imgrec_lib.figures.curves import (
     difference_matrix,
     learning_curves,
     sampled_vs_exact,
+    standings_chart,
 )
 from imgrec_lib.figures.generated import (
     best_pictures,
@@ -59,6 +60,7 @@ __all__ = [
     "progress_grid",
     "region_gallery",
     "sampled_vs_exact",
+    "standings_chart",
     "steps_grid",
     "validation_surface",
 ]

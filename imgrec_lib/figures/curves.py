@@ -22,6 +22,7 @@ from matplotlib.transforms import Bbox
 
 from imgrec_lib.results.comparison import Comparison
 from imgrec_lib.results.results import Results
+from imgrec_lib.results.standings import Standings
 from imgrec_lib.results.tables import auc_table, cost_table, history_table, measured, popularity_table, protocol_table
 from imgrec_lib.results.trials import ORACLE, metric_heading
 from imgrec_lib.runs import Run
@@ -53,6 +54,58 @@ class Chart(Figure):
         picture = base64.b64encode(buffer.getvalue()).decode()
         about = {"alt": self.alt, "width": width, "height": height}
         return {"image/png": picture, "text/plain": self.alt}, {"image/png": about}
+
+
+def standings_chart(standings: Standings, *, narrow: bool = False) -> Chart:
+    """The rows from the best to the last by the metric that the runs were chosen by, with the 95 % interval.
+
+    A row that has a control stands with it on one line, and the line between them is what its pictures add.
+
+    Args:
+        standings: the rows.
+        narrow: for a telephone: less wide, with the names above their lines.
+    """
+    heading = metric_heading(standings.metric)
+    own = {label: control for control, label in standings.controlled.items()}
+    shown = [str(label) for label in standings.table.index if label not in standings.controlled]
+    seeing = {row.label: row.sees_pictures for row in standings.results.rows}
+    figure, axes = single_panel(*((3.7, 1.0 + 0.4 * len(shown)) if narrow else (9.0, 1.0 + 0.27 * len(shown))))
+    size, beside = 7.5 if narrow else 8.5, axes.get_yaxis_transform()
+    for place, label in enumerate(shown):
+        mean, low, high = standings.of(label)
+        sees = seeing[label]
+        colour, marker = (ACCENT, "o") if sees else (BEHIND, "s")
+        known = "with pictures" if sees else "without pictures"
+        axes.hlines(place, low, high, color=colour, lw=1.6)
+        axes.plot(mean, place, marker, color=colour, ms=6, ls="", label=known)
+        words = f"{mean:.4f}"
+        if label in own:
+            control = standings.of(own[label]).mean
+            axes.plot([control, mean], [place, place], color=COLOURS[2], lw=1.2, ls=":")
+            axes.plot(control, place, "D", color=COLOURS[2], mfc="none", ms=6, ls="", label="its pictures shuffled")
+            words += f" (shuffled {control:.4f})"
+        if narrow:
+            words = f"{literal(label)}  {words}"
+            axes.text(0.01, place - 0.44, words, transform=beside, va="center", color=INK, fontsize=size)
+        else:
+            axes.text(1.01, place, words, transform=beside, va="center", color=INK, fontsize=size)
+    axes.set_yticks([] if narrow else range(len(shown)), [] if narrow else [literal(label) for label in shown])
+    axes.set_ylim(len(shown) - 0.4, -0.8)
+    oracle = [metrics["exact"].get(standings.metric) for metrics in standings.results.oracle]
+    ceiling = [value for value in oracle if value is not None]
+    if ceiling:
+        axes.axvline(float(np.mean(ceiling)), color=INK, lw=1, ls="--", label=f"oracle {np.mean(ceiling):.4f}")
+    finish(axes, f"{heading} (exact), 95 % interval of the mean over users", "", grid="x")
+    axes.tick_params(axis="y", length=0, labelsize=size)
+    axes.xaxis.label.set_fontsize(size)
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=2 if narrow else 4, frameon=False,
+                  labelcolor=INK, fontsize=size)  # fmt: skip
+    gains = [f"{name} {standings.of(own[name]).mean:.4f} with its pictures shuffled" for name in shown if name in own]
+    figure.alt = f"{heading}, the best first: " + "; ".join(
+        f"{label} {standings.of(label).mean:.4f} ({'with' if seeing[label] else 'without'} pictures)" for label in shown
+    ) + "".join(f"; {gain}" for gain in gains) + "."  # fmt: skip
+    return figure
 
 
 def learning_curves(results: Results) -> Chart:

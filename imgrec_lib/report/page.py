@@ -1,6 +1,7 @@
 """The report as one HTML file that needs nothing else, and what stands beside it as files.
 
 index.html             the page; opens offline, in light and dark
+verdict.txt            what the runs say in a few sentences, and the best models: what commands print at their end
 tables.md, tables.tex  all tables, for GitHub and for a paper
 tables.csv             all numbers in long form: dataset, table, row, column, statistic, value
 tables/                each table by itself as .md, .tex and .csv
@@ -10,7 +11,10 @@ notebooks/             the executed notebooks as pages, to which the numbers lin
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Collection, Sequence
+from importlib import resources
 from pathlib import Path
 from urllib.parse import quote
 
@@ -74,13 +78,14 @@ def write_report(
     datasets = {again.dataset.fingerprint: again.dataset for again in loaded if again.dataset is not None}
     prefixes = [section_prefix(number, results) for number, results in enumerate(groups, 1)]
     pages = _notebooks([*runs, *tried], out) if pictures else {}
-    sections = [sizes_section(groups, datasets, prefixes)]
+    sections: list[Section] = []
     bar = tqdm(total=len(groups), desc="report", unit="dataset", disable=not progress)
     for prefix, results, again in zip(prefixes, groups, loaded, strict=True):
         own = searched.get(results.dataset.fingerprint)
         sections.append(dataset_section(prefix, results, own, again, out, pages, pictures=pictures))
         bar.update()
     bar.close()
+    sections.append(sizes_section(groups, datasets, prefixes))
     write_tables(sections, out)
     with replacing_folder(out / "galleries") as folder:
         for block in (block for section in sections for block in section.blocks):
@@ -90,6 +95,7 @@ def write_report(
         write_text(Path(markdown), markdown_tables(sections, title, _how_made(runs, pictures)))
     if insert is not None:
         insert_results(sections, Path(insert))
+    write_text(out / "verdict.txt", _verdicts(sections))
     write_text(out / "index.html", _render(sections, runs, _stages(out) if pictures else {}))
     return out / "index.html"
 
@@ -108,6 +114,14 @@ def _stages(out: Path) -> dict[str, str]:
     found = {"-".join(path.relative_to(out).with_suffix("").parts): path for path in lying if is_executed(path)}
     pages = write_notebook_pages(found, out / "stages", "../index.html")
     return {name: quote(page.relative_to(out).as_posix()) for name, page in pages.items()}
+
+
+def _verdicts(sections: Sequence[Section]) -> str:
+    """Each dataset's verdict and best rows as text."""
+    told = [
+        "\n".join([f"{section.title}", *section.leaders, *section.verdict]) for section in sections if section.verdict
+    ]
+    return "\n\n".join(told) + "\n"
 
 
 def _how_made(runs: Sequence[Run], pictures: bool) -> str:
@@ -132,8 +146,11 @@ def _render(sections: Sequence[Section], runs: Sequence[Run], stages: dict[str, 
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    script = (resources.files("imgrec_lib.report") / "templates" / "report.js").read_text(encoding="utf-8")
     return environment.get_template("report.html.j2").render(
         sections=sections,
+        script=Markup(script),
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         stages=stages,
         gallery_style=Markup(STYLE),
         runs=len(runs),

@@ -6,7 +6,9 @@ import io
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,13 +21,14 @@ from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation import user_metrics
 from imgrec_lib.figures import curves, grid
-from imgrec_lib.figures.curves import Chart
+from imgrec_lib.figures.curves import Chart, standings_chart
 from imgrec_lib.gallery.gallery import Gallery
 from imgrec_lib.gallery.views import neighbour_gallery, recommendation_gallery, side_by_side
 from imgrec_lib.report.formats import MISSING, format_table
-from imgrec_lib.results.comparison import HOLDS, comparison_note, difference_table, user_auc
+from imgrec_lib.results.comparison import HOLDS, comparison_note, difference_table, user_values
 from imgrec_lib.results.paper import PAPER, PAPER_TABLES, paper_dataset, paper_tables, sizes_table
 from imgrec_lib.results.results import Results
+from imgrec_lib.results.standings import Standings
 from imgrec_lib.results.tables import (
     caption,
     cautions,
@@ -71,6 +74,7 @@ class Block:
         gallery: to be written as a contact sheet too.
         folded: a long table that is shown on demand.
         main: the dataset's main table.
+        part: heading of the part of the section that is shown on demand and holds it; empty for what is shown at once.
     """
 
     anchor: str
@@ -82,16 +86,33 @@ class Block:
     gallery: Gallery | None = None
     folded: bool = False
     main: bool = False
+    part: str = ""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: one dataset's results, or what all have in common."""
+    """A part of the page: one dataset's results, or what all have in common.
+
+    Attributes:
+        anchor: its address on the page.
+        title: its heading.
+        lead: what its numbers mean.
+        blocks: what it holds, in order; those of a part follow each other.
+        verdict: its answer in sentences, the most important first.
+        leaders: the best rows as lines of text.
+    """
 
     anchor: str
     title: str
     lead: str
     blocks: tuple[Block, ...]
+    verdict: tuple[str, ...] = ()
+    leaders: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> list[tuple[str, list[Block]]]:
+        """The blocks by the part that holds them, "" for those that are shown at once."""
+        return [(part, list(blocks)) for part, blocks in groupby(self.blocks, attrgetter("part"))]
 
 
 @dataclass(frozen=True)
@@ -100,9 +121,11 @@ class Reopened:
 
     Attributes:
         dataset: the dataset, or None.
-        recommender: the run that is best on the validation items, by what the runs were chosen by.
+        recommender: of the runs that see pictures the one that is best on the validation items, by what the runs were
+            chosen by; of all runs where none sees any.
         embedder: of the runs with visual features the one that is best on the validation items; None without any.
         inputs: where their data are loaded.
+        chosen: how the recommender was chosen, in words.
         problem: a sentence where the dataset is None.
     """
 
@@ -110,6 +133,7 @@ class Reopened:
     recommender: Run
     embedder: Run | None
     inputs: Inputs
+    chosen: str
     problem: str = ""
 
     def trained(self, run: Run) -> Trained:
@@ -123,20 +147,27 @@ def load_again(results: Results, inputs: Inputs) -> Reopened:
     def validation(run: Run) -> float:
         return run.record.validation.value(results.chosen_by)
 
-    recommender = max(results.runs, key=validation)
-    embedder = max((run for run in results.runs if run.record.features is not None), key=validation, default=None)
+    # A control is there to be compared with; and the pictures are shown of a model that sees them, where there is one.
+    rows = [row for row in results.rows if not row.is_control] or list(results.rows)
+    seeing = [row for row in rows if row.sees_pictures] or rows
+    recommender = max((run for row in seeing for run in row.runs), key=validation)
+    described = [run for row in rows for run in row.runs if run.record.features is not None]
+    embedder = max(described, key=validation, default=None)
+    chosen = "the one that is best on the validation items"
+    if len(seeing) < len(results.rows):
+        chosen = f"of the runs that see pictures {chosen}"
     try:
         datasets = [inputs.of(run)[0] for run in (embedder, recommender) if run is not None]
     except (InputError, OSError) as error:
-        return Reopened(None, recommender, embedder, inputs, f"The pictures cannot be shown: {error}")
+        return Reopened(None, recommender, embedder, inputs, chosen, f"The pictures cannot be shown: {error}")
     if datasets[-1].fingerprint != recommender.record.dataset.fingerprint:
         changes = recommender.record.dataset.changes(datasets[-1])
         problem = (
             f"The pictures cannot be shown: the data of run {recommender.name} have changed since its training. Now "
             f"there are: {changes}."
         )
-        return Reopened(None, recommender, embedder, inputs, problem)
-    return Reopened(datasets[-1], recommender, embedder, inputs)
+        return Reopened(None, recommender, embedder, inputs, chosen, problem)
+    return Reopened(datasets[-1], recommender, embedder, inputs, chosen)
 
 
 def sizes_section(groups: Sequence[Results], datasets: dict[str, Dataset], prefixes: Sequence[str]) -> Section:
@@ -147,7 +178,8 @@ def sizes_section(groups: Sequence[Results], datasets: dict[str, Dataset], prefi
         "by its picture alone."
     )
     links = {results.dataset.name: f"#{prefix}-runs" for results, prefix in zip(groups, prefixes, strict=True)}
-    return Section("data", "Data sets", "", (table_block("sizes", "Table 1: data sets", look, frame, links),))
+    block = table_block("sizes", "Table 1: data sets", look, frame, links)
+    return Section("data", "Data sets", "", (replace(block, part="Sizes of the data sets"),))
 
 
 def section_prefix(number: int, results: Results) -> str:
@@ -176,6 +208,7 @@ def dataset_section(
         pages: addresses of the rendered notebooks, by the run's name.
         pictures: whether galleries are wanted.
     """
+    results = results.best_first
     blocks = _Blocks(prefix, {row.label: f"#{prefix}-run-{slug(row.runs[0].name)}" for row in results.rows})
     record, missing = results.dataset, not_run(results)
     title = f"{record.name} ({record.users:,} users, {record.items:,} items)"
@@ -184,37 +217,28 @@ def dataset_section(
         "Runs",
         "Every number above is computed from these runs; the link opens the executed notebook.",
         _runs_list(prefix, [*results.rows, *(searched.rows if searched else ())], out, pages),
+        part="Runs and their notebooks",
     )
     if not results.ranked:
-        return Section(prefix, title, f"{caption(results)} {NOBODY_RANKED}", (runs,))
+        return Section(prefix, title, caption(results), (runs,), (NOBODY_RANKED,))
+    standings = Standings(results)
+    parts: dict[str, list[Block]] = {
+        "": [_standings(blocks, standings), _main(blocks, results, searched)],
+        "In pictures": _galleries(prefix, again, results) if pictures else [],
+        "Other metrics": _metrics(blocks, results),
+        "Which differences hold": _differences(blocks, results),
+        "The paper's tables": _paper(blocks, results),
+        "Protocols and ties": _protocols(blocks, results),
+        "For whom, and for which items": _bands(blocks, results),
+        "Training, searches and cost": _training(blocks, results, searched),
+    }
     return Section(
         prefix,
         title,
         caption(results) + (f" Without a run here: {', '.join(missing)}." if missing else ""),
-        (
-            *_quality(blocks, results, searched),
-            *_paper(blocks, results),
-            *_protocols(blocks, results),
-            blocks.figure(
-                "learning",
-                "Learning curves",
-                "A band is one standard deviation over the trials that still train; a dot is the epoch whose weights "
-                "were kept. A curve that still rises at its end would gain from more epochs. The first epochs may lie "
-                "below the axis.",
-                curves.learning_curves(results),
-            ),
-            *_bands(blocks, results),
-            blocks.table(
-                "cold",
-                "Cold items",
-                "An AUC of 0.5 is a guess, one below it means that cold items are pushed to the end of every list.",
-                cold_table(results),
-            ),
-            *(_grids(prefix, searched) if searched else ()),
-            *_cost(blocks, results),
-            *(_galleries(prefix, again, results) if pictures else ()),
-            runs,
-        ),
+        (*(replace(block, part=part) for part, found in parts.items() for block in found), runs),
+        tuple(standings.verdict),
+        tuple(standings.lines()),
     )
 
 
@@ -244,15 +268,32 @@ class _Blocks:
         return table_block(f"{self.prefix}-{name}", title, look, frame, self.links, note, folded=folded, main=main)
 
     def figure(self, name: str, title: str, look: str, drawn: Chart) -> Block:
-        return Block(f"{self.prefix}-{name}", title, look, svg(drawn, f"{self.prefix}-{name}", title))
+        anchor = f"{self.prefix}-{name}"
+        return Block(anchor, title, look, _scrolling(title, _plot(svg(drawn, anchor, title))))
 
 
-def _quality(blocks: _Blocks, results: Results, searched: Results | None) -> list[Block]:
-    """The main table, which differences hold, and every other metric."""
+def _plot(drawing: Markup, kind: str = "") -> Markup:
+    return Markup('<figure class="{}">{}</figure>').format(f"plot {kind}".strip(), drawing)
+
+
+def _standings(blocks: _Blocks, standings: Standings) -> Block:
+    """The figure that carries the verdict, once for wide pages and once for telephones."""
+    anchor, title = f"{blocks.prefix}-standings", f"{metric_heading(standings.metric)} of every model"
+    drawn = Markup().join(
+        _plot(svg(standings_chart(standings, narrow=narrow), f"{anchor}-{kind}", title), kind)
+        for kind, narrow in (("wide", False), ("narrow", True))
+    )
+    look = "Two rows whose intervals overlap may still be told apart: the same users are compared. A diamond is the "
+    look += "same model with every item given another item's picture."
+    return Block(anchor, title, look if standings.controlled else look.partition(" A diamond")[0], drawn)
+
+
+def _main(blocks: _Blocks, results: Results, searched: Results | None) -> Block:
+    """The main table."""
     comparison = results.comparison
     note = [] if comparison is None else [f"{HOLDS} {comparison_note(comparison)}"]
     note += [*cautions(results), *([searches(searched)] if searched else [])]
-    main = blocks.table(
+    return blocks.table(
         "auc",
         "Results",
         "Compare within a column. A visual model earns its place by beating PopRank in AUC and by its cold AUC, where "
@@ -261,6 +302,10 @@ def _quality(blocks: _Blocks, results: Results, searched: Results | None) -> lis
         " ".join(note),
         main=True,
     )
+
+
+def _metrics(blocks: _Blocks, results: Results) -> list[Block]:
+    """Every metric of the held-out items and of the lists."""
     every = blocks.table(
         "metrics-table",
         "Every metric over the whole catalogue",
@@ -276,15 +321,17 @@ def _quality(blocks: _Blocks, results: Results, searched: Results | None) -> lis
         "random lists cover everything.",
         lists_table(results),
     )
-    others = [table for table in (every, lists) if table.frame is not None and len(table.frame.columns) > 1]
+    return [table for table in (every, lists) if table.frame is not None and len(table.frame.columns) > 1]
+
+
+def _differences(blocks: _Blocks, results: Results) -> list[Block]:
+    comparison = results.comparison
     if comparison is None:
-        return [main, *others]
+        return []
     pairs = difference_table(comparison)
     of_pairs = _Blocks(blocks.prefix, {str(pair): f"#{blocks.prefix}-runs" for pair in pairs.index})
     luck = " or speaks of settings that were not searched on this data" if comparison.unsearched else ""
     return [
-        main,
-        *others,
         blocks.figure(
             "differences",
             "Which differences hold",
@@ -371,11 +418,26 @@ def _bands(blocks: _Blocks, results: Results) -> list[Block]:
             "Each heading says how many users the band has.",
             history_table(results),
         ),
+        blocks.table(
+            "cold",
+            "Cold items",
+            "An AUC of 0.5 is a guess, one below it means that cold items are pushed to the end of every list.",
+            cold_table(results),
+        ),
     ]
 
 
-def _cost(blocks: _Blocks, results: Results) -> list[Block]:
+def _training(blocks: _Blocks, results: Results, searched: Results | None) -> list[Block]:
     return [
+        blocks.figure(
+            "learning",
+            "Learning curves",
+            "A band is one standard deviation over the trials that still train; a dot is the epoch whose weights "
+            "were kept. A curve that still rises at its end would gain from more epochs. The first epochs may lie "
+            "below the axis.",
+            curves.learning_curves(results),
+        ),
+        *(_grids(blocks.prefix, searched) if searched else ()),
         blocks.figure(
             "cost",
             "Cost and quality",
@@ -404,7 +466,8 @@ def _grids(prefix: str, searched: Results) -> list[Block]:
         if drawn is not None:
             chosen_by = f"validation {metric_heading(searched.chosen_by)}"
             look = f"Chosen by {chosen_by} alone. A best value at the edge of the grid asks for a wider one."
-            blocks.append(Block(anchor, f"{title}: {chosen_by}", look, svg(drawn, anchor, title)))
+            shown = _scrolling(title, _plot(svg(drawn, anchor, title)))
+            blocks.append(Block(anchor, f"{title}: {chosen_by}", look, shown))
         ordered = sorted(rows, key=lambda row: -row.validation(searched.chosen_by))
         links = {str(place): f"#{prefix}-run-{slug(row.runs[0].name)}" for place, row in enumerate(ordered, 1)}
         look = f"{len(frame)} configurations, best first. None of them was tested."
@@ -449,7 +512,7 @@ def _recommendations(anchor: str, dataset: Dataset, again: Reopened) -> Block:
     title = "Recommendations to three users"
     shown = recommendation_gallery(dataset, scorer, _users(run), NEIGHBOURS + 1, title)
     look = (
-        f"By {run.record.title}, seed {run.record.seed}, the run that is best on the validation items, to those users "
+        f"By {run.record.title}, seed {run.record.seed}, {again.chosen}, to those users "
         "whose test item it ranks badly, typically and well (5th, 50th and 95th percentile of AUC). See whether the "
         "recommendations share something visible with the purchases. The number is the model's score."
     )
@@ -460,7 +523,7 @@ def _worst_served(anchor: str, dataset: Dataset, again: Reopened, results: Resul
     """The users whom the configuration that is best on the validation items serves worst, as pictures."""
     run = again.recommender
     (row,) = [row for row in results.rows if run in row.runs]
-    ranked = user_auc([row]).iloc[:, 0].dropna().sort_values(kind="stable")
+    ranked = user_values([row]).iloc[:, 0].dropna().sort_values(kind="stable")
     badly = ranked.index[: max(WORST, len(ranked) // 100)]
     about = run.per_user.set_index("user").loc[ranked.index]
     worst = about.loc[badly]

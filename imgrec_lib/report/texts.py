@@ -61,7 +61,11 @@ def markdown_tables(sections: Sequence[Section], title: str, preamble: str) -> s
     """
     parts = [f"# {markdown_text(title)}", preamble.strip()]
     for section in sections:
-        parts += [f"## {markdown_text(section.title)}", markdown_text(section.lead)]
+        parts += [
+            f"## {markdown_text(section.title)}",
+            *map(markdown_text, section.verdict),
+            markdown_text(section.lead),
+        ]
         for block, frame in _framed(section):
             body = format_table(frame).rstrip()
             if block.folded:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from imgrec_lib.results.comparison import comparison_note, difference_table
 from imgrec_lib.results.paper import paper_tables, sizes_table
 from imgrec_lib.results.results import Results
+from imgrec_lib.results.standings import Standings
 from imgrec_lib.results.tables import (
     auc_table,
     caption,
@@ -24,6 +25,7 @@ from imgrec_lib.results.tables import (
 
 __all__ = [
     "Results",
+    "Standings",
     "auc_table",
     "caption",
     "cautions",

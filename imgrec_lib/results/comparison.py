@@ -53,7 +53,7 @@ def compare(rows: Sequence[Trials], chosen_by: str = "auc") -> Comparison:
         rows: two or more; some user is ranked by all of them.
         chosen_by: see `Comparison`.
     """
-    differences = paired_differences(user_auc(rows))
+    differences = paired_differences(user_values(rows))
     blind = [row for row in rows if not row.sees_pictures]
     validated = {row.label: row.validation(chosen_by) for row in blind if not math.isnan(row.validation(chosen_by))}
     baseline = max(validated, key=validated.__getitem__, default=None) if len(blind) < len(rows) else None
@@ -62,11 +62,18 @@ def compare(rows: Sequence[Trials], chosen_by: str = "auc") -> Comparison:
     return Comparison(differences, best, baseline, chosen_by, frozenset(row.label for row in rows if row.unsearched))
 
 
-def user_auc(rows: Sequence[Trials]) -> pd.DataFrame:
-    """Exact mid-rank AUC of each user (rows, by user index) by each configuration (columns), the mean of its trials."""
+def user_values(rows: Sequence[Trials], metric: str = "auc") -> pd.DataFrame:
+    """An exact metric of each user (rows, by user index) by each configuration (columns), the mean of its trials.
+
+    Args:
+        rows: the configurations.
+        metric: "auc" (mid-rank), or one with a cut-off such as "ndcg@10".
+    """
+    cutoffs = [int(metric.partition("@")[2])] if "@" in metric else ()
 
     def of(run: Run) -> pd.Series:
-        return user_metrics(run.per_user)["auc"].set_axis(run.per_user["user"].drop_duplicates())
+        values = user_metrics(run.per_user, cutoffs=cutoffs)[metric]
+        return values.set_axis(run.per_user["user"].drop_duplicates())
 
     return pd.concat(
         {row.label: pd.concat([of(run) for run in row.runs], axis=1).mean(axis=1, skipna=False) for row in rows},

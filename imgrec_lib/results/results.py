@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+
+import numpy as np
 
 from imgrec_lib.errors import InputError
 from imgrec_lib.results.comparison import Comparison, compare
@@ -79,6 +82,19 @@ class Results:
     def comparison(self) -> Comparison | None:
         """All rows compared pairwise; None for a single row, or where nobody can be ranked."""
         return compare(self.rows, self.chosen_by) if len(self.rows) > 1 and self.ranked else None
+
+    @cached_property
+    def best_first(self) -> Results:
+        """The same with the rows ordered by the test metric that the runs were chosen by, for pages and tables.
+
+        The order is for reading alone: nothing is chosen by it.
+        """
+
+        def mean(row: Trials) -> float:
+            values = [run.metrics["exact"].get(self.chosen_by) for run in row.runs if run.metrics]
+            return -math.inf if None in values or not values else float(np.mean([value or 0.0 for value in values]))
+
+        return Results(tuple(sorted(self.rows, key=mean, reverse=True)))
 
     def of_model(self, model: str, profile: str | None = None) -> tuple[Trials, ...]:
         """The rows of one model, and of one profile where it is named."""

@@ -110,6 +110,29 @@ def paired_differences(values: pd.DataFrame, *, resamples: int | None = None, se
     )
 
 
+def mean_intervals(values: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
+    """The mean of each column over the users and its 95 % percentile interval, by the bootstrap over users.
+
+    Args:
+        values, seed: as of `paired_differences`.
+        resamples: how often the users are drawn.
+
+    Returns:
+        One row for each column of `values`, with the columns mean, low and high.
+
+    Raises:
+        ValueError: no user has all values.
+    """
+    complete = values.dropna()
+    if not len(complete):
+        raise ValueError("no user has a value of every model: there is nothing to average")
+    matrix = complete.to_numpy(np.float64)
+    centre = matrix.mean(0)
+    means = centre + _resampled_means(matrix - centre, resamples, np.random.default_rng(seed))
+    low, high = np.quantile(means, (0.025, 0.975), axis=0)
+    return pd.DataFrame({"mean": centre, "low": low, "high": high}, index=values.columns)
+
+
 def _resampled_means(matrix: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """(resamples, M) means of the (n, M) rows, drawn with replacement: counts of the draws times the matrix."""
     n = len(matrix)

@@ -79,11 +79,72 @@ def test_pages_fit_a_telephone(folder: Path) -> None:
                 assert axe_violations(page) == []
 
 
+def test_the_answer_stands_first_and_reads_on_a_telephone(folder: Path) -> None:
+    with chromium() as browser, offline_page(browser, folder / "index.html", width=400) as (page, _):
+        verdict = page.locator("p.verdict").first
+        assert verdict.inner_text().startswith("By AUC ") and verdict.bounding_box()["y"] < 200
+        drawing = page.locator("figure.plot.narrow svg").first
+        assert drawing.bounding_box()["y"] < 900 and not page.locator("figure.plot.wide").first.is_visible()
+        sizes = "all => all.filter(each => each.getBoundingClientRect().width).map(each => [each, each.getScreenCTM()])"
+        sizes += ".map(([each, seen]) => parseFloat(getComputedStyle(each).fontSize) * Math.hypot(seen.a, seen.b))"
+        for part in page.locator("details.part").all():
+            part.evaluate("part => part.open = true")
+        drawn = page.locator("svg text").evaluate_all(sizes)
+        assert len(drawn) > 100 and min(drawn) > 8.5  # CSS pixels
+        # The first column stays when the table is scrolled to its end.
+        region = page.get_by_role("region", name="Results")
+        region.evaluate("region => region.scrollLeft = region.scrollWidth")
+        name = region.locator("tbody th").first
+        assert name.bounding_box()["x"] == pytest.approx(region.bounding_box()["x"], abs=1)
+
+
+def test_tables_are_sorted_by_mouse_and_keyboard(folder: Path) -> None:
+    with chromium() as browser, offline_page(browser, folder / "index.html") as (page, problems):
+        table = page.get_by_role("region", name="Results").locator("table")
+
+        def column(place: int) -> list[str]:
+            cells = table.locator(f"tbody tr > :nth-child({place + 1})").all()
+            return [cell.inner_text().split("\n")[0] for cell in cells]
+
+        headings = [heading.inner_text() for heading in table.locator("thead th").all()]
+        auc, best_first = headings.index("AUC"), column(0)
+        assert column(auc)[:3] == sorted(column(auc)[:3], reverse=True)
+        button = table.get_by_role("button", name="HR@10")
+        button.focus()
+        page.keyboard.press("Enter")
+        hits = [float(text) for text in column(headings.index("HR@10"))]
+        assert hits == sorted(hits, reverse=True)
+        assert table.locator("th[aria-sort]").get_attribute("aria-sort") == "descending"
+        page.keyboard.press("Space")
+        assert [float(text) for text in column(headings.index("HR@10"))] == sorted(hits)
+        assert table.locator("th[aria-sort]").get_attribute("aria-sort") == "ascending"
+        table.get_by_role("button", name="model").click()
+        assert column(0) == sorted(best_first, key=str.lower)
+        last = next(text for text in headings if text.startswith("AUC against"))
+        for _ in range(2):  # what has no number stays below, whichever way the others are sorted
+            table.get_by_role("button", name=last, exact=True).click()
+            numbers = column(headings.index(last))
+            assert "—" not in numbers[: len(numbers) - numbers.count("—")]
+        assert problems == [] and axe_violations(page) == []
+
+
+def test_a_printed_page_has_no_heading_alone(folder: Path) -> None:
+    with chromium() as browser, offline_page(browser, folder / "index.html", width=718) as (page, _):
+        page.emulate_media(media="print")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 718  # what A4 holds between its margins
+        shown = [heading.inner_text() for heading in page.locator("h2:visible, h3:visible, summary:visible").all()]
+        assert shown[1:] == ["AUC of every model", "Results"] and shown[0].startswith("planted")
+        page.locator("details.part", has_text="Protocols").first.evaluate("part => part.open = true")
+        assert page.get_by_role("heading", name="Exact and sampled AUC").is_visible()
+
+
 def test_a_number_leads_to_the_executed_notebook(folder: Path) -> None:
     with chromium() as browser, offline_page(browser, folder / "index.html") as (page, _):
         (run,) = (path.stem for path in (folder / "notebooks").glob("*.html"))
         number = page.locator("table a.number").filter(has_text="0.").first
         row = page.locator(number.get_attribute("href"))
+        assert not row.is_visible()  # its part is closed until a link leads there
+        number.click()
         assert row.locator("th a").first.inner_text() == run
         row.locator("th a").first.click()
         assert page.url.endswith(f"notebooks/{run}.html")
