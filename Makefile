@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONHASHSEED := 0
 
-.PHONY: help reproduce test test-fast lint lab explore voila clean
+.PHONY: help reproduce test test-fast lint lab explore voila book clean
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -48,8 +48,13 @@ RUNS ?= $(wildcard runs)
 reports/explore.ipynb: $(VENV)/installed
 	$(BIN)/imgrec explore $(if $(RUNS),'$(RUNS)') --out $@ --no-open
 
+book: $(VENV)/installed ## build the book, docs/_build/html, from chapters, notebooks and docstrings; no network is needed to read it
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[book,notebooks]'
+	$(BIN)/python -m sphinx -q -E -W --keep-going -j 2 docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
 clean: ## remove what runs have left, not the environment
-	rm -rf runs .cache reports/*.ipynb reports/*.status.json reports/*.html
+	rm -rf runs .cache docs/_build docs/generated reports/*.ipynb reports/*.status.json reports/*.html
 
 $(VENV)/created:
 	$(PYTHON) -c 'import sys; sys.exit("imgrec needs Python 3.11 or newer, not " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'

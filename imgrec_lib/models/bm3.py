@@ -27,8 +27,8 @@ class BM3(Recommender):
     took a share, and through which no gradient flows, and with v_i = W f_i + b, the item's projected features:
 
         mean of C(e_u, e_i) + C(e_i, e_u)              (the paper's graph reconstruction)
-        + feature_weight (C(v_i, e_i)                  (its alignment between modalities)
-                          + C(v_i, v_i))               (its masked reconstruction within one), for each kind of features
+        + feature_weight C(v_i, e_i)                   (its alignment between modalities)
+        + feature_weight C(v_i, v_i)                   (its masked reconstruction within one), for each kind of features
         + l2 (1/2 |e_u|^2 + 1/2 |e_i|^2).
 
     The paper's C is minus the cosine, which is the same but for a constant. No negative is drawn: `negatives` has no

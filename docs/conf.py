@@ -1,0 +1,129 @@
+"""The book: chapters, a page a model made from its card, the notebooks, and the public interface from its docstrings.
+
+`make book` executes the notebooks; `IMGREC_BOOK_NOTEBOOKS=off` shows them as they are committed, which is quicker.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import imgrec_lib
+from imgrec_lib.models import list_models
+from imgrec_lib.models.base import ModelCard
+
+DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
+GENERATED = DOCS / "generated"
+
+project = "imgrec"
+version = release = imgrec_lib.__version__
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx-mathjax-offline",  # formulas are drawn without asking the network for anything
+    "sphinx_copybutton",
+]
+html_theme = "furo"
+html_title = "imgrec"
+default_role = "code"
+exclude_patterns = ["_build", "**.ipynb_checkpoints"]
+myst_enable_extensions = ["amsmath", "dollarmath", "colon_fence", "html_image"]
+myst_heading_anchors = 3
+nb_execution_mode = os.environ.get("IMGREC_BOOK_NOTEBOOKS", "cache")
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+autodoc_typehints = "none"  # the docstrings say types, with shapes and units
+autodoc_member_order = "bysource"
+suppress_warnings = ["mystnb.unknown_mime_type"]  # widgets: their still picture is shown
+
+
+def model_page(card: ModelCard, rows: dict[str, list[str]]) -> str:
+    """One model as Markdown: what it is, what it costs to believe it, its settings, and its row on H&M."""
+    model = f"{card.build.__module__}.{card.build.__qualname__}"
+    lines = [f"# {card.title}", "", f"`{card.name}`, {card.fidelity}. {card.source}.", ""]
+    if card.needs:
+        lines += [f"It needs {', '.join(sorted(card.needs))}.", ""]
+    lines += ["## Formula and decisions", "", "```{eval-rst}", f".. autoclass:: {model}", "   :no-index:", "```", ""]
+    lines += ["## Profiles", "", "| profile | hyper-parameters | where they come from |", "|---|---|---|"]
+    for name, profile in card.profiles.items():
+        values = ", ".join(f"{key} {value}" for key, value in profile.parameters.items()) or "none"
+        lines.append(f"| `{name}` | {values} | {profile.note.replace('|', '/')} |")
+    lines += ["", "## On a week of H&M", ""]
+    if rows.get(card.title):
+        lines += ["| row | trials | AUC | HR@10 | NDCG@10 | cold AUC |", "|---|---:|---:|---:|---:|---:|"]
+        lines += rows[card.title]
+        lines += ["", "Test figures, mean ± standard deviation over the seeds; [the whole story](../../pictures.md)."]
+    else:
+        lines.append("No committed report has a row of this model.")
+    return "\n".join(lines) + "\n"
+
+
+def committed_rows() -> dict[str, list[str]]:
+    """By a model's title: its rows in the committed reports of H&M, cut down to six columns."""
+    rows: dict[str, list[str]] = {}
+    wanted = ["model", "trials", "AUC", "HR@10", "NDCG@10", "cold AUC"]
+    for name in ("hm-week.md", "hm-own-model.md"):
+        text = (ROOT / "reports" / name).read_text(encoding="utf-8")
+        table = next(part for part in text.split("\n\n") if part.startswith("| model | trials | AUC "))
+        header, _, *lines = ([cell.strip() for cell in line.strip(" |").split(" | ")] for line in table.splitlines())
+        places = [header.index(column) for column in wanted]
+        for line in lines:
+            title = re.sub(r"( †)?( \(.*\))?$", "", line[0])
+            rows.setdefault(title, []).append("| " + " | ".join(line[place] for place in places) + " |")
+    return rows
+
+
+def write_pages(*_: Any) -> None:
+    """Make what is not written by hand: a page a model, the pages of the interface, and the notebooks."""
+    shutil.rmtree(GENERATED, ignore_errors=True)
+    (GENERATED / "models").mkdir(parents=True)
+    rows, cards = committed_rows(), list_models()
+    for name, card in cards.items():
+        (GENERATED / "models" / f"{name}.md").write_text(model_page(card, rows), encoding="utf-8")
+    entries = "\n".join(f"models/{name}" for name in cards)
+    (GENERATED / "models.md").write_text(
+        "# Models\n\nOne page a model: its formula, its source, what a reconstruction decided, its settings and row on "
+        f"H&M.\n\n```{{toctree}}\n:maxdepth: 1\n\n{entries}\n```\n",
+        encoding="utf-8",
+    )
+    public = "\n".join(
+        f".. auto{'class' if isinstance(getattr(imgrec_lib, name), type) else 'function'}:: imgrec_lib.{name}\n"
+        + ("   :members:\n" if isinstance(getattr(imgrec_lib, name), type) else "")
+        for name in imgrec_lib.__all__
+    )
+    (GENERATED / "interface.md").write_text(
+        "# The public interface\n\nEverything that `import imgrec_lib` offers. What lies deeper may change between "
+        f"versions.\n\n```{{eval-rst}}\n{public}```\n",
+        encoding="utf-8",
+    )
+    shutil.copytree(ROOT / "notebooks", GENERATED / "notebooks", ignore=shutil.ignore_patterns("*checkpoints*", "*.py"))
+    entries = "\n".join(f"notebooks/{path.stem}" for path in sorted((ROOT / "notebooks").glob("*.ipynb")))
+    (GENERATED / "notebooks.md").write_text(
+        "# The notebooks\n\nOne a stage. Each runs from its defaults in under two minutes; full scale is a matter of "
+        f"its parameters.\n\n```{{toctree}}\n:maxdepth: 1\n\n{entries}\n```\n",
+        encoding="utf-8",
+    )
+
+
+def plain(_app: Any, _what: str, _name: str, _obj: Any, _options: Any, lines: list[str]) -> None:
+    """Docstrings are plain text with names in backticks; Sphinx would take their formulas for marks of its own."""
+    example = False
+    for place, line in enumerate(lines):
+        example = line.lstrip().startswith(">>>") or (example and bool(line.strip()))
+        if not example:
+            parts = re.split(r"(`[^`]*`)", line)
+            parts[::2] = [re.sub(r"([*|]|(?<=\w)_(?=\W|$))", r"\\\1", part) for part in parts[::2]]
+            lines[place] = "".join(parts)
+
+
+def setup(app: Any) -> None:
+    """See Sphinx: called once before a build."""
+    app.connect("builder-inited", write_pages)
+    app.connect("autodoc-process-docstring", plain, priority=400)  # before napoleon reads the sections

@@ -1,0 +1,62 @@
+"""The book builds without a warning (a dead link within it is one), and shows itself without asking a network."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from paths import ROOT
+
+from imgrec_lib.models import list_models
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("myst_nb") is None, reason="the extra book is not installed"),
+]
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("book")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "sphinx",
+            "-q",
+            "-W",
+            "--keep-going",
+            "-d",
+            folder / "trees",
+            ROOT / "docs",
+            folder / "html",
+        ],
+        env={**os.environ, "IMGREC_BOOK_NOTEBOOKS": "off"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "html"
+
+
+def test_every_model_has_a_page_and_those_of_the_reports_have_their_row(book: Path) -> None:
+    for name, card in list_models().items():
+        text = (book / "generated" / "models" / f"{name}.html").read_text(encoding="utf-8")
+        assert card.title in text
+    text = (book / "generated" / "models" / "deepstyle.html").read_text(encoding="utf-8")
+    assert "0.8682" in text and "0.5669" in text  # AUC and cold AUC in reports/hm-week.md
+
+
+def test_pages_load_nothing_from_elsewhere(book: Path) -> None:
+    pages = sorted(book.rglob("*.html"))
+    assert len(pages) > 40
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        loaded = re.findall(r"<(?:script|img|iframe)[^>]*\ssrc=\"([^\"]*)\"", text)
+        loaded += re.findall(r"<link[^>]*rel=\"(?:stylesheet|preload|icon)\"[^>]*href=\"([^\"]*)\"", text)
+        assert not [address for address in loaded if re.match(r"(https?:)?//", address)], page
