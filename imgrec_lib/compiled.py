@@ -1,8 +1,8 @@
-"""Loops compiled by Numba, for the CPU: as PyTorch operations each would be a dozen, on few numbers each.
+"""Loops that Numba compiles for the CPU. PyTorch would need a dozen operations on few numbers for each of them.
 
-Here is how a loop is compiled, and the loops that several packages share; the others stand beside what uses them.
-Import a module of loops where one is called, not at the top of a file: Numba takes half a second, and most of the
-library does without.
+This module says how a loop is compiled, and holds the loops that several packages share; every other loop stands beside
+the code that calls it. A module of loops is imported where a loop is called, not at the top of a file: Numba takes half
+a second to import, and most of the library does not need it.
 """
 
 from __future__ import annotations

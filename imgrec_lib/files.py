@@ -157,9 +157,9 @@ def no_room(path: Path, reason: str | None) -> InputError:
 
 @contextmanager
 def _temporary_folder(path: Path) -> Iterator[Path]:
-    """A new folder beside `path`, locked as long as its writer lives, by which the abandoned ones are known.
+    """A new folder beside `path`, locked as long as its writer lives: a folder without a lock is known to be abandoned.
 
-    A folder also for a single file: what writes files may put another in the place of one that was locked.
+    A single file is written in such a folder, too: some writers replace the file that they were given, and its lock.
     """
     with _refusals(path, FULL | DENIED):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -378,7 +378,7 @@ class Dataset:
         _, first = np.unique(users * self.n_items + items, return_index=True)
         times = None
         if train.times is not None and all(part.times is not None for part in held):
-            # Of several held-out items of a user one time is known, and serves for all.
+            # One time is known for all held-out items of a user.
             late = [part.times[part.users] for part in held if part.times is not None]
             times = np.concatenate([train.times, *late])[first]
         whole = Interactions.from_pairs(users[first], items[first], self.n_users, self.n_items, times)
@@ -412,7 +412,7 @@ def latest_items(dataset: Dataset, user: int) -> np.ndarray:
 def describe_item(dataset: Dataset, item: int) -> tuple[str, ...]:
     """Name (the id where it has none) and category of an item, where known and not part of the name already."""
     columns = (Columns.ITEM, Columns.NAME, Columns.CATEGORY)
-    # One cell at a time: a whole row of a table is slow to take.
+    # Reading two cells is faster than taking a whole row of the table.
     row: dict[str, Any] = {column: dataset.items[column].iat[item] for column in columns if column in dataset.items}
     name = row.get(Columns.NAME)
     lines = [str(row[Columns.ITEM] if name is None or pd.isna(name) or not str(name).strip() else name)]
@@ -426,7 +426,8 @@ def _require_finite(features: np.ndarray, ids: pd.Series, rows: int = 4096) -> N
     for start in range(0, len(features), rows):
         part = features[start : start + rows]
         part = part.reshape(len(part), -1)
-        # A product takes the time of reading alone. It may also overflow: then one looks again.
+        # The product with ones is finite only if all numbers are, and takes no longer than reading them. It may also
+        # overflow: where it is not finite, the numbers are looked at one by one.
         with np.errstate(all="ignore"):
             if np.isfinite(part @ np.ones(part.shape[1], part.dtype)).all():
                 continue

@@ -36,7 +36,7 @@ class Batch(NamedTuple):
     def items(self) -> Tensor:
         """Each example's positive, then its negatives: (B, 1 + n) int64.
 
-        Both in one look-up: a table then gets one gradient instead of two that have to be added up.
+        A model looks both up together, so that its table gets one gradient instead of two that have to be added up.
         """
         return torch.cat([self.positives.unsqueeze(1), self.negatives], 1)
 
@@ -50,7 +50,7 @@ class Batch(NamedTuple):
 
 
 class CandidateBatch(NamedTuple):
-    """Positives that are to be told from candidates, which all of them share (`Sampler.candidates`).
+    """Positives, and candidates that they share, from which the model is to tell each of them (`Sampler.candidates`).
 
     Attributes:
         users: (B,) int64.
@@ -161,7 +161,7 @@ class Sampler:
         self._drawable_interactions = drawable[owner].nonzero().squeeze(1)
         self._is_drawable = drawable
         self._item_chances: dict[str, Tensor] = {}
-        self._waiting = drawable.new_zeros(0, dtype=torch.int64)  # interactions of this epoch, yet to be handed out
+        self._waiting = drawable.new_zeros(0, dtype=torch.int64)  # interactions of this epoch that no batch has had yet
 
     @property
     def n_interactions(self) -> int:
@@ -209,7 +209,7 @@ class Sampler:
     def _without_replacement(self, size: int) -> Tensor:
         """Draw `size` interactions, one after the other, as `WITHOUT_REPLACEMENT` says: int64, in the order drawn.
 
-        A user's items are laid out in as many random orders, one behind the other, as its draws use up.
+        Each user's items are put in a new random order whenever the draws have used up the one before.
         """
         users = self._drawable[self.randint(len(self._drawable), (size,))]
         draws = torch.bincount(users, minlength=self.n_users)
@@ -252,7 +252,7 @@ class Sampler:
         return rank + below
 
     def _not_owned_on_cpu(self, users: Tensor, rank: Tensor) -> Tensor:
-        """The same, searching among each user's own items only."""
+        """`_not_owned` on the CPU: a search among the items of each user alone."""
         from imgrec_lib.data import compiled
 
         arrays = (each.contiguous().numpy() for each in (users, rank, self._indptr, self._items))

@@ -186,10 +186,10 @@ def _parts(
 
 
 def _check_size(held_out: float) -> None:
-    """Refuse what is neither a whole number nor a share.
+    """Refuse a number of held-out items that is neither a whole number nor a share.
 
     Raises:
-        InputError: as it says.
+        InputError: the number is neither.
     """
     if held_out <= 0 or (held_out > 1 and held_out != int(held_out)):
         raise InputError(

@@ -15,7 +15,7 @@ def _compare_row(scores: Array, reference: float, least: float | None) -> tuple[
 
     Numba compiles a loop of its own for None, without the last count.
     """
-    # Counts as narrow as the scores, lest they halve the numbers that are compared at once.
+    # The counts have the width of the scores: wider counts would halve how many numbers are compared at once.
     higher, tied, total, over = np.int32(0), np.int32(0), scores.dtype.type(0), np.int32(0)
     for column in range(len(scores)):
         score = scores[column]

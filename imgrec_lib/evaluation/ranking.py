@@ -220,9 +220,9 @@ class Catalogue:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Compare the scores of a block of users for all items with those of some items of each.
 
-        These scores have to come from the same product as those that they are compared with, lest rounding tell apart
-        what is tied. So the tiles with targets are computed beforehand and, all but the last of them, again in their
-        turn.
+        A target's score has to come from the same product as the scores that it is compared with: another product may
+        round differently, and tied scores would no longer be equal. The tiles that hold targets are therefore computed
+        beforehand and, all but the last of them, once more when their turn comes.
 
         Args:
             users: (B,) int64.
@@ -297,7 +297,7 @@ class BestOnCpu:
 
 
 class Best:
-    """The same by tensor operations, for a GPU."""
+    """The best items of a block of users, see `BestOnCpu`, by tensor operations for a GPU."""
 
     def __init__(self, catalogue: Catalogue, users: np.ndarray, known: Interactions, length: int) -> None:
         self.width, device = catalogue.width, catalogue.device
@@ -353,7 +353,7 @@ def compare_tile(
 
 
 def compare_on_cpu(scores: Tensor, *counted: np.ndarray) -> None:
-    """The same in one pass over the scores."""
+    """Compare as `compare` does, in one compiled pass over the scores."""
     from imgrec_lib.evaluation import compiled
 
     compiled.compare(scores.contiguous().numpy(), *counted)

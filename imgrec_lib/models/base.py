@@ -68,7 +68,7 @@ def distinct(items: Tensor) -> tuple[Tensor, Tensor]:
     """
     if items.device.type != "cpu":
         return items.unique(return_inverse=True)
-    from imgrec_lib import compiled  # hashes where PyTorch sorts
+    from imgrec_lib import compiled  # this loop hashes, which is faster than PyTorch's sorting
 
     different, places = compiled.distinct(items.reshape(-1).numpy())
     return torch.from_numpy(different), torch.from_numpy(places).view(items.shape)
@@ -122,13 +122,13 @@ class InnerProduct:
         return self.tile(users, slice(None))
 
     def tile(self, users: Tensor, items: slice, out: Tensor | None = None) -> Tensor:
-        rows = self.users.index_select(0, users)  # a fifth of the time of indexing
+        rows = self.users.index_select(0, users)  # takes a fifth of the time of indexing
         return torch.mm(rows, self.items[items].T, out=out)
 
     def pairs(self, users: Tensor, items: Tensor) -> Tensor:
         if self.users.device.type != "cpu":
             return torch.einsum("bk,bck->bc", self.users[users], self.items[items])
-        # No row is copied: on the CPU a fraction of the time.
+        # This copies no row, which on the CPU takes a fraction of the time.
         from imgrec_lib import compiled
 
         tables = (table.detach().contiguous().numpy() for table in (self.users, self.items))

@@ -158,9 +158,8 @@ class ImgRecEtE(ImgRec):
         """Phase 0 freezes the tail, any later one trains it."""
         self.features = None
         for name, module in zip(self.backbone.spec.trainable, self.tail.values(), strict=True):
-            self.backbone.network.set_submodule(
-                name, module
-            )  # it is another where batch norms were made to synchronise
+            # A trainer on several GPUs has replaced these modules by ones whose batch norms synchronise.
+            self.backbone.network.set_submodule(name, module)
         self.backbone.requires_grad_(False)
         if phase:
             self.backbone.unfreeze()
@@ -223,7 +222,7 @@ class ImgRecEtE(ImgRec):
 
 
 def _forget_features(model: nn.Module, _: Any) -> None:
-    """Other weights, other features."""
+    """Drop the catalogue's features, which the former weights had made, once others are loaded."""
     assert isinstance(model, ImgRecEtE)
     model.features = None
 

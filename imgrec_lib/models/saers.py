@@ -287,7 +287,7 @@ class SAERS(Recommender):
 
 
 def _forget_other_views(model: nn.Module, _: Any) -> None:
-    """Another network, other regions."""
+    """Drop the regions and features that another network had made, once weights are loaded."""
     assert isinstance(model, SAERS)
     if model._fitted_as != model.network_fingerprint():
         model._regions = model.whole = model.parts = None

@@ -17,13 +17,14 @@ from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender
 from imgrec_lib.models.parts.visual import shared_features
 
 REMEMBERED = 2**27
-"""Similarities that a scorer remembers, 512 MB: those of catalogues of up to 11,585 items."""
+"""A scorer remembers at most so many similarities, 512 MB: all of them for catalogues of up to 11,585 items."""
 
 SIMILARITIES = 2**24
-"""Similarities computed at once, 64 MB, unless the catalogue is so large that these are fewer than `MANY_ROWS` rows."""
+"""How many similarities are computed at once, 64 MB; in a catalogue so large that these would be fewer than `MANY_ROWS`
+rows, as many as fill that many rows."""
 
 MANY_ROWS = 64
-"""Purchases for which one product with the catalogue is worth its reading."""
+"""From so many purchases on, it pays to read the catalogue's features for one product with all of them."""
 
 
 class NearestPurchase:

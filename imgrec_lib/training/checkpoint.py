@@ -51,7 +51,7 @@ def write_checkpoint(path: Path, groups: dict[str, dict[str, Tensor]], progress:
     with replacing(path) as temporary:
         try:
             save_file(tensors, temporary, {"identity": identity, "progress": json.dumps(progress)})
-        except SafetensorError as error:  # its own name for what the operating system refuses
+        except SafetensorError as error:  # safetensors wraps what the operating system refuses in an error of its own
             raise no_room(path, str(error)) from error
 
 

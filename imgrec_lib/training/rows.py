@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 REMEMBERED = 256
-"""Steps after which the first moment of a row without gradient, 0.9 a step, has come to nothing (1e-12)."""
+"""A row's first moment keeps 0.9 of itself a step: after so many steps without a gradient 1e-12 of it is left."""
 
 
 @contextmanager
@@ -113,7 +113,7 @@ class RowAdam(torch.optim.Adam):
         self.kept = {table: _Table.of(table, self.state[table], self.first) for table in self.tables}
 
     def _lengthen(self, b1: float, b2: float) -> None:
-        """Add the present step to the sums of all rows that it finds without gradient."""
+        """Add the present step to the sums that every row without a gradient shares."""
         place = self.now - self.first
         if place >= len(self.sums):
             self.sums = np.concatenate([self.sums, np.zeros_like(self.sums)])
@@ -170,7 +170,7 @@ class _Table:
 
 @cache
 def _loops() -> ModuleType:
-    """Imported when first wanted: small tables are trained without."""
+    """The compiled steps, imported when they are first wanted: small tables are trained without them."""
     from imgrec_lib.training import compiled
 
     return compiled
@@ -178,7 +178,8 @@ def _loops() -> ModuleType:
 
 @cache
 def _powers(b1: float, b2: float) -> np.ndarray:
-    """(b1 / sqrt(b2))^j and (b1 / b2)^j, j = REMEMBERED, ..., 1: but for factors of the step, w_j and w_j e_j / eps."""
+    """(REMEMBERED, 2): (b1 / sqrt(b2))^j and (b1 / b2)^j for j = REMEMBERED, ..., 1, to which w_j and w_j e_j / eps are
+    proportional, with factors that depend on the step alone."""
     return (b1 / np.array([np.sqrt(b2), b2])) ** np.arange(REMEMBERED, 0, -1)[:, None]
 
 
@@ -188,7 +189,7 @@ def _matrix(table: Tensor) -> np.ndarray:
 
 
 def _taken(table: nn.Parameter) -> tuple[np.ndarray, np.ndarray] | None:
-    """Take a table's gradient away from it, as (m,) rows and (m, k) values: optimisers pass over one without."""
+    """Take a table's gradient from it, as (m,) rows and (m, k) values: PyTorch's optimisers then skip the table."""
     gradient, table.grad = table.grad, None
     if gradient is None:
         return None

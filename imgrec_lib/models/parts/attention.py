@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 USERS_AT_ONCE = 16
-"""Users whose scores are computed together: enough to read the items' vectors seldom, few enough to hold attentions."""
+"""So many users are scored together: more would need too much memory for their attentions, fewer would read the items'
+vectors more often."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +65,7 @@ class AttentiveScorer:
         queries = self._exponential(self.queries[users])[:, None, None]
         keys = self._keys.unsqueeze(0) if items is None else self._keys[items]
         one, logits = queries.new_ones(()), []
-        # On a CPU so few at a time that they stay in its caches.
+        # A CPU takes so few items at a time that their numbers stay in its caches.
         at_once = max(1, (2**20 if keys.is_cpu else 2**27) // max(1, keys[0].numel()))
         for part in torch.arange(len(users), device=queries.device).split(at_once):
             own = keys if items is None else keys[part]

@@ -31,7 +31,7 @@ def bpr(positive: Tensor, negative: Tensor) -> Tensor:
 
 
 def binary_cross_entropy(positive: Tensor, negative: Tensor) -> Tensor:
-    """Binary cross-entropy on logits (ImgRec paper, loss; discrepancies I-29, I-30): positives 1, negatives 0.
+    """Binary cross-entropy on logits (Elsayed et al. 2022, the loss of ImgRec): positives are 1, negatives 0.
 
     Args:
         positive: (B,) logits.
