@@ -4,7 +4,7 @@ from .data import DatasetCard, list_datasets, load_dataset, register_dataset
 from .data.dataset import Dataset
 from .errors import InputError
 from .evaluation import ValidationAUC, ValidationMetrics, evaluate
-from .features import Features, extract_features, list_backbones, read_features
+from .features import Features, extract_features, item_features, list_backbones, read_features
 from .models import build_model, list_models, register_model
 from .models.base import ModelCard, Recommender
 from .request import Request
@@ -31,6 +31,7 @@ __all__ = [
     "extract_features",
     "find_runs",
     "fit",
+    "item_features",
     "list_backbones",
     "list_datasets",
     "list_models",

@@ -122,12 +122,17 @@ def train(
     weights: Annotated[str, typer.Option(help="default, random, a name of torchvision's, or a file.")] = "default",
     features: Annotated[
         list[str] | None,
-        typer.Option(help="A file of vectors in place of the pictures' features: FILE or NAME=FILE; repeatable."),
+        typer.Option(
+            help="Features in place of the pictures': a file of vectors, pictures, text, categories or numbers, also "
+            "NAME=FILE; repeatable."
+        ),
     ] = None,
     feature_option: Annotated[
         list[str] | None, typer.Option(help="An option of the features, name=value; repeatable.")
     ] = None,
-    control: Annotated[str, typer.Option(help="'shuffled pictures': give each item another item's picture.")] = "",
+    control: Annotated[
+        str, typer.Option(help="'shuffled pictures', of words 'shuffled features': give each item another's.")
+    ] = "",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     notebook: Annotated[bool, typer.Option(help="Run the notebook, or train alone, as under torchrun.")] = True,
     quiet: Quiet = False,
@@ -280,7 +285,8 @@ def similar(
     k: Length = 10,
     items: Annotated[str, typer.Option(help="Ids with commas between them, or a file with one a line; else all.")] = "",
     by: Annotated[
-        str, typer.Option(help="learned: as the model has learnt them; picture: by visual features.")
+        str,
+        typer.Option(help="learned: as the model has learnt them; picture: by its features, or the name of one set."),
     ] = "learned",
     root: Moved = None,
     quiet: Quiet = False,

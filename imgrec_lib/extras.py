@@ -13,6 +13,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "notebooks": (*_REPORT, "anywidget", "ipykernel", "ipywidgets", "jupyterlab", "papermill"),
     "dask": ("distributed",),
     "umap": ("umap",),
+    "sentences": ("sentence_transformers",),
 }
 """The modules that each extra of pyproject.toml brings."""
 

@@ -8,22 +8,15 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
 
 from imgrec_lib.data import check_dataset_options, list_datasets, load_dataset
-from imgrec_lib.data.dataset import Columns, Dataset
+from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.errors import InputError, one_line
-from imgrec_lib.features import (
-    Features,
-    given_feature_options,
-    picture_feature_options,
-    picture_features,
-    read_features,
-)
+from imgrec_lib.features import Features, item_feature_options, item_features
 from imgrec_lib.features.backbones import backbone_spec
-from imgrec_lib.features.controls import check_control, with_control
+from imgrec_lib.features.controls import SHUFFLED_PICTURES, check_control, with_control
+from imgrec_lib.features.sets import OF_TABLE, PICTURES
 from imgrec_lib.models import check_needs, list_models, model_card, network_parameters, resolve_profile
 from imgrec_lib.models.base import Profile
 from imgrec_lib.options import Option, admits, check_options, options_of
@@ -31,8 +24,8 @@ from imgrec_lib.options import Option, admits, check_options, options_of
 Moved = str | Path | Mapping[str, str | Path] | None
 """Where data lie now that were moved: see `Request.at`."""
 
-PICTURES = "pictures"
-"""Among files of features: the features of the catalogue's own pictures."""
+COMPUTED = (PICTURES, *OF_TABLE)
+"""What may stand in place of a file of features."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +41,10 @@ class Request:
             load again from the request.
         root: file or folder of the dataset; None for a reader that needs none.
         dataset_options: options of the reader.
-        backbone, weights, feature_options: see `picture_features`; a model that looks at pictures itself follows them,
+        backbone, weights, feature_options: see `item_features`; a model that looks at pictures itself follows them,
             where `parameters` do not say otherwise (`network_parameters`).
-        feature_files: files of vectors by the name of each set, see `read_features`, in place of features of the
-            pictures; the file "pictures" stands for these. Empty: features of the pictures alone.
+        feature_files: files of vectors, or "pictures", "text", "categories" or "numbers", by the name of each set: see
+            `item_features`. Empty: features of the pictures alone.
         control: see `with_control`; None for none.
         grid: those of `parameters` that a search varies; empty for a trial.
         searched: those of `parameters` that a search chose; empty where there was none.
@@ -118,9 +111,9 @@ class Request:
         if self.dataset is not None:
             reader = list_datasets().get(self.dataset)
             values["dataset_options"] = _with_absolute_paths(self.dataset_options, reader.options if reader else {})
-        values["feature_options"] = _with_absolute_paths(self.feature_options, self._feature_options)
+        values["feature_options"] = _with_absolute_paths(self.feature_options, item_feature_options(self.feature_files))
         values["feature_files"] = {
-            name: path if path == PICTURES else _absolute(path) for name, path in self.feature_files.items()
+            name: path if path in COMPUTED else _absolute(path) for name, path in self.feature_files.items()
         }
         if Path(self.weights).expanduser().is_file():
             values["weights"] = _absolute(self.weights)
@@ -160,16 +153,24 @@ class Request:
         if self.dataset is not None:
             check_dataset_options(self.dataset, self.root, self.dataset_options)
         backbone_spec(self.backbone)
-        check_options("features", self._feature_options, self.feature_options, "option")
+        check_options("features", item_feature_options(self.feature_files), self.feature_options, "option")
         for path in self.feature_files.values():
-            if path != PICTURES and not Path(path).expanduser().is_file():
-                raise InputError(f"there is no file of features {path}: check the path.")
+            if path not in COMPUTED and not Path(path).expanduser().is_file():
+                raise InputError(
+                    f"there is no file of features {path}: check the path, or say one of {', '.join(COMPUTED)}."
+                )
         check_control(self.control)
         card = model_card(self.model)
         if self.control is not None and "features" not in card.uses:
             raise InputError(
                 f"{card.title} uses no features, which the control {self.control!r} changes: leave it out."
             )
+        if (
+            self.control == SHUFFLED_PICTURES
+            and self.feature_files
+            and OF_TABLE.keys() >= set(self.feature_files.values())
+        ):
+            raise InputError("these features are not of pictures: call the control 'shuffled features'.")
         check_device(self.device)
 
     def load(self, *, with_features: bool | None = None, progress: bool = True) -> tuple[Dataset, Features | None]:
@@ -199,36 +200,16 @@ class Request:
         check_needs(card, dataset.training_data(), coming)
         if not wanted or not coming:
             return dataset, None
-        return dataset, with_control(self._features(dataset, progress), self.control)
-
-    @property
-    def _feature_options(self) -> dict[str, Option]:
-        """The options that features of this request may have."""
-        extracted = (
-            picture_feature_options() if PICTURES in self.feature_files.values() or not self.feature_files else {}
+        features = item_features(
+            dataset,
+            self.feature_files,
+            backbone=self.backbone,
+            weights=self.weights,
+            device=self.device,
+            progress=progress,
+            **self.feature_options,
         )
-        return extracted | (given_feature_options() if self.feature_files else {})
-
-    def _features(self, dataset: Dataset, progress: bool) -> Features:
-        """The features of the pictures, or those in the files, or both one behind the other."""
-        options = {name: value for name, value in self.feature_options.items() if name in picture_feature_options()}
-        joining = {name: value for name, value in self.feature_options.items() if name not in options}
-        ids = dataset.items[Columns.ITEM].to_numpy().astype(str)
-        sources: dict[str, Any] = dict(self.feature_files)
-        if PICTURES in self.feature_files.values() or not self.feature_files:
-            extracted = picture_features(
-                dataset,
-                backbone=self.backbone,
-                weights=self.weights,
-                device=self.device,
-                progress=progress,
-                **options,
-            )
-            if not self.feature_files:
-                return extracted
-            table = pd.DataFrame(np.asarray(extracted.values), index=ids)
-            sources = {name: table if path == PICTURES else path for name, path in self.feature_files.items()}
-        return read_features(sources, ids, **joining)
+        return dataset, with_control(features, self.control)
 
     @property
     def data_names(self) -> tuple[str, ...]:

@@ -155,7 +155,11 @@ def test_the_extras_of_pyproject_bring_the_modules_that_are_asked_for() -> None:
     from packaging.utils import canonicalize_name
 
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    distributions = {**packages_distributions(), "umap": ["umap-learn"]}  # which may not be installed here
+    distributions = {
+        **packages_distributions(),
+        "umap": ["umap-learn"],
+        "sentence_transformers": ["sentence-transformers"],
+    }
     for extra, modules in EXTRAS.items():
         requirements = [Requirement(text) for text in extras[extra]]
         brought = {canonicalize_name(each.name) for each in requirements} - {"imgrec"}

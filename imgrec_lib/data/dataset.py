@@ -6,7 +6,8 @@ A `Dataset` holds everything, held-out items included. Models and the trainer on
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 class Columns:
     """Column names, written once.
 
-    `USER`, `ITEM` and `TIME` are those of an interactions table; `ITEM`, `CATEGORY`, `NAME` and `GROUP` those of an
-    item table, whose every other column is an attribute. Items of the same group are variants of one product, such as
-    a shirt in several colours.
+    `USER`, `ITEM` and `TIME` are those of an interactions table; `ITEM`, `CATEGORY`, `NAME`, `DESCRIPTION` and `GROUP`
+    those of an item table, whose every other column is an attribute. Items of the same group are variants of one
+    product, such as a shirt in several colours.
     """
 
     USER = "user"
@@ -33,6 +34,7 @@ class Columns:
     TIME = "timestamp"
     CATEGORY = "category"
     NAME = "name"
+    DESCRIPTION = "description"
     GROUP = "group"
 
 
@@ -159,12 +161,27 @@ class HeldOut:
         return self.flat[low:high]
 
 
+def split_sets(values: np.ndarray, widths: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """The columns of each of several sets of features that stand one behind the other, by their names.
+
+    Args:
+        values: (n_items, n_features).
+        widths: number of columns of each set; empty for a single one without a name, which is then called "picture".
+    """
+    ends = np.cumsum(list(widths.values()))
+    parts = zip(widths.items(), ends, strict=True)
+    return {name: values[:, end - width : end] for (name, width), end in parts} or {"picture": values}
+
+
 @runtime_checkable
 class ItemFeatures(Protocol):
     """Features of a catalogue whose rows are known to be its items: see `features.Features`."""
 
     @property
     def values(self) -> np.ndarray: ...
+
+    @property
+    def widths(self) -> Mapping[str, int]: ...
 
     @property
     def fingerprint(self) -> str: ...
@@ -181,8 +198,9 @@ class TrainingData:
         category_names: what the category indices stand for; empty where unknown.
         groups: (n_items,) int64 index of each item's group of variants, or None.
         attributes: the item table's attribute columns as text (n_items rows, maybe no column).
-        features: (n_items, n_features) float32 visual features, or None; rows of zeros are items
-            without a picture. May be memory-mapped.
+        features: (n_items, n_features) float32 features of pictures or of what else describes items, or None; rows of
+            zeros are items without any. May be memory-mapped.
+        feature_widths: of several named sets of features, which stand one behind the other, the columns of each.
         images: the image store, or None.
     """
 
@@ -193,6 +211,7 @@ class TrainingData:
     groups: np.ndarray | None = None
     attributes: pd.DataFrame | None = None
     features: np.ndarray | None = None
+    feature_widths: Mapping[str, int] = field(default_factory=dict)
     images: ImageStore | None = None
 
     @property
@@ -238,8 +257,8 @@ class Dataset:
         name: the reader's name with what distinguishes this data ("wardrobe", "hm").
         user_ids: (n_users,) str, the users' original ids.
         items: one row an item, in index order; columns `item` (original id, str), `category` (str, optional),
-            `name` (str, optional), `group` (str, optional: items of the same group are variants of one product); all
-            others are attributes.
+            `name` and `description` (str, optional), `group` (str, optional: items of the same group are variants of
+            one product); all others are attributes.
         train: training interactions.
         validation, test: the held-out items.
         images: the image store (its row i is item i's picture), or None.
@@ -285,9 +304,10 @@ class Dataset:
     def fingerprint(self) -> str:
         """16 hexadecimal digits of all that a model can learn from: two datasets with the same digits are equal.
 
-        Categories, groups and attributes count, the items' names do not. Checkpoints and runs are keyed by it.
+        Categories, groups and attributes count. The items' names and descriptions do not: models learn from them by way
+        of features alone, which have digits of their own. Checkpoints and runs are keyed by it.
         """
-        known = self.items.drop(columns=[Columns.ITEM, Columns.NAME], errors="ignore")
+        known = self.items.drop(columns=[Columns.ITEM, Columns.NAME, Columns.DESCRIPTION], errors="ignore")
         described = [(column, known[column].astype(str).to_numpy(dtype=object)) for column in known]
         return fingerprint(self.ranking_fingerprint, *(part for pair in described for part in pair))
 
@@ -309,7 +329,7 @@ class Dataset:
     @property
     def attribute_columns(self) -> list[str]:
         """Names of the item table's attribute columns."""
-        described = (Columns.ITEM, Columns.CATEGORY, Columns.NAME, Columns.GROUP)
+        described = (Columns.ITEM, Columns.CATEGORY, Columns.NAME, Columns.DESCRIPTION, Columns.GROUP)
         return [c for c in self.items.columns if c not in described]
 
     def training_data(
@@ -337,6 +357,7 @@ class Dataset:
             groups=self.groups,
             attributes=self.items[self.attribute_columns],
             features=values,
+            feature_widths=features.widths if isinstance(features, ItemFeatures) else {},
             images=self.images,
         )
 

@@ -62,7 +62,8 @@ def load_hm(
 ) -> Dataset:
     """Read H&M's customers, articles, purchases and photographs.
 
-    Timestamps are midnight UTC of the day of purchase: the data has no finer time.
+    Timestamps are midnight UTC of the day of purchase: the data has no finer time. Of an article are kept its name
+    (`prod_name`), description (`detail_desc`, where the file has it), category, group and the columns of `ATTRIBUTES`.
 
     Args:
         root: folder with `transactions_train.csv`, `articles.csv` and `images/0xx/<article_id>.jpg`.
@@ -106,6 +107,8 @@ def load_hm(
             Columns.NAME: raw["prod_name"].fillna(""),
         }
     )
+    if "detail_desc" in raw:
+        items[Columns.DESCRIPTION] = raw["detail_desc"].fillna("")
     items[Columns.GROUP] = ids.str[:-3] if group_column is None else require_groups(raw, group_column, articles_path)
     for column in ATTRIBUTES:
         if column != category_column:

@@ -17,6 +17,7 @@ from imgrec_lib.errors import InputError, tell
 
 CATEGORY_NAMES = ("category", "categoryname", "producttypename", "producttype", "type")
 TEXT_NAMES = ("name", "title", "prodname", "productname")
+DESCRIPTION_NAMES = ("description", "detaildesc", "itemdescription", "productdescription", "details", "text")
 GROUP_NAMES = ("group", "itemgroup", "itemgroupid", "productcode", "parentasin")
 IMAGE_NAMES = (
     "image", "imagepath", "picture", "photo", "file", "filename", "images", "pictures", "photos", "imageurl",
@@ -35,6 +36,7 @@ def read_items(
     item_column: str | None = None,
     category_column: str | None = None,
     name_column: str | None = None,
+    description_column: str | None = None,
     image_column: str | None = None,
     group_column: str | None = None,
     encoding: str | None = None,
@@ -42,8 +44,8 @@ def read_items(
     """Read an item table.
 
     Returns:
-        Columns `item`, `category`, `name` and `group` (where the file has them) and the attributes, all text; and what
-        the table says of each item's pictures, or None without an image column.
+        Columns `item`, `category`, `name`, `description` and `group` (where the file has them) and the attributes, all
+        text; and what the table says of each item's pictures, or None without an image column.
 
     Raises:
         InputError: see `load_table`.
@@ -54,6 +56,7 @@ def read_items(
     item = require_column(raw, path, "item", ITEM_NAMES, item_column)
     category = find_column(raw, path, CATEGORY_NAMES, category_column)
     name = find_column(raw, path, TEXT_NAMES, name_column)
+    description = find_column(raw, path, DESCRIPTION_NAMES, description_column)
     group = find_column(raw, path, GROUP_NAMES, group_column)
     image = find_column(raw, path, IMAGE_NAMES, image_column)
     ids = read_ids(raw[item], item, path)
@@ -66,10 +69,12 @@ def read_items(
         table[Columns.CATEGORY] = read_categories(raw[category], category, path)
     if name is not None:
         table[Columns.NAME] = raw[name].astype(object).where(raw[name].notna(), "").astype(str)
+    if description is not None:
+        table[Columns.DESCRIPTION] = raw[description].astype(object).where(raw[description].notna(), "").astype(str)
     if group is not None:
         table[Columns.GROUP] = require_groups(raw, group, path)
     for column in raw.columns:
-        if column not in (item, category, name, group, image):
+        if column not in (item, category, name, description, group, image):
             # Another column may bear the name of one that was chosen, such as `category`.
             attribute = f"{column}_attribute" if column in table else str(column)
             table[attribute] = raw[column].astype(object).where(raw[column].notna(), "").astype(str)

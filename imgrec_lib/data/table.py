@@ -39,6 +39,7 @@ def load_table(
     weight_column: str | None = None,
     category_column: str | None = None,
     name_column: str | None = None,
+    description_column: str | None = None,
     group_column: str | None = None,
     image_column: str | None = None,
     encoding: str | None = None,
@@ -72,19 +73,20 @@ def load_table(
     which are not.
 
     Interactions have a user, an item and perhaps a time (`data.times` says what is recognised). Items
-    have an item and perhaps a category, a name, a group (what variants of one product share, such as a product code)
-    and an image (a path below the image folder, or a list of several); every further column is an attribute. Columns
-    are recognised by usual names (user_id, reviewerID, customer_id; productId, asin, article_id; ...). Without an image
-    column, or where it holds addresses, the picture of item `X` is `X.jpg` (or another of `data.pictures`) anywhere
-    below the image folder; further ones are `X_1.jpg`, `X-2.png` and the like, or all that lies in a folder `X`.
+    have an item and perhaps a category, a name, a description, a group (what variants of one product share, such as a
+    product code) and an image (a path below the image folder, or a list of several); every further column is an
+    attribute. Columns are recognised by usual names (user_id, reviewerID, customer_id; productId, asin, article_id;
+    ...). Without an image column, or where it holds addresses, the picture of item `X` is `X.jpg` (or another of
+    `data.pictures`) anywhere below the image folder; further ones are `X_1.jpg`, `X-2.png` and the like, or all that
+    lies in a folder `X`.
 
     Args:
         root: folder with the files named above.
         interactions, items, images: paths that replace those found in `root`.
         train, validation, test: paths of a split that came with the data. Users may have several held-out items, and
             users and items may occur in the test alone; without validation nothing is chosen by it.
-        user_column, item_column, time_column, category_column, name_column, group_column, image_column: column
-            names, where they are not recognised.
+        user_column, item_column, time_column, category_column, name_column, description_column, group_column,
+            image_column: column names, where they are not recognised.
         time_format: the form of the times, or several, where it is not recognised; see `check_forms`.
         encoding: of tables of text that are neither UTF-8 nor UTF-16 nor Windows-1252, such as "gbk".
         where: only rows of interactions whose columns have these values (one, or a list) are purchases, such as
@@ -133,7 +135,8 @@ def load_table(
     else:
         catalogue, written = read_items(
             items_path, item_column=item_column, category_column=category_column, name_column=name_column,
-            image_column=image_column, group_column=group_column, encoding=encoding,
+            description_column=description_column, image_column=image_column, group_column=group_column,
+            encoding=encoding,
         )  # fmt: skip
         tables, catalogue = settle_unlisted(tables, catalogue, items_path, unlisted_items)
     pictures = _pictures(images, folder, catalogue[Columns.ITEM], written, items_path, image_column)

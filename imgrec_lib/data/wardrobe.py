@@ -17,6 +17,7 @@ import colorsys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -106,8 +107,8 @@ def load_wardrobe(
 
     Returns:
         The dataset, with categories, groups (items alike in all but colour), attributes (colour, pattern, cut,
-        audience, brand), timestamps, images and the oracle, whose scores are the very logits the interactions were
-        drawn from.
+        audience, brand), names, descriptions, timestamps, images and the oracle, whose scores are the very logits the
+        interactions were drawn from.
 
     Raises:
         InputError: a parameter is out of range.
@@ -194,6 +195,8 @@ def _catalogue(rng: np.random.Generator, n_items: int) -> _Catalogue:
     columns = [Columns.NAME, Columns.CATEGORY, "colour", "pattern", "cut", "audience", "brand"]
     items = pd.DataFrame(rows, columns=columns)
     items.insert(0, Columns.ITEM, _ids("item", n_items))
+    # Drawn from no random stream: worlds of earlier versions stay what they were.
+    items[Columns.DESCRIPTION] = [_description(row, number) for number, row in enumerate(items.itertuples())]
     items[Columns.GROUP] = items[[Columns.CATEGORY, "brand", "pattern", "cut"]].agg(" ".join, axis=1)
 
     factors = {name: _one_hot(items[name]) for name in ("category", "cut", "colour", "pattern")}
@@ -210,6 +213,20 @@ def _catalogue(rng: np.random.Generator, n_items: int) -> _Catalogue:
     rank[np.argsort(-appeal, kind="stable")] = np.arange(1, n_items + 1)
     log_popularity = -ZIPF_EXPONENT * np.log(rank)
     return _Catalogue(items, looks, factors, log_popularity - log_popularity.mean())
+
+
+def _description(item: Any, number: int) -> str:
+    """What a shop would write of an item: what its picture shows, for whom it is, and its brand."""
+    garment, colour = str(item.cut), str(item.colour)
+    look = f"in {colour}" if item.pattern == "plain" else f"with a {item.pattern} pattern, mostly {colour}"
+    wearer = "" if item.audience == "everyone" else f" for {item.audience}"
+    season = " Light, for the summer." if garment in SUMMER else " Warm, for the winter." if garment in WINTER else ""
+    first = (
+        f"{garment[:1].upper()}{garment[1:]} {look}{wearer}, by {item.brand}.",
+        f"{item.brand}: {garment} {look}{wearer}.",
+        f"From {item.brand}'s {item.category}, a {garment} {look}{wearer}.",
+    )[number % 3]
+    return first + season
 
 
 def _one_hot(values: pd.Series) -> np.ndarray:

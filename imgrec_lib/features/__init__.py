@@ -1,4 +1,4 @@
-"""Visual features: backbones by name, and the cached features of a catalogue."""
+"""Features of a catalogue: of its pictures by backbones by name, of its words, and vectors that people bring."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from imgrec_lib.features.activations import Activations, trunk_activations
 from imgrec_lib.features.attributes import AttributeLabels, FeatureMaps, attribute_accuracy, attribute_labels
 from imgrec_lib.features.backbones import Backbone, BackboneSpec, build_backbone, list_backbones
 from imgrec_lib.features.extraction import Features, extract_features
-from imgrec_lib.features.given import given_feature_options, read_features
-from imgrec_lib.features.several import picture_feature_options, picture_features
+from imgrec_lib.features.given import read_features
+from imgrec_lib.features.item_table import category_features, number_features, text_features
+from imgrec_lib.features.sets import item_feature_options, item_features
+from imgrec_lib.features.several import picture_features
 
 __all__ = [
     "Activations",
@@ -19,11 +21,14 @@ __all__ = [
     "attribute_accuracy",
     "attribute_labels",
     "build_backbone",
+    "category_features",
     "extract_features",
-    "given_feature_options",
+    "item_feature_options",
+    "item_features",
     "list_backbones",
-    "picture_feature_options",
+    "number_features",
     "picture_features",
     "read_features",
+    "text_features",
     "trunk_activations",
 ]

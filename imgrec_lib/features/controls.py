@@ -1,4 +1,4 @@
-"""Controls: a visual model that does not lose by them has learnt nothing from pictures."""
+"""Controls: a model that does not lose by them has learnt nothing from pictures or words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from imgrec_lib.errors import unknown_name
 from imgrec_lib.features.extraction import Features
 from imgrec_lib.files import fingerprint
 
-CONTROLS = ("shuffled pictures",)
+SHUFFLED_PICTURES, SHUFFLED_FEATURES = "shuffled pictures", "shuffled features"
+CONTROLS = (SHUFFLED_PICTURES, SHUFFLED_FEATURES)
+"""Both give each item what another one has; the second is the name where features are of words too."""
 
 
 def check_control(control: str | None) -> None:
@@ -30,7 +32,8 @@ def with_control(features: Features, control: str | None, seed: int = 0) -> Feat
 
     Args:
         features: the features of a catalogue.
-        control: None for none; "shuffled pictures": each item gets the picture of another one.
+        control: None for none; "shuffled pictures" or "shuffled features": each item gets the features of another one,
+            all of its sets those of the same.
         seed: seeds the shuffling.
 
     Returns:

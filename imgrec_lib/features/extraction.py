@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm.auto import tqdm
 
+from imgrec_lib.data.dataset import split_sets
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.features.backbones import Backbone, build_backbone
@@ -31,11 +32,29 @@ class Features:
             "missing" ("white" or "zero").
         fingerprint: 16 hexadecimal digits of the pictures' fingerprint and the description: equal digits, equal
             features.
+        widths: of several named sets, which stand one behind the other, the number of columns of each; empty for one
+            set of the pictures.
+        of_table: names of the sets that come from the item table, and say nothing of how items look.
     """
 
     values: np.ndarray
     description: dict[str, str]
     fingerprint: str
+    widths: dict[str, int] = field(default_factory=dict)
+    of_table: frozenset[str] = frozenset()
+
+    @property
+    def views(self) -> dict[str, np.ndarray]:
+        """Each set's own columns by its name: (n_items, d) float32; "picture" where there is one without a name."""
+        return split_sets(self.values, self.widths)
+
+    @property
+    def of_pictures(self) -> np.ndarray | None:
+        """(n_items, d) float32: the sets that may say how items look, one behind the other; None without any."""
+        looks = [values for name, values in self.views.items() if name not in self.of_table]
+        if len(looks) == len(self.views):
+            return self.values
+        return np.concatenate(looks, 1) if looks else None
 
     @property
     def random(self) -> bool:

@@ -22,7 +22,7 @@ VECTOR_NAMES = ("vector", "vectors", "embedding", "embeddings", "feature", "feat
 
 
 def read_features(
-    source: str | Path | pd.DataFrame | np.ndarray | torch.Tensor | Mapping[str, Any],
+    source: str | Path | pd.DataFrame | np.ndarray | torch.Tensor | Features | Mapping[str, Any],
     item_ids: Sequence[str] | np.ndarray,
     *,
     ids: str | Path | Sequence[Any] | None = None,
@@ -38,8 +38,9 @@ def read_features(
     ids and either a column of lists or d columns of numbers. No file is unpickled.
 
     Args:
-        source: a file, a DataFrame whose index are the item ids, an array or a tensor; or several of these by name,
-            such as {"picture": "clip.npy", "text": "titles.parquet"}, whose vectors are put one behind the other.
+        source: a file, a DataFrame whose index are the item ids, an array or a tensor; features of the same catalogue;
+            or several of these by name, such as {"picture": "clip.npy", "text": "titles.parquet"}, whose vectors are
+            put one behind the other. With `unit_length` each set then has the same weight.
         item_ids: (n_items,) the catalogue's ids, in the order of its rows.
         ids: ids of the rows of an array, or a file with one a line.
         in_order: the rows of an array are the catalogue's, in its order; without it an array needs `ids`.
@@ -70,17 +71,24 @@ def read_features(
         parts.append(_prepared(values, ~missing, standardise, unit_length, components))
         absent &= missing
     values = np.concatenate(parts, 1)
+    widths = {name or "given": part.shape[1] for name, part in zip(sources, parts, strict=True)}
     description = {
-        "features": ", ".join(
-            f"{name or 'given'} ({part.shape[1]} dimensions)" for name, part in zip(sources, parts, strict=True)
-        ),
+        "features": ", ".join(f"{name} ({width} dimensions)" for name, width in widths.items()),
         "random": "no",
         "standardise": "yes" if standardise else "no",
         "unit_length": "yes" if unit_length else "no",
         "components": "all" if components is None else str(components),
     }
-    digits = fingerprint(values)
-    return Features(values, description | {"content": digits}, digits)
+    computed = {name: each for name, each in sources.items() if isinstance(each, Features)}
+    read = [part for name, part in zip(sources, parts, strict=True) if name not in computed]
+    # What can be computed again goes by what it is made of: another machine rounds it otherwise.
+    made_of = {key: value for each in computed.values() for key, value in each.description.items() if key != "random"}
+    if read:
+        made_of["content"] = fingerprint(np.concatenate(read, 1))
+    if any(each.random for each in computed.values()):
+        description["random"] = "yes"
+    of_table = frozenset(name for name, each in computed.items() if each.of_table)
+    return Features(values, description | made_of, fingerprint(values), widths, of_table)
 
 
 def given_feature_options() -> dict[str, Option]:
@@ -92,6 +100,10 @@ def _joined(
     source: Any, known: pd.Index, ids: str | Path | Sequence[Any] | None, in_order: bool, what: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """(n_items, d) float32 in the catalogue's order, and (n_items,) bool: the items without a vector."""
+    if isinstance(source, Features):
+        if len(source.values) != len(known):
+            raise InputError(f"{what} are of {len(source.values):,} items but the catalogue has {len(known):,}.")
+        return np.asarray(source.values), ~np.any(source.values, axis=1)
     rows, given = _read(source, ids)
     if isinstance(source, str | Path):
         what = str(source)
@@ -245,6 +257,8 @@ def _read_npz(path: Path) -> tuple[np.ndarray, Sequence[Any] | None]:
 
 def _read_parquet(path: Path) -> tuple[np.ndarray, Sequence[Any] | None]:
     table = pd.read_parquet(path)
+    if table.index.name is not None:
+        table = table.reset_index()
     ids = next((column for column in table if str(column).lower() in ID_NAMES), None)
     if ids is None:
         raise InputError(f"{path} has no column of ids: call it 'item'.")

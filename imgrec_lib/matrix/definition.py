@@ -13,7 +13,8 @@ import yaml
 from imgrec_lib.data import list_datasets
 from imgrec_lib.errors import InputError, shown, unknown_name
 from imgrec_lib.evaluation.metrics import check_metric
-from imgrec_lib.features.controls import CONTROLS
+from imgrec_lib.features import item_feature_options
+from imgrec_lib.features.controls import SHUFFLED_FEATURES, SHUFFLED_PICTURES
 from imgrec_lib.files import shipped_folder
 from imgrec_lib.models import list_models, model_card, resolve_profile
 from imgrec_lib.notebooks import notebook_options
@@ -58,7 +59,7 @@ class Matrix:
         models: names of models, or "name:profile"; "all" for every model.
         profiles: for models named without one: each of these that the model has.
         seeds: one trial of each configuration for each.
-        controls: names of visual models that run once more with shuffled pictures: each item gets another item's.
+        controls: names of models that run once more with shuffled features: each item gets another item's.
         parameters: hyper-parameters and settings of training by model, e.g. {"bpr-mf": {"factors": 32}}.
         grid: values to choose from by model, e.g. {"vbpr": {"factors": [16, 64], "l2": [0, 1e-3]}}. Every combination
             is trained once, with the first seed; the trials are of the one that is best by `choose_by`.
@@ -67,6 +68,8 @@ class Matrix:
         ablations: by model, parameters that replace its own in further trials, e.g. {"vbpr": [{"l2": 0}]}.
         backbone, weights, feature_options: see `extract_features`.
         features: files of features by the name of each set, see `Request.feature_files`.
+        feature_sets: several such, which are compared: a model that uses features runs once with each, e.g. {"words":
+            {"text": "text"}, "both": {"picture": "pictures", "text": "text"}}; in place of `features`.
         devices: "cpu", "cuda" (every GPU that is visible) or single ones such as "cuda:1".
         runs_per_device: runs at a time on each GPU.
         compare: notebooks that read all trials of a dataset, executed at the end, with their parameters.
@@ -85,6 +88,7 @@ class Matrix:
     weights: str = "default"
     feature_options: dict[str, Any] = field(default_factory=dict)
     features: dict[str, str] = field(default_factory=dict)
+    feature_sets: dict[str, dict[str, str]] = field(default_factory=dict)
     devices: list[str] = field(default_factory=lambda: ["cpu"])
     runs_per_device: Count = 1
     compare: dict[str, dict[str, Any]] = field(default_factory=lambda: {"04_compare": {}, "05_neighbours": {}})
@@ -109,6 +113,12 @@ class Matrix:
                 resolve_profile(model, each)
                 pairs.append((model, each))
         return list(dict.fromkeys(pairs))
+
+    def features_of(self, model: str) -> dict[str, dict[str, str]]:
+        """The files of features that a model runs with, by the name of the comparison's part; "" where there is one."""
+        if self.feature_sets and "features" in model_card(model).uses:
+            return self.feature_sets
+        return {"": self.features}
 
     def parameters_of(self, model: str, profile: str) -> dict[str, Any]:
         """What the matrix gives a model in place of its profile's values, `choose_by` included where it is trained."""
@@ -262,24 +272,50 @@ def _check(path: Path, matrix: Matrix) -> None:
             raise InputError(f"{path}: ablations of {model} must be a list of parameters, not {shown(variants)}.")
         for variant in variants:
             _check_mapping(path, f"ablation of {model}", variant)
-    features: dict[str, Any] = {
-        "backbone": matrix.backbone,
-        "weights": matrix.weights,
-        "feature_options": matrix.feature_options,
-        "feature_files": matrix.features,
-    }
+    if matrix.features and matrix.feature_sets:
+        raise InputError(f"{path} has both 'features' and 'feature_sets': keep one.")
+    for name, files in matrix.feature_sets.items():
+        _check_mapping(path, f"feature set {name!r}", files)
     if matrix.choose_by is not None:
         check_metric(matrix.choose_by)
     for data in matrix.datasets.values():
         for model, profile in matrix.profiles_of(matrix.controls, data):
-            Request(model, profile, control=CONTROLS[0], **features).check()
+            for files in matrix.features_of(model).values():
+                Request(model, profile, control=control_of(files), **features_of(matrix, files)).check()
         for model, profile in matrix.profiles_of([*matrix.models, *matrix.controls], data):
             tried = [{name: value} for name, values in matrix.grid.get(model, {}).items() for value in values]
             for changed in [{}, *tried, *matrix.ablations.get(model, [])]:
-                Request(model, profile, matrix.parameters_of(model, profile) | changed, **features).check()
+                parameters = matrix.parameters_of(model, profile) | changed
+                for files in matrix.features_of(model).values():
+                    Request(model, profile, parameters, **features_of(matrix, files)).check()
     for notebook, chosen in matrix.compare.items():
         _check_mapping(path, f"parameters of {notebook}", chosen)
         check_options(f"notebook {notebook}", notebook_options(notebook), chosen)
+
+
+def features_of(matrix: Matrix, files: Mapping[str, str]) -> dict[str, Any]:
+    """What a request says of features: those of a matrix from some files."""
+    known = item_feature_options(files)
+    options = matrix.feature_options
+    if matrix.feature_sets:
+        # One list of options serves sets of different kinds: each takes its own.
+        everywhere = [item_feature_options(each) for each in matrix.feature_sets.values()]
+        options = {
+            name: value
+            for name, value in options.items()
+            if name in known or not any(name in others for others in everywhere)
+        }
+    return {
+        "backbone": matrix.backbone,
+        "weights": matrix.weights,
+        "feature_options": options,
+        "feature_files": dict(files),
+    }
+
+
+def control_of(files: Mapping[str, str]) -> str:
+    """What the control is called that shuffles features from some files."""
+    return SHUFFLED_FEATURES if files else SHUFFLED_PICTURES
 
 
 def _check_mapping(path: Path, what: str, value: Any) -> None:

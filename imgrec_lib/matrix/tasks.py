@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -20,8 +21,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from imgrec_lib.errors import InputError, unknown_name
+from imgrec_lib.features.sets import PICTURES
 from imgrec_lib.files import fingerprint, write_json
-from imgrec_lib.matrix.definition import Data, Matrix
+from imgrec_lib.matrix.definition import Data, Matrix, control_of, features_of
 from imgrec_lib.matrix.facts import Facts, known_facts
 from imgrec_lib.models import model_card
 from imgrec_lib.notebooks import notebook_address, notebook_parts
@@ -269,28 +271,32 @@ def _plan_dataset(
     labels = {"dataset": name}
     known = facts.fingerprint if facts else UNREAD
     source: dict[str, Any] = {"dataset": data.dataset, "root": data.root, "dataset_options": data.options}
-    features = {"backbone": matrix.backbone, "weights": matrix.weights, "feature_options": matrix.feature_options}
-    files = {"feature_files": matrix.features}
     device = {"device": matrix.devices[0].partition(":")[0]}
     shown = source_fingerprint(["imgrec_lib.report"])
     pairs, controls = matrix.profiles_of(matrix.models, data), matrix.profiles_of(matrix.controls, data)
     preparing: dict[str, dict[str, Any]] = {"01_data": source}
-    uses_features = any("features" in model_card(model).uses for model, _ in [*pairs, *controls])
-    if uses_features and (facts is None or facts.pictures):
-        preparing["02_features"] = source | features | device
+    used = [model for model, _ in [*pairs, *controls] if "features" in model_card(model).uses]
+    sets = [files for model in used for files in matrix.features_of(model).values()]
+    of_pictures = [files for files in sets if not files or PICTURES in files.values()]
+    if of_pictures and (facts is None or facts.pictures):
+        preparing["02_features"] = source | features_of(matrix, of_pictures[0]) | device
     for notebook, parameters in preparing.items():
         made.data.append(_notebook_task("data", labels, notebook, parameters, reports, data=[known], code=[shown]))
 
     own_trials: list[Task] = []
-    for model, profile in list(dict.fromkeys([*pairs, *controls])):
-        of_model = labels | {"model": model, "profile": profile}
+    both = list(dict.fromkeys([*pairs, *controls]))
+    for model, profile, (part, files) in [
+        (*pair, each) for pair in both for each in matrix.features_of(pair[0]).items()
+    ]:
+        of_model = labels | {"model": model, "profile": profile} | ({"features": part} if part else {})
         given = matrix.parameters_of(model, profile)
-        request = Request.from_parameters(source | features | files | device | {"model": model, "profile": profile})
+        features = features_of(matrix, files)
+        request = Request.from_parameters(source | features | device | {"model": model, "profile": profile})
         variants: list[tuple[dict[str, Any], dict[str, str]]] = []
         if (model, profile) in pairs:
             variants += [({}, {}), *((each, {"ablation": _words(each)}) for each in matrix.ablations.get(model, []))]
         if (model, profile) in controls:
-            variants += [({}, {"control": "shuffled pictures"})]
+            variants += [({}, {"control": control_of(files)})]
         points = _points(matrix.grid.get(model, {}))
         winner: dict[str, Any] = {}
         if points:
@@ -382,8 +388,12 @@ def _run_task(stage: Stage, labels: Mapping[str, str], request: Request, runs: P
     parameters = {key: value for key, value in request.to_parameters().items() if key not in unused}
     # The data's fingerprint stands for where the data lies: moved data is the same data.
     asked = {key: value for key, value in parameters.items() if key != "root" and (key != "feature_files" or value)}
-    address, parts = _address(notebook, asked, data=[data], code=[run_fingerprint(request.model)])
-    what = [labels["dataset"], labels["model"], labels["profile"], *labels.get("control", "").split()]
+    code = [run_fingerprint(request.model)]
+    if request.feature_files:
+        code.append(source_fingerprint(["imgrec_lib.features.sets"]))
+    address, parts = _address(notebook, asked, data=[data], code=code)
+    what = [labels["dataset"], labels["model"], labels["profile"], *re.findall(r"\w+", labels.get("features", ""))]
+    what += labels.get("control", "").split()
     folder = runs / "-".join([*what, f"seed{labels['seed']}", fingerprint(asked)[:8]])
     return Task(stage, labels, notebook, parameters | {"out": str(folder)}, folder / "notebook.ipynb", address, parts)
 

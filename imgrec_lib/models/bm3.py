@@ -107,8 +107,7 @@ CARD = ModelCard(
     title="BM3",
     family="visual",
     needs=frozenset({"features"}),
-    source="Zhou et al. 2023, Bootstrap Latent Representations for Multi-modal Recommendation; pictures are its one "
-    "modality here",
+    source="Zhou et al. 2023, Bootstrap Latent Representations for Multi-modal Recommendation",
     fidelity="faithful",
     build=BM3,
     profiles={

@@ -172,7 +172,7 @@ CARD = ModelCard(
     family="visual",
     needs=frozenset({"features"}),
     source="Zhou and Shen 2023, A Tale of Two Graphs: Freezing and Denoising Graph Structures for Multimodal "
-    "Recommendation; pictures are its one modality here",
+    "Recommendation",
     fidelity="faithful",
     build=FREEDOM,
     profiles={

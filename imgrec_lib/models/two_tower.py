@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import Interactions, TrainingData
 from imgrec_lib.data.sampler import BasketBatch, Sampler
+from imgrec_lib.data.values import value_codes
 from imgrec_lib.errors import InputError
 from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, look_up
 from imgrec_lib.models.item_knn import shrunk_cosine
@@ -335,14 +336,11 @@ def _codes(data: TrainingData) -> Tensor:
     Raises:
         InputError: the item table says nothing.
     """
-    columns = [] if data.attributes is None else [data.attributes[name] for name in data.attributes]
-    numbered = [] if data.categories is None else [data.categories]
-    numbered += [pd.Categorical(column).codes for column in columns]
-    if not numbered:
+    columns: list[pd.Series | np.ndarray] = [] if data.categories is None else [data.categories]
+    columns += [] if data.attributes is None else [data.attributes[name] for name in data.attributes]
+    if not columns:
         raise InputError("two-tower with item_table needs a category or attributes in the item table: add a column.")
-    sizes = [int(codes.max(initial=-1)) + 1 for codes in numbered]
-    starts = np.cumsum([0, *sizes[:-1]])
-    return torch.as_tensor(np.stack(numbered, 1) + starts, dtype=torch.int64)
+    return torch.as_tensor(value_codes(columns))
 
 
 def _nothing(n: int) -> sparse.csr_matrix:

@@ -495,6 +495,8 @@ def _neighbours(anchor: str, dataset: Dataset, again: Reopened) -> Block:
     model, items = run.record.title, _queries(dataset)
     notice = f" ({RANDOM})" if features.random else ""
     spaces = {f"by visual features{notice}": features.values}
+    if features.widths:
+        spaces = {f"by {name}{notice}": values for name, values in features.views.items()}
     look = "The best-selling item of each of the largest categories, with its nearest items by picture"
     if trained.learned is not None:
         spaces[f"by {model}{notice}"] = trained.learned.numpy()

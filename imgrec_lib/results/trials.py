@@ -16,6 +16,8 @@ ORACLE = "Oracle (the simulated tastes; the ceiling)"
 """Label of the row of the true preferences; it takes part in no comparison."""
 RECONSTRUCTION = "†"
 RANDOM = "random weights"
+SETS = "features: features"
+"""The setting that says which sets of features a model was given, where it was given several."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,12 @@ def _label(record: Record, others: Sequence[Record]) -> str:
     told = ("features: random", "features: control")
     varied = [name for name in sorted(varying([_settings(other) for other in same])) if name not in told]
     telling = [name for name in varied if name != "features: weights_sha256"] or varied
+    if SETS in telling:
+        # Which sets of features a model was given says it all, as long as equal sets are equal in all else.
+        notes.append(_settings(record).get(SETS, "pictures"))
+        alike = [other for other in same if _settings(other).get(SETS) == _settings(record).get(SETS)]
+        within = varying([_settings(other) for other in alike])
+        telling = [name for name in telling if name != SETS and (name in within or not name.startswith("features: "))]
     notes += [f"{name} {_settings(record).get(name, 'none')}" for name in telling]
     if _has_random_features(record):
         notes.append(RANDOM)

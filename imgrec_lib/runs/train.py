@@ -156,7 +156,7 @@ def train_run(
             )
     if stage == "trial":
         # Another item's features, which a control gives the model, say nothing of how the lists look.
-        looks = None if features is None or features.description.get("control") else features.values
+        looks = None if features is None or features.description.get("control") else features.of_pictures
         evaluation = evaluate(recommender, dataset, seed=request.seed, device=request.device, features=looks)
         metrics = evaluation.metrics
         with replacing(out / "per_user.parquet") as temporary:

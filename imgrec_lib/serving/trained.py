@@ -189,7 +189,8 @@ class Trained:
         Args:
             items: ids; all items where None.
             k: length of a list.
-            by: "learned", the items as the model has learnt them, or "picture", the visual features.
+            by: "learned", the items as the model has learnt them; "picture", the features that the model was given; or
+                of several sets of features the name of one.
 
         Returns:
             Columns `item`, `similar`, `rank`, `similarity` and, where the item table has names, `name` (of the similar
@@ -261,9 +262,13 @@ class Trained:
                 raise InputError(
                     f"{self.title} was given no visual features: ask by 'learned', or open it with pictures=True."
                 )
-            return self.features.values
+            # Of several sets the one of that name, if there is one.
+            return np.ascontiguousarray(self.features.views.get(by, self.features.values))
+        sets = {} if self.features is None else self.features.views
+        if by in sets and by != "learned":
+            return np.ascontiguousarray(sets[by])
         if by != "learned":
-            raise unknown_name("kind of item vectors", by, ("learned", "picture"))
+            raise unknown_name("kind of item vectors", by, ("learned", "picture", *sets))
         if self.learned is None:
             raise InputError(
                 f"{self.title} has no vectors of items, for its score is no inner product: ask by 'picture', or open "

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 from torch import Tensor, nn
 
-from imgrec_lib.data.dataset import TrainingData
+from imgrec_lib.data.dataset import TrainingData, split_sets
 from imgrec_lib.models.parts.visual import CatalogueFeatures
 
 
@@ -30,5 +33,11 @@ class Modality(nn.Module):
 
 
 def modalities_of(data: TrainingData, factors: int, *, bias: bool) -> dict[str, Modality]:
-    """Each kind of features that the data has, by its name; see `Modality`."""
-    return {"picture": Modality(CatalogueFeatures(data), factors, bias)}
+    """Each set of features that the data has, by its place; see `Modality`. One without a name is "picture"."""
+    if not data.feature_widths:
+        return {"picture": Modality(CatalogueFeatures(data), factors, bias)}
+    assert data.features is not None
+    views = split_sets(data.features, data.feature_widths)
+    alone = [replace(data, features=np.ascontiguousarray(view), feature_widths={}) for view in views.values()]
+    # The names are people's own, and may be such as no module can have.
+    return {f"features {n}": Modality(CatalogueFeatures(each), factors, bias) for n, each in enumerate(alone, 1)}
