@@ -298,7 +298,7 @@ def similar(
     from imgrec_lib.serving import open_trained
     from imgrec_lib.serving.ids import read_ids
 
-    trained = open_trained(run, root=_moved(root), pictures=by == "picture", progress=not quiet)
+    trained = open_trained(run, root=_moved(root), pictures=by != "learned", progress=not quiet)
     _write_or_print(trained.similar(read_ids(items) if items else None, k, by=by), out)
 
 
