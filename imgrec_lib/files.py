@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +134,8 @@ def cached(
                 remove_abandoned(path.parent)
                 with writer(path) as temporary:
                     make(temporary)
+    with suppress(OSError):  # by this `imgrec cache` tells what is still used
+        os.utime(path)
     return path
 
 

@@ -45,7 +45,7 @@ from PIL import Image
 
 import imgrec_lib
 from imgrec_lib import InputError, extract_features, load_dataset, train_run
-from imgrec_lib.data import images
+from imgrec_lib.data import storing
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.evaluation import Evaluation
@@ -155,10 +155,10 @@ def matrix(inputs: Path, place: Path, begin: Callable[[], object], retry_failed:
         raise InputError(" ".join(failed))
 
 
-IMAGES = Stage("image preparation", prepare_images, (images, "_write_store"))
-FEATURES = Stage("feature extraction", prepare_features, (extraction, "_write"))
+IMAGES = Stage("image preparation", prepare_images, (storing, "_write_store"))
+FEATURES = Stage("feature extraction", prepare_features, (extraction, "write_rows"))
 TRAINING = Stage("training (ImgRec-FT)", train)
-END_TO_END = Stage("training in two phases (ImgRec-EtE)", train_end_to_end, (activations, "_write"))
+END_TO_END = Stage("training in two phases (ImgRec-EtE)", train_end_to_end, (activations, "write_rows"))
 EVALUATION = Stage("evaluation and run record", evaluate)
 REPORT = Stage("report", report)
 MATRIX = Stage("matrix of notebooks", matrix)

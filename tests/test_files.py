@@ -12,7 +12,8 @@ import pytest
 
 from imgrec_lib import InputError, extract_features
 from imgrec_lib.data.dataset import Interactions, TrainingData
-from imgrec_lib.data.images import ImageStore, cached_images
+from imgrec_lib.data.images import ImageStore
+from imgrec_lib.data.storing import cached_images
 from imgrec_lib.features import attribute_labels, build_backbone
 from imgrec_lib.features.activations import trunk_activations
 from imgrec_lib.features.attributes import FeatureMaps, train_heads

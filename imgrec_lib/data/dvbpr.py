@@ -26,8 +26,9 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from imgrec_lib.data.dataset import Columns, Dataset
-from imgrec_lib.data.images import FileSlice, Fit, Resample, Source, cached_images
+from imgrec_lib.data.decoding import FileSlice, Fit, Resample, Source
 from imgrec_lib.data.split import given_split
+from imgrec_lib.data.storing import cached_images, reading_of
 from imgrec_lib.data.times import check_forms, read_times
 from imgrec_lib.errors import InputError, tell
 from imgrec_lib.files import plain_path
@@ -80,6 +81,7 @@ def load_dvbpr(
     Raises:
         InputError: the file is missing, truncated, not in the published format, or wants something executed.
     """
+    reading = reading_of(load_dvbpr, locals())
     forms = check_forms(time_format)
     path = plain_path(root)
     train, validation, test, table, n_users, n_items = read_published(path, progress)
@@ -121,6 +123,7 @@ def load_dvbpr(
         fit=image_fit,
         resample=image_resample,
         progress=progress,
+        reading=reading,
     )
     return dataset.with_images(images)
 

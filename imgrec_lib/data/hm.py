@@ -13,12 +13,13 @@ from tqdm.auto import tqdm
 
 from imgrec_lib.data.columns import find_column
 from imgrec_lib.data.dataset import Columns, Dataset
+from imgrec_lib.data.decoding import Fit, Resample
 from imgrec_lib.data.formats import read_table
 from imgrec_lib.data.ids import how_ids_differ, plain_id, read_ids
-from imgrec_lib.data.images import Fit, Resample, cached_images
 from imgrec_lib.data.items import read_categories, require_groups, settle_unlisted
 from imgrec_lib.data.pictures import list_pictures
 from imgrec_lib.data.split import split_dataset
+from imgrec_lib.data.storing import cached_images, reading_of
 from imgrec_lib.data.times import DAY, check_forms, read_times
 from imgrec_lib.errors import InputError, tell
 from imgrec_lib.files import plain_path
@@ -89,6 +90,7 @@ def load_hm(
         InputError: a file or column is missing or unreadable, a day is malformed, a purchased article is not
             in `articles.csv`, or nothing is left.
     """
+    reading = reading_of(load_hm, locals())
     days = (_day(since), _day(until))
     forms = check_forms(time_format)
     root = plain_path(root)
@@ -144,6 +146,7 @@ def load_hm(
         fit=image_fit,
         resample=image_resample,
         progress=progress,
+        reading=reading,
     )
     return dataset.with_images(images)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from imgrec_lib.data.dataset import Columns, Dataset, FurtherPictures
 from imgrec_lib.data.ids import how_ids_differ, plain_id
-from imgrec_lib.data.images import cached_images
+from imgrec_lib.data.storing import cached_images
 from imgrec_lib.errors import InputError, tell
 
 ENDINGS = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".avif", ".tif", ".tiff"})

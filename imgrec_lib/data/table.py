@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 
 from imgrec_lib.data.dataset import Columns, Dataset
+from imgrec_lib.data.decoding import Fit, Resample
 from imgrec_lib.data.formats import check_encoding, find_table
-from imgrec_lib.data.images import Fit, Resample
 from imgrec_lib.data.interactions import Repeated, check_counting, read_interactions
 from imgrec_lib.data.items import read_items, settle_unlisted
 from imgrec_lib.data.pictures import pictures_by_column, pictures_by_name, with_pictures
 from imgrec_lib.data.split import given_split, index_ids, split_dataset
+from imgrec_lib.data.storing import reading_of
 from imgrec_lib.data.times import check_forms
 from imgrec_lib.errors import InputError, tell
 from imgrec_lib.files import plain_path
@@ -115,6 +116,7 @@ def load_table(
 
     Warns of all that was left out, guessed or changed.
     """
+    reading = reading_of(load_table, locals())
     folder = None if root is None else plain_path(root)
     if folder is not None and not folder.is_dir():
         raise InputError(f"there is no folder {folder}: give `root` the folder that holds interactions.csv.")
@@ -162,8 +164,9 @@ def load_table(
     if pictures is None:
         return dataset
     return with_pictures(
-        dataset, name, pictures, cache, size=image_size, fit=image_fit, resample=image_resample, progress=progress
-    )
+        dataset, name, pictures, cache, size=image_size, fit=image_fit, resample=image_resample, progress=progress,
+        reading=reading,
+    )  # fmt: skip
 
 
 def _given_or_found(given: str | Path | None, folder: Path | None, *names: str, recbole: str) -> Path | None:

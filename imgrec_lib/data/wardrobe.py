@@ -25,8 +25,9 @@ import PIL
 from PIL import Image
 
 from imgrec_lib.data.dataset import Columns, Dataset, Interactions, Oracle
-from imgrec_lib.data.images import ImageStore, prepare_images
+from imgrec_lib.data.images import ImageStore
 from imgrec_lib.data.split import leave_two_out
+from imgrec_lib.data.storing import prepare_images
 from imgrec_lib.data.wardrobe_cuts import CUTS
 from imgrec_lib.data.wardrobe_drawing import PATTERNS, WHITE, Colour, Look, draw, luminance
 from imgrec_lib.errors import InputError

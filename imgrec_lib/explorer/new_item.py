@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from imgrec_lib.data.images import MAX_BYTES, decode
+from imgrec_lib.data.decoding import FORMATS_IN_WORDS, MAX_BYTES, decode
 from imgrec_lib.errors import InputError
 from imgrec_lib.features import Backbone, build_backbone
 from imgrec_lib.files import fingerprint, replacing
@@ -61,7 +61,7 @@ def read_picture(opened: Trained, source: Path | bytes) -> np.ndarray:
     try:
         return decode(source, opened.dataset.images.size, fit, resample)
     except ValueError as error:
-        raise InputError(f"{error}: choose a JPEG, PNG, WebP, GIF or BMP below {MAX_BYTES // 10**6} MB.") from None
+        raise InputError(f"{error}: choose a {FORMATS_IN_WORDS} below {MAX_BYTES // 10**6} MB.") from None
 
 
 def keep_picture(pixels: np.ndarray, folder: Path) -> Path:

@@ -18,6 +18,7 @@ from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.features.backbones import Backbone
 from imgrec_lib.features.extraction import fold_batch_norms
+from imgrec_lib.features.rows import earlier_rows, write_rows
 from imgrec_lib.files import cache_folder, cached, fingerprint, replacing
 
 KEEP = ("disk", "memory", "recompute")
@@ -94,7 +95,7 @@ def trunk_activations(
     # Channels last, so that a batch of rows is what the convolutions of the tail want.
     shape = (len(images), height, width, channels)
     n_bytes = 2 * int(np.prod(shape))
-    blocks = _blocks(trunk, images, batch_size, f"activations at the cut, {_size(n_bytes)}", progress)
+    blocks = partial(_blocks, trunk, images, batch_size, f"activations at the cut, {_size(n_bytes)}", progress)
     if keep == "memory":
         try:
             kept = torch.empty(shape, dtype=torch.float16, device=device)
@@ -104,7 +105,7 @@ def trunk_activations(
                 "keep='recompute' to run the frozen layers anew for every batch."
             ) from None
         start = 0
-        for block in blocks:
+        for block in blocks(np.arange(len(images))):
             kept[start : start + len(block)] = block
             start += len(block)
         return Activations(partial(_from_tensor, kept), n_bytes)
@@ -112,8 +113,22 @@ def trunk_activations(
     key = {name: value for name, value in network.description.items() if name not in ("weights", "pooling")}
     key["precision"] = "float32" if device.type == "cpu" else "bfloat16"
     folder = cache_folder(cache, "activations")
-    name = f"{network.spec.name}-{fingerprint(images.fingerprint, key, network.spec.trainable)}.npy"
-    path = cached(folder / name, partial(_write, blocks, shape, n_bytes, folder), writer=replacing)
+
+    def place(pictures: str) -> Path:
+        return folder / f"{network.spec.name}-{fingerprint(pictures, key, network.spec.trainable)}.npy"
+
+    def make(temporary: Path) -> None:
+        _check_room(folder, n_bytes)
+
+        def computed(items: np.ndarray) -> Iterator[np.ndarray]:
+            return (block.cpu().numpy() for block in blocks(items))
+
+        write_rows(temporary, shape, "<f2", earlier_rows(images, place, shape, "<f2"), computed)
+
+    path = cached(place(images.fingerprint), make, writer=replacing)
+    for store in images.earlier:
+        if store.replaced and store.fingerprint != images.fingerprint:
+            place(store.fingerprint).unlink(missing_ok=True)
     try:
         values = np.lib.format.open_memmap(path, mode="r")
         intact = values.shape == shape and values.dtype == np.float16
@@ -127,19 +142,14 @@ def trunk_activations(
     return Activations(partial(_from_file, values), n_bytes)
 
 
-def _write(blocks: Iterator[Tensor], shape: tuple[int, ...], n_bytes: int, folder: Path, path: Path) -> None:
-    """Write the activations, which will be kept in `folder`, as a `.npy` file, block by block."""
+def _check_room(folder: Path, n_bytes: int) -> None:
+    """Refuse to begin what the disk has no room for."""
     free = shutil.disk_usage(folder).free
     if n_bytes > free:
         raise InputError(
             f"the activations take {_size(n_bytes)} and {folder} has {_size(free)} free: make room, point "
             "IMGREC_CACHE at another disk, or use keep='recompute' to run the frozen layers for every batch."
         )
-    # Written as a stream, not through a memory map, for which a full disk is a fatal signal.
-    with open(path, "wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
-        for block in blocks:
-            file.write(block.cpu().numpy().astype("<f2", copy=False).tobytes())
 
 
 def _from_tensor(kept: Tensor, items: Tensor) -> Tensor:
@@ -163,11 +173,13 @@ def _run(trunk: Backbone, images: ImageStore, items: np.ndarray) -> Tensor:
         return trunk.trunk(torch.from_numpy(pixels).to(device))
 
 
-def _blocks(trunk: Backbone, images: ImageStore, batch_size: int, title: str, progress: bool) -> Iterator[Tensor]:
-    """All activations in order, some at a time: (B, h, w, channels) float16."""
-    with tqdm(total=len(images), desc=title, unit="image", disable=not progress) as bar:
-        for start in range(0, len(images), batch_size):
-            items = np.arange(start, min(start + batch_size, len(images)))
+def _blocks(
+    trunk: Backbone, images: ImageStore, batch_size: int, title: str, progress: bool, wanted: np.ndarray
+) -> Iterator[Tensor]:
+    """The activations of the wanted items in order, some at a time: (B, h, w, channels) float16."""
+    with tqdm(total=len(wanted), desc=title, unit="image", disable=not progress) as bar:
+        for start in range(0, len(wanted), batch_size):
+            items = wanted[start : start + batch_size]
             values = _run(trunk, images, items).permute(0, 2, 3, 1)
             block = values.half()
             # Rounding costs 2^-11 of a value; much more is lost of values beyond the range, on either side.

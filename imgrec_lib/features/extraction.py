@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from imgrec_lib.data.dataset import split_sets
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.features.backbones import Backbone, build_backbone
+from imgrec_lib.features.rows import earlier_rows, write_rows
 from imgrec_lib.files import cache_folder, cached, fingerprint, write_json
 from imgrec_lib.options import Option, options_of
 
@@ -81,8 +85,8 @@ def extract_features(
     """Compute the pooled features of every item's picture, or open them if they were computed before.
 
     They are kept in the cache, keyed by the pictures and by all that changes a value. Two processes that want the same
-    features do the work once. Batches stream to disk: memory does not grow with the catalogue. On a GPU the network
-    runs in bfloat16.
+    features do the work once, and where some pictures changed, the features of the others are taken over. Batches
+    stream to disk: memory does not grow with the catalogue. On a GPU the network runs in bfloat16.
 
     Args:
         images: the pictures.
@@ -122,14 +126,25 @@ def extract_features(
     )
     precision = "float32" if device.type == "cpu" else "bfloat16"
     description = network.description | {"precision": precision, "missing": missing}
-    # The weights' content counts, not what their file is called.
-    key = fingerprint(images.fingerprint, {k: v for k, v in description.items() if k != "weights"})
+
+    def key_of(pictures: str) -> str:
+        # The weights' content counts, not what their file is called.
+        return fingerprint(pictures, {k: v for k, v in description.items() if k != "weights"})
+
+    def folder_of(pictures: str) -> Path:
+        return cache_folder(cache, "features") / f"{backbone}-{key_of(pictures)}"
 
     def make(temporary: Path) -> None:
-        _write(temporary / "values.npy", network.to(device), images, missing, batch_size, progress)
+        shape = (len(images.pixels), network.n_features)
+        earlier = earlier_rows(images, lambda pictures: folder_of(pictures) / "values.npy", shape, "<f4")
+        compute = partial(_features, network.to(device), images, missing, batch_size, progress)
+        write_rows(temporary / "values.npy", shape, "<f4", earlier, compute)
         write_json(temporary / "description.json", description)
 
-    folder = cached(cache_folder(cache, "features") / f"{backbone}-{key}", make)
+    key, folder = key_of(images.fingerprint), cached(folder_of(images.fingerprint), make)
+    for store in images.earlier:
+        if store.replaced and store.fingerprint != images.fingerprint:
+            shutil.rmtree(folder_of(store.fingerprint), ignore_errors=True)
     try:
         values = np.lib.format.open_memmap(folder / "values.npy", mode="r")
         intact = values.shape == (len(images.pixels), network.n_features) and values.dtype == np.float32
@@ -146,33 +161,34 @@ def feature_options() -> dict[str, Option]:
     return {name: option for name, option in options_of(extract_features).items() if name not in elsewhere}
 
 
-def _write(path: Path, network: Backbone, images: ImageStore, missing: str, batch_size: int, progress: bool) -> None:
-    """Run the network over all pictures and write the features as a `.npy` file, batch by batch."""
+def _features(
+    network: Backbone, images: ImageStore, missing: str, batch_size: int, progress: bool, items: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Run the network over the pictures of some items: their features in order, (batch, n_features) float32 at a time.
+
+    Args:
+        network, images, missing, batch_size, progress: see `extract_features`.
+        items: (n,) int64, ascending.
+    """
     fold_batch_norms(network)
-    n_items, device = len(images.pixels), network.mean.device
-    header = {"descr": "<f4", "fortran_order": False, "shape": (n_items, network.n_features)}
-    # Written as a stream, not through a memory map, for which a full disk is a fatal signal.
-    with (
-        open(path, "wb") as file,
-        tqdm(total=n_items, desc="features", unit="image", disable=not progress) as bar,
-        torch.inference_mode(),
-        torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu"),
-    ):
-        np.lib.format.write_array_header_1_0(file, header)
-        for start in range(0, n_items, batch_size):
-            pixels = np.array(images.pixels[start : start + batch_size])
-            absent = ~images.present[start : start + batch_size]
+    device = network.mean.device
+    with tqdm(total=len(items), desc="features", unit="image", disable=not progress) as bar:
+        for start in range(0, len(items), batch_size):
+            batch = items[start : start + batch_size]
+            pixels = np.array(images.pixels[batch])
+            absent = ~images.present[batch]
             pixels[absent] = 255
-            values = network(torch.from_numpy(pixels).to(device)).float().cpu().numpy()
+            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu"):
+                values = network(torch.from_numpy(pixels).to(device)).float().cpu().numpy()
             if missing == "zero":
                 values[absent] = 0
             if not np.isfinite(values).all():
-                item = start + int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
+                item = int(batch[~np.isfinite(values).all(axis=1)][0])
                 raise InputError(
                     f"the features of item {item} (row of the image store) are not finite: the weights "
                     f"({network.description['weights']}) do not suit {network.spec.name}; choose others."
                 )
-            file.write(np.ascontiguousarray(values, dtype="<f4").tobytes())
+            yield values
             bar.update(len(pixels))
 
 

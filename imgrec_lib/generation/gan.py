@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from imgrec_lib.data.dataset import Dataset
-from imgrec_lib.data.images import resized
+from imgrec_lib.data.storing import resized
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.files import fingerprint, replacing
 from imgrec_lib.generation.networks import Discriminator, Generator

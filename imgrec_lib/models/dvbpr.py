@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
-from imgrec_lib.data.images import ImageStore, resized
+from imgrec_lib.data.images import ImageStore
 from imgrec_lib.data.sampler import Batch, ItemBatch, Sampler
+from imgrec_lib.data.storing import resized
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, distinct, dot
 from imgrec_lib.models.parts.cnn_f import CNNF, scaled

@@ -28,7 +28,9 @@ from toy import toy_data
 
 from imgrec_lib import InputError, extract_features, find_runs, load_dataset, load_model, open_run, train_run
 from imgrec_lib.data.dataset import Dataset
-from imgrec_lib.data.images import ImageStore, decode, open_images, prepare_images
+from imgrec_lib.data.decoding import decode
+from imgrec_lib.data.images import ImageStore, open_images
+from imgrec_lib.data.storing import prepare_images
 from imgrec_lib.features import build_backbone, trunk_activations
 from imgrec_lib.files import replacing
 from imgrec_lib.matrix import read_matrix
@@ -221,17 +223,17 @@ def encoded(kind: str, size: tuple[int, int] = (40, 40)) -> bytes:
 
 
 PICTURES: dict[str, tuple[bytes, str]] = {
-    "empty": (b"", "it is no JPEG, PNG, WEBP, GIF or BMP file"),
+    "empty": (b"", "it is no JPEG, PNG, WebP, GIF, BMP, AVIF or TIFF file"),
     "text": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "it is no JPEG"),
-    "tiff": (encoded("TIFF"), "it is no JPEG"),
+    "ppm": (encoded("PPM"), "it is no JPEG"),
     "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "it is no JPEG"),
     "head of a jpeg": (encoded("JPEG")[:2], "it is no JPEG"),
-    "half a jpeg": (encoded("JPEG")[:900], "truncated"),
-    "half a png": (encoded("PNG")[:900], "truncated"),
+    "half a jpeg": (encoded("JPEG")[:900], "of its rows are missing"),
+    "half a png": (encoded("PNG")[:900], "of its rows are missing"),
     "half a webp": (encoded("WEBP")[:300], "it is no|broken"),
-    "half a gif": (encoded("GIF")[:900], "truncated"),
-    "half a bmp": (encoded("BMP")[:900], "truncated"),
-    "png without pixels": (png(40, 40), "truncated"),
+    "half a gif": (encoded("GIF")[:900], "of its rows are missing"),
+    "half a bmp": (encoded("BMP")[:900], "of its rows are missing"),
+    "png without pixels": (png(40, 40), "of its rows are missing"),
     "png of no width": (png(0, 40), "it is no|broken"),
     "png of 10 gigapixels": (png(100_000, 100_000), "pixels"),
     "png of 120 megapixels": (png(12_000, 10_000), "12000 x 10000 pixels are more than the 100,000,000 admitted"),
@@ -260,10 +262,10 @@ def test_odd_names_of_pictures(place: Path, name: str) -> None:
 
 def test_large_pictures_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
     """Sixteen threads with a picture of 100 megapixels each would need sixteen times the memory."""
-    from imgrec_lib.data import images
+    from imgrec_lib.data import decoding
 
-    monkeypatch.setattr(images, "LARGE", 100)
-    at_once, most, plain = 0, 0, images._upright_rgb
+    monkeypatch.setattr(decoding, "LARGE", 100)
+    at_once, most, plain = 0, 0, decoding._upright_rgb
 
     def watched(image: Image.Image) -> Image.Image:
         nonlocal at_once, most
@@ -273,7 +275,7 @@ def test_large_pictures_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatc
         at_once -= 1
         return result
 
-    monkeypatch.setattr(images, "_upright_rgb", watched)
+    monkeypatch.setattr(decoding, "_upright_rgb", watched)
     sources = [encoded("PNG", (200, 200))] * 12
     prepare_images(sources, list("abcdefghijkl"), place / "store", size=4, workers=8, progress=False)
     assert most == 1

@@ -19,8 +19,8 @@ from narrow import not_none
 from PIL import Image
 
 from imgrec_lib.data.dataset import Dataset
+from imgrec_lib.data.decoding import FileSlice, decode
 from imgrec_lib.data.dvbpr import FASHION_CATEGORIES, load_dvbpr, read_published
-from imgrec_lib.data.images import FileSlice, decode
 from imgrec_lib.errors import InputError
 
 N_USERS, N_ITEMS = 4, 8

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgrec_lib.data import images
-from imgrec_lib.data.images import FileSlice, ImageStore, decode, open_images, prepare_images
+from imgrec_lib.data import decoding, storing
+from imgrec_lib.data.decoding import Decoded, FileSlice, decode, decode_and_repair
+from imgrec_lib.data.images import ImageStore, open_images
+from imgrec_lib.data.storing import prepare_images
 from imgrec_lib.errors import InputError
 
 
@@ -34,7 +36,7 @@ def photo() -> Image.Image:
 
 @pytest.mark.parametrize("resample", ["bicubic", "bilinear", "nearest"])
 def test_squash_is_pillows_resize(photo: Image.Image, resample: str) -> None:
-    expected = photo.resize((8, 8), images.RESAMPLING[resample])
+    expected = photo.resize((8, 8), decoding.RESAMPLING[resample])
     np.testing.assert_array_equal(decode(encoded(photo), 8, "squash", resample), np.asarray(expected))
 
 
@@ -45,7 +47,7 @@ def test_pad_and_crop_keep_the_aspect_ratio(photo: Image.Image) -> None:
     np.testing.assert_array_equal(decode(encoded(photo), 20, "crop", "nearest"), np.asarray(photo)[:, 5:25])
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "TIFF"])
 def test_formats(photo: Image.Image, kind: str) -> None:
     grey = Image.new("RGB", (16, 16), (120, 120, 120))
     assert np.abs(decode(encoded(grey, kind), 16).astype(int) - 120).max() <= 2
@@ -107,7 +109,8 @@ def test_first_frame_and_exif_orientation(photo: Image.Image) -> None:
         (None, "no picture"),
         (b"", "broken"),
         (b"not a picture at all", "broken"),
-        (encoded(Image.new("RGB", (4, 4)), "TIFF"), "broken"),
+        (encoded(Image.new("RGB", (4, 4)), "PPM"), "no JPEG, PNG, WebP, GIF, BMP, AVIF or TIFF file"),
+        (encoded(Image.new("F", (4, 4)), "TIFF"), "decimal numbers"),
         (encoded(Image.effect_noise((64, 64), 50), "JPEG")[:600], "broken"),
         (encoded(Image.new("1", (12_000, 9_000))), "108,000,000|12000 x 9000"),
         (Path("nowhere.jpg"), "no file nowhere.jpg"),
@@ -116,7 +119,7 @@ def test_first_frame_and_exif_orientation(photo: Image.Image) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_what_is_no_picture_says_why(source: images.Source, reason: str) -> None:
+def test_what_is_no_picture_says_why(source: decoding.Source, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         decode(source, 4)
 
@@ -124,7 +127,7 @@ def test_what_is_no_picture_says_why(source: images.Source, reason: str) -> None
 def test_files_beyond_the_limit_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "big.png"
     path.write_bytes(encoded(Image.new("RGB", (4, 4))))
-    monkeypatch.setattr(images, "MAX_BYTES", 10)
+    monkeypatch.setattr(decoding, "MAX_BYTES", 10)
     for source in (path, path.read_bytes(), FileSlice(path, 0, 50)):
         with pytest.raises(ValueError, match="MB"):
             decode(source, 4)
@@ -196,12 +199,12 @@ def test_fingerprint_tells_pixels_order_and_presence_apart() -> None:
     assert ImageStore.from_array(pixels.copy()).fingerprint == stores[0].fingerprint
 
 
-def noting(calls: list[object]) -> Callable[..., np.ndarray]:
-    """`decode`, which notes what it is asked for."""
+def noting(calls: list[object]) -> Callable[..., Decoded]:
+    """`decode_and_repair`, which notes what it is asked for."""
 
-    def noted(source: Any, *rest: Any) -> np.ndarray:
+    def noted(source: Any, *rest: Any) -> Decoded:
         calls.append(source)
-        return decode(source, *rest)
+        return decode_and_repair(source, *rest)
 
     return noted
 
@@ -212,7 +215,7 @@ def test_prepared_once_and_again_when_a_source_or_setting_changes(
     path, folder = tmp_path / "a.png", tmp_path / "store"
     path.write_bytes(encoded(photo))
     calls: list[object] = []
-    monkeypatch.setattr(images, "decode", noting(calls))
+    monkeypatch.setattr(storing, "decode_and_repair", noting(calls))
 
     def prepare(**options: Any) -> ImageStore:
         return prepare_images([path], ["a"], folder, **{"size": 4, "progress": False, **options})
@@ -230,7 +233,7 @@ def test_prepared_once_and_again_when_a_source_or_setting_changes(
 
 def test_two_at_once_do_the_work_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
-    monkeypatch.setattr(images, "decode", noting(calls))
+    monkeypatch.setattr(storing, "decode_and_repair", noting(calls))
     pictures = [Image.new("RGB", (9, 9), (i, i, i)) for i in range(20)]
     prints: list[str] = []
 
@@ -255,9 +258,9 @@ def test_sources_stream_in_order_through_a_bounded_window() -> None:
             pulled += 1
             yield np.full((3, 3, 3), i, np.uint8)
 
-    stream = images._decoded(sources(), 3, "squash", "nearest", workers=2)
-    for i, (pixels, reason) in enumerate(stream):
-        assert reason == "" and (np.asarray(pixels) == i).all()
+    stream = storing._decoded(sources(), [], storing._Form(3, "squash", "nearest"), [], workers=2)
+    for i, (pixels, problem, repair) in enumerate(stream):
+        assert problem == repair == "" and (np.asarray(pixels) == i).all()
         assert pulled - i <= 4 * 2 + 1
 
 

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from imgrec_lib import InputError, load_dataset, open_run
-from imgrec_lib.data.images import decode
+from imgrec_lib.data.decoding import decode
 from imgrec_lib.data.table import read_interactions, read_items
 from imgrec_lib.matrix import read_matrix
 
@@ -119,7 +119,9 @@ def test_any_matrix_is_read_or_a_sentence(tmp_path: Path, value: dict[str, Any])
 
 
 @plain
-@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from(["JPEG", "PNG", "GIF", "BMP", "WEBP"]), st.data())
+@given(
+    st.integers(1, 40), st.integers(1, 40), st.sampled_from(["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF"]), st.data()
+)
 def test_a_damaged_picture_is_a_picture_or_a_reason(width: int, height: int, kind: str, data: st.DataObject) -> None:
     from PIL import Image
 

@@ -15,7 +15,7 @@ from PIL import Image
 from shops import hm, load, owned
 
 from imgrec_lib.data import list_datasets, load_dataset
-from imgrec_lib.data.images import decode
+from imgrec_lib.data.decoding import decode
 from imgrec_lib.errors import InputError
 
 __all__ = ["hm"]  # a fixture

@@ -16,7 +16,8 @@ from narrow import not_none
 from PIL import Image
 
 from imgrec_lib.data.dataset import Columns, Dataset, HeldOut, Interactions
-from imgrec_lib.data.images import ImageStore, cached_images
+from imgrec_lib.data.images import ImageStore
+from imgrec_lib.data.storing import cached_images
 from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation.neighbours import search_neighbours
 from imgrec_lib.gallery import Cell, Gallery, Row, neighbour_gallery, recommendation_gallery, side_by_side

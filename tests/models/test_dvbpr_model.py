@@ -17,8 +17,10 @@ from toy import N_ITEMS, N_USERS, planted_dataset, toy_data
 
 from imgrec_lib import ValidationAUC, evaluate, fit
 from imgrec_lib.data.dataset import Dataset, Interactions
-from imgrec_lib.data.images import ImageStore, decode, resized
+from imgrec_lib.data.decoding import decode
+from imgrec_lib.data.images import ImageStore
 from imgrec_lib.data.sampler import Batch, ItemBatch, Sampler
+from imgrec_lib.data.storing import resized
 from imgrec_lib.errors import InputError
 from imgrec_lib.models import build_model, model_card, resolve_profile
 from imgrec_lib.models.base import Recommender, TrainSettings
