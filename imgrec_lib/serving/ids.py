@@ -9,7 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from imgrec_lib.data.columns import ITEM_NAMES, USER_NAMES, find_column
+from imgrec_lib.data.formats import read_table
+from imgrec_lib.data.ids import read_ids as read_id_column
 from imgrec_lib.errors import InputError, shown, unknown_name
+from imgrec_lib.files import replacing
 
 
 def as_text(value: Any, kind: str = "id") -> str:
@@ -75,53 +79,34 @@ def read_ids(text: str) -> list[str]:
     return ids
 
 
-def pairs_of(table: pd.DataFrame | Path | str, columns: tuple[str, ...] = ("user", "item")) -> pd.DataFrame:
-    """A table with the given columns, of a DataFrame or of a file, ids as text.
+def pairs_of(table: Any) -> pd.DataFrame:
+    """A table of users and items, ids as text.
 
     Args:
-        table: a DataFrame, or a CSV, Parquet or JSON-lines file.
-        columns: columns that must be there.
+        table: a DataFrame (of pandas, or anything that has `to_pandas`, as tables of polars and Arrow have), or a file
+            as `data.formats.read_table` reads it. The columns of users and items may also be called as in other data
+            sets, such as `customer_id` and `article_id`.
+
+    Returns:
+        The table with the columns `user` and `item`; its other columns are as they were.
 
     Raises:
-        InputError: the file is missing or cannot be read, lacks a column, or an id is missing.
+        InputError: the file is missing or cannot be read, there is no column of users or items, or an id is missing.
     """
-    name = "the table"
-    if not isinstance(table, pd.DataFrame):
-        name, table = str(table), read_table(Path(table).expanduser())
-    for column in columns:
-        if column not in table:
-            raise InputError(f"{name} has no column {column!r}, only {', '.join(map(str, table.columns))}: name it so.")
-    table = table.copy()
-    for column in ("user", "item"):
-        if column in columns:
-            empty = table[column].isna()
-            if empty.any():
-                raise InputError(
-                    f"{name} has no {column} in row {int(np.flatnonzero(empty)[0]) + 1}: fill it in or drop the row."
-                )
-            table[column] = [as_text(value, f"{column} id") for value in table[column]]
-    return table
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """A CSV, Parquet or JSON-lines file, by its ending; ids stay text.
-
-    Raises:
-        InputError: it is missing, cannot be read, or has another ending.
-    """
-    readers = {
-        ".csv": lambda: pd.read_csv(path, dtype={"user": str, "item": str}, keep_default_na=False, na_values=[""]),
-        ".parquet": lambda: pd.read_parquet(path),
-        ".jsonl": lambda: pd.read_json(path, lines=True, dtype={"user": str, "item": str}, convert_dates=False),
-    }
-    if path.suffix.lower() not in readers:
-        raise InputError(f"{path} is neither .csv, .parquet nor .jsonl: choose one of these.")
-    try:
-        return readers[path.suffix.lower()]()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error}): check the path.") from None
-    except Exception as error:  # the engines of pandas raise many kinds of exception on damaged files
-        raise InputError(f"{path} cannot be read ({error}): check that it is what its ending says.") from None
+    name, frame = Path("the table"), table
+    if isinstance(table, str | Path):
+        name = Path(table).expanduser()
+        frame = read_table(name)
+    elif hasattr(table, "to_pandas"):
+        frame = table.to_pandas()
+    if not isinstance(frame, pd.DataFrame):
+        raise InputError(f"a table is a DataFrame or a file, not {type(table).__name__}.")
+    found = {"user": find_column(frame, name, USER_NAMES), "item": find_column(frame, name, ITEM_NAMES)}
+    for kind, column in found.items():
+        if column is None:
+            raise InputError(f"{name} has no column {kind!r}, only {', '.join(map(str, frame.columns))}: name it so.")
+    pairs = frame.rename(columns={column: kind for kind, column in found.items()}).reset_index(drop=True)
+    return pairs.assign(**{kind: read_id_column(pairs[kind], str(column), name) for kind, column in found.items()})
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
@@ -130,8 +115,6 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     Raises:
         InputError: another ending, or the file cannot be written.
     """
-    from imgrec_lib.files import replacing
-
     writers = {
         ".csv": lambda to: table.to_csv(to, index=False),
         ".parquet": lambda to: table.to_parquet(to, index=False),

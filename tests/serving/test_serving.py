@@ -10,6 +10,7 @@ from typing import Any
 import faiss
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from commands import call
@@ -176,6 +177,8 @@ def test_similar_items_and_scores_of_pairs(trained: Trained) -> None:
     scores = scores_of(trained)
     assert scored["score"].to_numpy() == pytest.approx([scores[23, 33], scores[23, 0], scores[0, 39]], rel=1e-5)
     assert scored["note"].tolist() == ["a", "b", "c"]
+    arrow = pa.table({"customer_id": [7, 30], "Article-Id": ["40", "1"]})  # anything that becomes a DataFrame of pandas
+    assert trained.score(arrow)["score"].to_numpy() == pytest.approx([scores[23, 0], scores[0, 39]], rel=1e-5)
 
 
 @settings(deadline=None, max_examples=30)
@@ -208,9 +211,10 @@ def test_the_best_items_in_tiles_are_those_of_a_sort(k: int, seed: int, spread: 
         (lambda t: t.similar(["7"], by="pictures"), "kind of item vectors 'pictures': did you mean 'picture'"),
         (lambda t: t.similar(["7"], by="picture"), "Fixed was given no visual features"),
         (lambda t: t.score(pd.DataFrame({"user": ["7"]})), "the table has no column 'item', only user: name it so"),
-        (lambda t: t.score(pd.DataFrame({"user": ["7"], "item": [None]})), "the table has no item in row 1"),
-        (lambda t: t.recommend(baskets=Path("no.csv")), "no.csv cannot be read .*: check the path"),
-        (lambda t: t.recommend(baskets=Path("no.txt")), r"no.txt is neither \.csv, \.parquet nor \.jsonl"),
+        (lambda t: t.score(pd.DataFrame({"user": ["7"], "item": [None]})), "the table has no 'item' in row 1"),
+        (lambda t: t.recommend(baskets=Path("no.csv")), "there is no file no.csv: check the path"),
+        (lambda t: t.recommend(baskets=Path(__file__)), r"test_serving\.py is neither \.csv nor \.parquet nor \.tsv"),
+        (lambda t: t.recommend(baskets=["7"]), "a table is a DataFrame or a file, not list"),
     ],
 )  # fmt: skip
 def test_sentences(trained: Trained, call_: Any, sentence: str) -> None:
