@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from threading import Lock
+
 import numpy as np
 import torch
 
@@ -55,11 +60,40 @@ def top_items(
     catalogue = Catalogue(scorer, owned.n_items, ids, device, width)
     items, values = np.full((len(users), k), -1, np.int64), np.full((len(users), k), -np.inf, np.float32)
     rows = max(1, BLOCK_BYTES // (4 * catalogue.width))
-    find = _best_on_cpu if torch.device(device).type == "cpu" else _best
-    for start in range(0, len(users), rows):
+    on_cpu = torch.device(device).type == "cpu"
+
+    @torch.no_grad()
+    def fill(start: int) -> None:
         block = slice(start, start + rows)
+        find = _best_on_cpu if on_cpu else _best
         items[block], values[block] = find(catalogue, users[block], owned, admissible, k)
+
+    starts = range(0, len(users), rows)
+    # A scorer of another kind may keep something between two calls.
+    together = on_cpu and catalogue.sliceable is not None and len(starts) > 1
+    with _block_by_block() if together else nullcontext(map) as apply:
+        for _ in apply(fill, starts):
+            pass
     return items, values
+
+
+_threads_are_set = Lock()
+
+
+@contextmanager
+def _block_by_block() -> Iterator[Callable[..., Iterable[None]]]:
+    """A `map` that works at as many blocks at once as PyTorch has threads, each with one.
+
+    So all that is done to a block is shared out, not its product alone.
+    """
+    with _threads_are_set:
+        number = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with ThreadPoolExecutor(number) as pool:
+                yield pool.map
+        finally:
+            torch.set_num_threads(number)
 
 
 def _best_on_cpu(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from imgrec_lib.data.dataset import Columns, Dataset, Interactions
-from imgrec_lib.errors import InputError, unknown_name
+from imgrec_lib.errors import InputError, tell, unknown_name
 from imgrec_lib.evaluation import ValidationMetrics, scorer_of
 from imgrec_lib.evaluation.neighbours import search_neighbours
 from imgrec_lib.evaluation.protocols import owned_items
@@ -147,7 +146,8 @@ class Trained:
             users: ids of known users; all of them where neither users nor baskets are given.
             k: length of a list.
             baskets: what customers bought whom the model was not trained on: a table or file with the columns `user`
-                and `item`. A customer of whom no item is known gets the most popular items, and a warning says so.
+                and `item`. A customer of whom no purchase is known gets the most popular items, and a warning says so;
+                so does a known user without one.
             include_owned: also recommend what a user has bought already (held-out purchases count as bought).
             items: ids of the items that may be recommended; None: all.
             without: ids of items that may not.
@@ -171,16 +171,15 @@ class Trained:
             >>> shoes["user"].tolist()
             ['user-0007', 'user-0007', 'user-0008', 'user-0008']
         """
-        admissible = self._admissible(items, without, where)
-        groups = self._groups() if one_per_group else None
+        choice = _Choice(k, self._admissible(items, without, where), self._groups() if one_per_group else None)
         parts = []
         if users is not None or baskets is None:
             known = np.arange(self.dataset.n_users) if users is None else positions("user", self.users, users)
             owned = self._nothing(self.dataset.n_users) if include_owned else self.owned
-            ids = self.dataset.user_ids[known]
-            parts.append(self._lists(self.scorer, known, ids, owned, k, admissible, groups, self.title))
+            empty = self.dataset.train.history_lengths[known] == 0
+            parts.append(self._lists(self.scorer, known, self.dataset.user_ids[known], owned, empty, choice))
         if baskets is not None:
-            parts.extend(self._for_baskets(pairs_of(baskets), k, include_owned, admissible, groups))
+            parts.append(self._for_baskets(pairs_of(baskets), include_owned, choice))
         return pd.concat(parts, ignore_index=True)
 
     def similar(self, items: Iterable[Any] | None = None, k: int = 10, *, by: str = "learned") -> pd.DataFrame:
@@ -277,66 +276,65 @@ class Trained:
         return self.learned
 
     def _lists(
-        self,
-        scorer: Scorer,
-        rows: np.ndarray,
-        ids: np.ndarray,
-        owned: Interactions,
-        k: int,
-        admissible: np.ndarray | None,
-        groups: np.ndarray | None,
-        by: str,
+        self, scorer: Scorer, rows: np.ndarray, ids: np.ndarray, owned: Interactions, empty: np.ndarray, choice: _Choice
     ) -> pd.DataFrame:
-        """Lists as a table: `rows` are users of the scorer and of `owned`, `ids` what they are called."""
-        found, scores = top_items(scorer, rows, owned, k, admissible=admissible, user_ids=self.dataset.user_ids)
-        if groups is not None:
-            found, scores = self._one_per_group(scorer, rows, owned, k, admissible, groups, found, scores)
-        there = found >= 0
-        row, place = np.nonzero(there)
-        # The rank counts what is kept: an earlier variant of the same product leaves no gap.
-        rank = np.cumsum(there, 1)[row, place]
-        chosen = found[row, place]
-        table = pd.DataFrame(
-            {"user": ids[row], "item": self.item_ids[chosen], "rank": rank, "score": scores[row, place]}
-        )
-        return self._with_names(table, chosen).assign(by=by)
+        """Lists as a table.
 
-    def _one_per_group(
-        self,
-        scorer: Scorer,
-        rows: np.ndarray,
-        owned: Interactions,
-        k: int,
-        admissible: np.ndarray | None,
-        groups: np.ndarray,
-        found: np.ndarray,
-        scores: np.ndarray,
+        Args:
+            scorer: the scores.
+            rows: (n,) users of the scorer and of `owned`.
+            ids: (n,) what they are called.
+            owned: what they may not be recommended.
+            empty: (n,) bool, those of whom no purchase is known: they get what sells most.
+            choice: which items are listed.
+        """
+        found = np.full((len(rows), choice.k), -1, np.int64)
+        scores = np.full(found.shape, -np.inf, np.float32)
+        for chosen, source in ((~empty, scorer), (empty, _Popularity(self.popularity))):
+            if chosen.any():
+                found[chosen], scores[chosen] = self._best(source, rows[chosen], owned, choice)
+        if empty.any():
+            tell(f"of {int(empty.sum()):,} customers no purchase is known: they get the most popular items.")
+        row, place = np.nonzero(found >= 0)
+        chosen_items = found[row, place]
+        columns = {
+            "user": _texts(ids).take(row),
+            "item": self._item_texts.take(chosen_items),
+            "rank": place + 1,
+            "score": scores[row, place],
+        }
+        if self.item_names is not None:
+            columns["name"] = self._name_texts.take(chosen_items)
+        columns["by"] = _texts([self.title, "popularity"]).take(empty[row].astype(np.int64))
+        return pd.DataFrame(columns)
+
+    def _best(
+        self, scorer: Scorer, rows: np.ndarray, owned: Interactions, choice: _Choice
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Longer and longer lists, until each holds k groups or the whole catalogue."""
-        length = k
-        while True:
-            kept = np.full(found.shape, False)
-            for row, items in enumerate(found):
-                _, first = np.unique(groups[items], return_index=True)
-                kept[row, first] = True
-            kept &= found >= 0
-            enough = (kept.sum(1) >= k) | (found < 0).any(1)
-            if enough.all() or length >= self.dataset.n_items:
-                within = kept & (np.cumsum(kept, 1) <= k)
-                return np.where(within, found, -1), np.where(within, scores, -np.inf)
-            length = min(2 * length, self.dataset.n_items)
-            found, scores = top_items(
-                scorer, rows, owned, length, admissible=admissible, user_ids=self.dataset.user_ids
-            )
+        """`top_items` of the choice, of each group its best item.
 
-    def _for_baskets(
-        self,
-        table: pd.DataFrame,
-        k: int,
-        include_owned: bool,
-        admissible: np.ndarray | None,
-        groups: np.ndarray | None,
-    ) -> Iterable[pd.DataFrame]:
+        For groups, longer and longer lists are made until each holds k groups or all that there is.
+        """
+        length, groups, ids = choice.k, choice.groups, self.dataset.user_ids
+        found, scores = top_items(scorer, rows, owned, length, admissible=choice.admissible, user_ids=ids)
+        if groups is None:
+            return found, scores
+        items, values = np.full_like(found, -1), np.full_like(scores, -np.inf)
+        waiting = np.arange(len(rows))
+        while True:
+            kept = _first_of_each(groups[found]) & (found >= 0)
+            enough = (kept.sum(1) >= choice.k) | (found < 0).any(1) | (length >= self.dataset.n_items)
+            place = np.cumsum(kept, 1) - 1
+            row, column = np.nonzero(kept & (place < choice.k) & enough[:, None])
+            target = waiting[row], place[row, column]
+            items[target], values[target] = found[row, column], scores[row, column]
+            waiting = waiting[~enough]
+            if not len(waiting):
+                return items, values
+            length = min(2 * length, self.dataset.n_items)
+            found, scores = top_items(scorer, rows[waiting], owned, length, admissible=choice.admissible, user_ids=ids)
+
+    def _for_baskets(self, table: pd.DataFrame, include_owned: bool, choice: _Choice) -> pd.DataFrame:
         if not isinstance(self.model, Baskets):
             able = [name for name, card in list_models().items() if hasattr(card.build, "score_baskets")]
             raise InputError(
@@ -348,27 +346,16 @@ class Trained:
         item = self.items.get_indexer(pd.Index(table["item"]))
         unknown = int((item < 0).sum())
         if unknown:
-            warnings.warn(
+            tell(
                 f"{unknown:,} of {len(table):,} purchases in the baskets are of items that the catalogue does not "
-                "have: they are passed over.",
-                stacklevel=3,
+                "have: they are passed over."
             )
         there = item >= 0
         pairs = np.unique(np.c_[row[there], item[there]], axis=0)
         baskets = Interactions.from_pairs(pairs[:, 0], pairs[:, 1], len(ids), self.dataset.n_items)
         owned = self._nothing(len(ids)) if include_owned else baskets
         empty = baskets.history_lengths == 0
-        for scorer, rows, by in (
-            (_BasketScorer(self.model, baskets), np.flatnonzero(~empty), self.title),
-            (_Popularity(self.popularity), np.flatnonzero(empty), "popularity"),
-        ):
-            if len(rows):
-                yield self._lists(scorer, rows, ids[rows], owned, k, admissible, groups, by)
-        if empty.any():
-            warnings.warn(
-                f"of {int(empty.sum()):,} customers no purchase is known: they get the most popular items.",
-                stacklevel=3,
-            )
+        return self._lists(_BasketScorer(self.model, baskets), np.arange(len(ids)), ids, owned, empty, choice)
 
     def _admissible(
         self, items: Iterable[Any] | None, without: Iterable[Any], where: Mapping[str, Any] | None
@@ -406,8 +393,41 @@ class Trained:
     def _nothing(self, n_users: int) -> Interactions:
         return Interactions(np.zeros(n_users + 1, np.int64), np.empty(0, np.int64), self.dataset.n_items)
 
+    @cached_property
+    def _item_texts(self) -> Any:
+        return _texts(self.item_ids)
+
+    @cached_property
+    def _name_texts(self) -> Any:
+        return _texts(self.item_names)
+
     def _with_names(self, table: pd.DataFrame, items: np.ndarray) -> pd.DataFrame:
         return table if self.item_names is None else table.assign(name=self.item_names[items])
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Which items are listed: k of them, those of a mask (None: all), and one of each group (None: any)."""
+
+    k: int
+    admissible: np.ndarray | None
+    groups: np.ndarray | None
+
+
+def _texts(values: Any) -> Any:
+    """Texts as pandas keeps them in a column, of which it takes many at the cost of numbers."""
+    return pd.array(values, dtype="str")
+
+
+def _first_of_each(groups: np.ndarray) -> np.ndarray:
+    """(B, n) numbers -> (B, n) bool: the places at which a number comes first in its row."""
+    order = groups.argsort(1, kind="stable")
+    ordered = np.take_along_axis(groups, order, 1)
+    first = np.ones(groups.shape, bool)
+    first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    places = np.empty_like(first)
+    np.put_along_axis(places, order, first, 1)
+    return places
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,42 @@ def test_new_customers_by_their_baskets(trained: Trained) -> None:
     nobody = lists[lists["user"] == "nobody"]
     assert nobody["item"].tolist() == by_hand(trained, dataset.train.popularity.astype(float), set(), 4)
     assert set(nobody["by"]) == {"popularity"} and set(lists[lists["user"] != "nobody"]["by"]) == {"Fixed"}
+
+
+def test_a_known_user_without_purchases_gets_what_sells_most(trained: Trained) -> None:
+    """User 7 has a test item alone, as a new user of a split by time has; the others keep their places."""
+    dataset, row = trained.dataset, N_USERS - 7
+    kept = dataset.train.users != row
+    train_part = Interactions.from_pairs(dataset.train.users[kept], dataset.train.items[kept], N_USERS, N_ITEMS)
+    other = replace(trained, dataset=replace(dataset, train=train_part))
+    with pytest.warns(UserWarning, match="of 1 customers no purchase is known: they get the most popular items"):
+        lists = other.recommend(["8", "7", "9"], 3)
+    assert lists["user"].tolist() == ["8"] * 3 + ["7"] * 3 + ["9"] * 3
+    mine = lists[lists["user"] == "7"]
+    held = {int(dataset.validation.items[row]), int(dataset.test.items[row])}
+    assert mine["item"].tolist() == by_hand(trained, train_part.popularity.astype(float), held, 3)
+    assert lists["by"].tolist() == ["Fixed"] * 3 + ["popularity"] * 3 + ["Fixed"] * 3
+
+
+def test_lists_are_the_same_by_one_thread_and_by_two() -> None:
+    """More users than a block holds: the blocks are shared out, and PyTorch's threads are as before."""
+    generator = torch.Generator().manual_seed(1)
+    scorer = InnerProduct(torch.randn(2500, 4, generator=generator), torch.randn(1100, 4, generator=generator))
+    owned = Interactions.from_pairs(np.arange(2500), np.arange(2500) % 1100, 2500, 1100)
+    number, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(top_items(scorer, np.arange(2500), owned, 7)[0])
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(number)
+    assert (found[0] == found[1]).all()
+    scores = (scorer.users @ scorer.items.T).numpy()
+    scores[np.arange(2500), np.arange(2500) % 1100] = -np.inf
+    np.testing.assert_allclose(
+        np.take_along_axis(scores, found[0], 1), -np.sort(-scores, 1)[:, :7], rtol=1e-5, atol=1e-6
+    )
 
 
 def test_similar_items_and_scores_of_pairs(trained: Trained) -> None:
