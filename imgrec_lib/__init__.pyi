@@ -9,7 +9,7 @@ from .models import build_model, list_models, register_model
 from .models.base import ModelCard, Recommender
 from .request import Request
 from .runs import Run, find_runs, load_inputs, load_model, open_run, train_run
-from .serving import Trained, open_trained, recommend, train
+from .serving import Trained, compare_lists, evaluate_lists, open_trained, recommend, train
 from .training import fit
 
 __version__: str
@@ -27,7 +27,9 @@ __all__ = [
     "ValidationAUC",
     "ValidationMetrics",
     "build_model",
+    "compare_lists",
     "evaluate",
+    "evaluate_lists",
     "extract_features",
     "find_runs",
     "fit",

@@ -259,6 +259,55 @@ def recommend(
     _write_or_print(lists, out)
 
 
+@app.command("compare-lists")
+def compare_lists(
+    lists: Annotated[Path, typer.Argument(help="A table with the columns user, item, and rank or score.")],
+    out: Annotated[Path, typer.Option(help="Where the record goes: a folder among those of the runs.")],
+    run: Annotated[Path | None, typer.Option(help="A finished run, on whose data and split they are measured.")] = None,
+    dataset: Annotated[str, typer.Option(help="In place of a run: a dataset of 'imgrec datasets'.")] = "",
+    option: Annotated[
+        list[str] | None, typer.Option("-o", "--option", help="An option of the dataset, name=value; repeatable.")
+    ] = None,
+    title: Annotated[str, typer.Option(help="What tables call the program that made them; else the file's name.")] = "",
+    seed: Annotated[int, typer.Option(help="The program's seed: lists of several seeds are trials of one row.")] = 0,
+    cutoff: Annotated[
+        list[int] | None, typer.Option("-k", "--cutoff", help="Length of list to measure at; repeatable; else 10, 20.")
+    ] = None,
+    root: Moved = None,
+    quiet: Quiet = False,
+) -> None:
+    """Evaluate the lists of any other program on our split.
+
+    They become a row of the report and of the explorer, with every metric that lists allow.
+
+    Example: imgrec compare-lists rectools.csv --run runs/ft-0 --title "RecTools iALS" --out runs/rectools
+    """
+    from imgrec_lib.evaluation.metrics import CUTOFFS
+    from imgrec_lib.models import list_models
+    from imgrec_lib.request import Request
+    from imgrec_lib.runs import Inputs, check_roots, open_run
+    from imgrec_lib.serving import compare_lists as compare
+
+    if (run is None) == (not dataset):
+        raise InputError("lists are measured on the data of a run or on a dataset: give --run or --dataset.")
+    moved = _moved(root)
+    if run is not None:
+        opened = open_run(run)
+        check_roots(moved, [opened])
+        data, request = Inputs(moved, not quiet).of(opened)[0], opened.request.at(moved)
+    else:
+        any_model = next(iter(list_models()))
+        request = Request(any_model, dataset=dataset, dataset_options=_assignments(option)).at(moved)
+        data = request.load_dataset(progress=not quiet)
+    with _warnings_as_notes():
+        found = compare(
+            lists, data, out, title=title or lists.stem, request=replace(request, seed=seed), cutoffs=cutoff or CUTOFFS
+        )
+    for name, value in found.metrics["exact"].items():
+        if value is not None:
+            typer.echo(f"{name:30} {value:,}" if isinstance(value, int) else f"{name:30} {value:.4f}")
+
+
 @app.command()
 def refit(
     run: RunFolder,

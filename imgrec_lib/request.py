@@ -187,20 +187,45 @@ class Request:
             InputError: see `check`; the request names no dataset; the data cannot be read, or lacks what the model
                 needs.
         """
-        if self.dataset is None:
-            raise InputError("this request does not say how its dataset is loaded: load it yourself.")
         self.check()
-        options = dict(self.dataset_options)
-        if "progress" in list_datasets()[self.dataset].options:
-            options.setdefault("progress", progress)
-        dataset = load_dataset(self.dataset, self.root, **options)
+        dataset = self.load_dataset(progress=progress)
         card = model_card(self.model)
         wanted = "features" in card.uses if with_features is None else with_features
-        coming = {"features"} if dataset.images is not None or self.feature_files else set()
+        coming = {"features"} if self.has_features(dataset) else set()
         check_needs(card, dataset.training_data(), coming)
         if not wanted or not coming:
             return dataset, None
-        features = item_features(
+        return dataset, with_control(self.load_features(dataset, progress=progress), self.control)
+
+    def load_dataset(self, *, progress: bool = True) -> Dataset:
+        """Load the dataset alone, whatever the model.
+
+        Raises:
+            InputError: the request names no dataset, or its data cannot be read.
+        """
+        if self.dataset is None:
+            raise InputError("this request does not say how its dataset is loaded: load it yourself.")
+        check_dataset_options(self.dataset, self.root, self.dataset_options)
+        options = dict(self.dataset_options)
+        if "progress" in list_datasets()[self.dataset].options:
+            options.setdefault("progress", progress)
+        return load_dataset(self.dataset, self.root, **options)
+
+    def has_features(self, dataset: Dataset) -> bool:
+        """Whether there are features to load: of pictures, or in files."""
+        return dataset.images is not None or bool(self.feature_files)
+
+    def load_features(self, dataset: Dataset, *, progress: bool = True) -> Features:
+        """The features that the request asks for, see `item_features`, whatever the control.
+
+        Args:
+            dataset: what `load_dataset` loaded.
+            progress: show progress bars.
+
+        Raises:
+            InputError: there are no pictures, or features cannot be made or read.
+        """
+        return item_features(
             dataset,
             self.feature_files,
             backbone=self.backbone,
@@ -209,7 +234,6 @@ class Request:
             progress=progress,
             **self.feature_options,
         )
-        return dataset, with_control(features, self.control)
 
     @property
     def data_names(self) -> tuple[str, ...]:

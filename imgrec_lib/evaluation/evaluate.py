@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from imgrec_lib.data.dataset import Dataset
+from imgrec_lib.data.dataset import Dataset, HeldOut
 from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation.lists import list_metrics
 from imgrec_lib.evaluation.metrics import CUTOFFS, auc, check_cutoffs, check_metric, mean_by_user, summary, user_values
@@ -110,26 +110,39 @@ def evaluate(
     counts, recommended = rank_held_out(
         scorer, dataset.user_ids, held, owned, lists, device, block_bytes, listed, max(cutoffs)
     )
-    popularity = dataset.train.popularity[held.flat]
-    history = dataset.train.history_lengths[held.users]
-    columns: dict[str, Any] = {
-        "user": held.users,
-        "item": held.flat,
-        "history_length": history,
-        "item_popularity": popularity,
-        "cold": popularity == 0,
-    }
-    metrics: dict[str, dict[str, float | int | None]] = {}
-    for name, count in counts.items():
-        columns |= {f"{name}/{kind}": values for kind, values in count._asdict().items()}
-        metrics[name] = summary(*count, held.users, cutoffs)
-        for kind, chosen in (("cold", popularity == 0), ("new", history == 0)):
-            some = summary(*Counts(*(values[chosen] for values in count)), held.users[chosen], cutoffs)
-            metrics[name] |= {f"{kind}_{key}": value for key, value in some.items()}
+    metrics = {name: metrics_of(count, held, dataset, cutoffs) for name, count in counts.items()}
     if recommended is not None:
         categories = None if dataset.categories is None else dataset.categories[0]
         metrics["exact"] |= list_metrics(recommended, dataset.train, cutoffs, categories, features)
-    return Evaluation(part, seed, metrics, pd.DataFrame(columns), recommended)
+    return Evaluation(part, seed, metrics, per_user_table(counts, held, dataset), recommended)
+
+
+def metrics_of(
+    counts: Counts, held: HeldOut, dataset: Dataset, cutoffs: Sequence[int]
+) -> dict[str, float | int | None]:
+    """`metrics.summary` of all held-out items, of the cold ones ("cold_...") and of those of new users ("new_...")."""
+    metrics = summary(*counts, held.users, cutoffs)
+    cold = dataset.train.popularity[held.flat] == 0
+    new = dataset.train.history_lengths[held.users] == 0
+    for kind, chosen in (("cold", cold), ("new", new)):
+        some = summary(*Counts(*(values[chosen] for values in counts)), held.users[chosen], cutoffs)
+        metrics |= {f"{kind}_{key}": value for key, value in some.items()}
+    return metrics
+
+
+def per_user_table(counts: Mapping[str, Counts], held: HeldOut, dataset: Dataset) -> pd.DataFrame:
+    """`Evaluation.per_user`, of the counts by protocol."""
+    popularity = dataset.train.popularity[held.flat]
+    columns: dict[str, Any] = {
+        "user": held.users,
+        "item": held.flat,
+        "history_length": dataset.train.history_lengths[held.users],
+        "item_popularity": popularity,
+        "cold": popularity == 0,
+    }
+    for name, count in counts.items():
+        columns |= {f"{name}/{kind}": values for kind, values in count._asdict().items()}
+    return pd.DataFrame(columns)
 
 
 class _Validation:

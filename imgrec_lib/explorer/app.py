@@ -220,7 +220,8 @@ class Explorer(ipywidgets.VBox):
         opened = self.opened
         user = str(opened.dataset.user_ids[user_of(opened, self.state)])
         measured = opened.run.metrics["exact"]["auc"]
-        auc = "unknown, for nobody can be ranked" if measured is None else f"{measured:.3f}"
+        why = "lists hold no scores" if opened.run.record.stage == "lists" else "nobody can be ranked"
+        auc = f"unknown, for {why}" if measured is None else f"{measured:.3f}"
         self.status.value = Markup(
             '<p role="status" data-view="{view}" data-user="{user}" data-run="{run}">{title}, test AUC {auc}; '
             "user {user}; {words}</p>"

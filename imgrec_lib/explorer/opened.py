@@ -10,7 +10,7 @@ import numpy as np
 
 from imgrec_lib.data.dataset import Columns, Dataset
 from imgrec_lib.errors import InputError, unknown_name
-from imgrec_lib.runs import Inputs, Run, check_roots, find_runs
+from imgrec_lib.runs import TESTED, Inputs, Run, check_roots, find_runs
 from imgrec_lib.serving import Trained
 
 
@@ -28,7 +28,7 @@ class Runs:
 
     def __init__(self, folder: str | Path, only: Sequence[str] = (), root: Mapping[str, str] | None = None) -> None:
         self.folder, self.root = Path(folder), dict(root or {})
-        found = find_runs(self.folder)
+        found = find_runs(self.folder, TESTED)
         self.by_name = {run.name: run for run in found if not only or run.name in only}
         for name in only:
             if name not in self.by_name:

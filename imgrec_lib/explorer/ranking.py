@@ -59,9 +59,9 @@ def candidates(opened: Trained, user: int, state: State) -> np.ndarray:
 
 
 def rank(opened: Trained, user: int, state: State) -> Ranking:
-    """Rank the items that pass the state's filters for one user."""
+    """Rank the items that pass the state's filters for one user; of lists from elsewhere those that are listed."""
     scores = user_scores(opened, user)
-    admitted = np.flatnonzero(candidates(opened, user, state))
+    admitted = np.flatnonzero(candidates(opened, user, state) & np.isfinite(scores))
     items = admitted[np.argsort(-scores[admitted], kind="stable")]
     places = np.zeros(len(scores), np.int64)
     places[items] = np.arange(1, len(items) + 1)

@@ -77,7 +77,7 @@ def recommendations(runs: Runs, state: State) -> list[Gallery]:
         Cell(
             int(item),
             (*describe_item(dataset, int(item)), *attention[place : place + 1]),
-            float(ranking.scores[item]),
+            float(ranking.scores[item]) if np.isfinite(ranking.scores[item]) else None,
             marks.get(int(item), ""),
             tuple((name, float(values[place])) for name, values in parts.items()),
         )

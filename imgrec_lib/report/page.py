@@ -30,7 +30,7 @@ from imgrec_lib.report.sections import Section, dataset_section, load_again, sec
 from imgrec_lib.report.texts import insert_results, markdown_tables, write_tables
 from imgrec_lib.request import Moved
 from imgrec_lib.results import Results
-from imgrec_lib.runs import Inputs, Run, check_roots, find_runs
+from imgrec_lib.runs import TESTED, Inputs, Run, check_roots, find_runs
 
 
 def write_report(
@@ -68,9 +68,9 @@ def write_report(
         InputError: the folder holds no finished run; or `insert` is no file with those lines.
     """
     out = Path(out)
-    groups = Results.by_dataset(run for run in find_runs(runs_folder) if only is None or run.name in only)
+    groups = Results.by_dataset(run for run in find_runs(runs_folder, TESTED) if only is None or run.name in only)
     runs = [run for results in groups for run in results.runs]
-    tried = [run for run in find_runs(runs_folder, stage=None) if not run.record.tested]
+    tried = [run for run in find_runs(runs_folder, stage=None) if run.record.stage == "grid"]
     searched = {results.dataset.fingerprint: results for results in Results.by_dataset(tried)}
     check_roots(root, runs)
     inputs = Inputs(root, progress)

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from imgrec_lib.errors import InputError
+from imgrec_lib.errors import InputError, tell
 from imgrec_lib.results.comparison import Comparison, compare
 from imgrec_lib.results.trials import Trials, group_trials
 from imgrec_lib.runs import DatasetRecord, Metrics, Run
@@ -21,9 +21,12 @@ class Results:
 
     Attributes:
         rows: one for each configuration, at least one, in registry order.
+        lists: one for each program whose lists were compared (`serving.compare_lists`): they stand in the tables whose
+            metrics lists allow, and take part in no comparison.
     """
 
     rows: tuple[Trials, ...]
+    lists: tuple[Trials, ...] = ()
 
     @classmethod
     def of(cls, runs: Iterable[Run]) -> Results:
@@ -41,7 +44,12 @@ class Results:
             raise InputError(
                 f"these runs are of {len(datasets)} datasets, {names}: take the results of each (Results.by_dataset)."
             )
-        return cls(group_trials(runs))
+        own = [run for run in runs if run.record.stage != "lists"]
+        if not own:
+            raise InputError(
+                f"of the dataset {runs[0].record.dataset.name!r} there are lists from elsewhere and no run: train one."
+            )
+        return cls(group_trials(own), group_trials(run for run in runs if run.record.stage == "lists"))
 
     @classmethod
     def by_dataset(cls, runs: Iterable[Run]) -> list[Results]:
@@ -49,6 +57,11 @@ class Results:
         groups: dict[str, list[Run]] = {}
         for run in runs:
             groups.setdefault(run.record.dataset.fingerprint, []).append(run)
+        for digits, group in list(groups.items()):
+            if all(run.record.stage == "lists" for run in group) and len(groups) > 1:
+                name, titles = group[0].record.dataset.name, ", ".join(run.record.title for run in group)
+                tell(f"the lists of {titles} are of a dataset {name!r} of which there is no run: they are left out.")
+                del groups[digits]
         return [cls.of(group) for group in groups.values()]
 
     @property

@@ -23,7 +23,7 @@ from imgrec_lib.evaluation.metrics import AT_CUTOFF
 from imgrec_lib.features import list_backbones
 from imgrec_lib.models import list_models
 from imgrec_lib.results.results import Results
-from imgrec_lib.results.trials import ORACLE, RANDOM, RECONSTRUCTION, Trials, metric_heading, varying
+from imgrec_lib.results.trials import ELSEWHERE, ORACLE, RANDOM, RECONSTRUCTION, Trials, metric_heading, varying
 from imgrec_lib.runs import Metrics, Record, Run
 
 
@@ -60,8 +60,8 @@ def results_table(results: Results) -> pd.DataFrame:
         "not searched", or None where there are none; then, where there are several rows, "AUC against <best>" and "AUC
         against <baseline>". Columns of which no record knows anything are left out.
     """
-    frame, comparison = _measured(results, RESULTS, plain=_of("coverage@10")), results.comparison
-    rows = {row.label: row for row in results.rows}
+    frame, comparison = _measured(results, RESULTS, plain=_of("coverage@10"), lists=True), results.comparison
+    rows = {row.label: row for row in (*results.rows, *results.lists)}
     frame["settings", ""] = [_settings_of(rows.get(label)) for label in frame.index]
     if comparison is None:
         return frame
@@ -85,13 +85,13 @@ def _settings_of(row: Trials | None) -> str | None:
 
 def metrics_table(results: Results) -> pd.DataFrame:
     """Every metric of the held-out items with a cut-off, over the whole catalogue, at each cut-off of the records."""
-    return _measured(results, _of(*_recorded(results, AT_CUTOFF)))
+    return _measured(results, _of(*_recorded(results, AT_CUTOFF)), lists=True)
 
 
 def lists_table(results: Results) -> pd.DataFrame:
     """Every metric of the lists that all users are shown, whatever their held-out items are: plain columns, for more is
     not better."""
-    return _measured(results, (), plain=_of(*_recorded(results, LIST_METRICS)))
+    return _measured(results, (), plain=_of(*_recorded(results, LIST_METRICS)), lists=True)
 
 
 def _recorded(results: Results, kinds: Iterable[str]) -> list[str]:
@@ -260,6 +260,11 @@ def caption(results: Results) -> str:
         sentences.append(f"Pictures: {'; '.join(f'{how} ({names})' for how, names in named.items())}.")
     if any(row.has_random_features for row in results.rows):
         sentences.append(f"Rows marked “{RANDOM}” use visual features of an untrained network.")
+    if results.lists:
+        sentences.append(
+            f"Rows marked “{ELSEWHERE}” are other programs' lists, measured on the same split: AUC is known of them "
+            "only where they hold every item, and no difference with them is tested."
+        )
     if any(row.record.fidelity == "reconstruction" for row in results.rows):
         sentences.append(f"{RECONSTRUCTION} A reconstruction: the sources leave a gap.")
     return " ".join(sentences)
@@ -322,9 +327,12 @@ def not_run(results: Results) -> list[str]:
     return [card.title for name, card in list_models().items() if name not in present]
 
 
-def _measured(results: Results, measures: Sequence[Measure], plain: Sequence[Measure] = ()) -> pd.DataFrame:
-    """`measured_table` of all rows, the oracle's below where it is known."""
-    return measured_table(results.rows, measures, plain, results.oracle)
+def _measured(
+    results: Results, measures: Sequence[Measure], plain: Sequence[Measure] = (), *, lists: bool = False
+) -> pd.DataFrame:
+    """`measured_table` of all rows, with those of lists from elsewhere where their metrics allow it, the oracle's below
+    where it is known."""
+    return measured_table((*results.rows, *(results.lists if lists else ())), measures, plain, results.oracle)
 
 
 def measured_table(

@@ -18,6 +18,7 @@ RECONSTRUCTION = "†"
 RANDOM = "random weights"
 SETS = "features: features"
 """The setting that says which sets of features a model was given, where it was given several."""
+ELSEWHERE = "lists from elsewhere"
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,8 @@ def _label(record: Record, others: Sequence[Record]) -> str:
         notes.append(RANDOM)
     if record.control:
         notes.append(record.control)
+    if record.stage == "lists":
+        notes.append(ELSEWHERE)
     if record.impersonal:
         notes.append("the same ranking for everybody")
     mark = f" {RECONSTRUCTION}" if record.fidelity == "reconstruction" else ""

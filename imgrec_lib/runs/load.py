@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,18 @@ from imgrec_lib.features import Features
 from imgrec_lib.features.controls import with_control
 from imgrec_lib.models import build_model, list_models
 from imgrec_lib.models.base import Recommender
-from imgrec_lib.request import Moved
+from imgrec_lib.request import Moved, Request
 from imgrec_lib.runs.record import Run, open_run, weights_of
 from imgrec_lib.training import read_checkpoint
 
 
-def find_runs(folder: Path, stage: str | None = "trial") -> list[Run]:
+def find_runs(folder: Path, stage: str | Collection[str] | None = "trial") -> list[Run]:
     """All finished runs below a folder, ordered by dataset, model in registry order, profile and seed.
 
     Args:
         folder: where they lie.
-        stage: "trial", "grid" for the configurations that searches tried, or None for both.
+        stage: "trial", "grid" for the configurations that searches tried, "lists" for lists from elsewhere, several of
+            these, or None for all.
 
     Raises:
         InputError: the folder does not exist or holds no finished run.
@@ -39,7 +41,8 @@ def find_runs(folder: Path, stage: str | None = "trial") -> list[Run]:
     """
     folder = Path(folder)
     found = [open_run(path.parent) for path in sorted(folder.glob("**/run.json"))]
-    runs = [run for run in found if stage in (None, run.record.stage)]
+    stages = {stage} if isinstance(stage, str) else stage
+    runs = [run for run in found if stages is None or run.record.stage in stages]
     if not runs:
         kind = "run" if stage != "grid" else "run of a grid"
         raise InputError(f"{folder} holds no finished {kind}: train one first with 'imgrec train'.")
@@ -72,7 +75,8 @@ class Inputs:
 
     def __init__(self, root: Moved = None, progress: bool = True) -> None:
         self.root, self.progress = root, progress
-        self._loaded: dict[str, tuple[Dataset, Features | None]] = {}
+        self._datasets: dict[str, Dataset] = {}
+        self._features: dict[str, Features] = {}
 
     def of(self, run: Run, *, pictures: bool = False) -> tuple[Dataset, Features | None]:
         """The dataset of a run, and the visual features of its catalogue, each item's own whatever the run's control.
@@ -88,19 +92,28 @@ class Inputs:
             raise InputError(
                 f"run {run.name} does not say how its dataset was loaded: load it yourself and use load_model."
             )
-        with_features = pictures or run.record.features is not None
         # Where the run was trained says nothing of the machine that opens it.
         request = replace(run.request.at(self.root), control=None, device="cpu")
-        asked = request.to_json()
-        key = json.dumps([with_features, *(asked[name] for name in _LOADED)], sort_keys=True)
-        if key not in self._loaded:
-            self._loaded[key] = request.load(with_features=with_features, progress=self.progress)
-        dataset, features = self._loaded[key]
+        dataset = _once(self._datasets, request, _DATA, lambda: request.load_dataset(progress=self.progress))
+        features = None
+        if (pictures or run.record.features is not None) and request.has_features(dataset):
+            load = partial(request.load_features, dataset, progress=self.progress)
+            features = _once(self._features, request, (*_DATA, *_FEATURES), load)
         return dataset.undivided() if run.record.stage == "refit" else dataset, features
 
 
-_LOADED = ("dataset", "root", "dataset_options", "backbone", "weights", "feature_options", "feature_files")
-"""What of a request says which dataset and which features are loaded."""
+_DATA = ("dataset", "root", "dataset_options")
+_FEATURES = ("backbone", "weights", "feature_options", "feature_files")
+"""What of a request says which dataset, and which features, are loaded."""
+
+
+def _once(loaded: dict[str, Any], request: Request, names: Sequence[str], load: Callable[[], Any]) -> Any:
+    """What was loaded for the same values of a request, or is loaded now."""
+    asked = request.to_json()
+    key = json.dumps([asked[name] for name in names], sort_keys=True)
+    if key not in loaded:
+        loaded[key] = load()
+    return loaded[key]
 
 
 def load_inputs(run: Run, progress: bool = True, root: Moved = None) -> tuple[Dataset, Features | None]:

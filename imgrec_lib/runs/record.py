@@ -7,10 +7,12 @@
 <run>/training.safetensors     only while training: where to go on after a crash
 <run>/progress.json            only while training: the last epoch, for who watches
 <run>/notebook.ipynb           the executed notebook, where a notebook made the run
+<run>/lists.parquet            of lists from elsewhere: user and item (ids) and value, in place of curve and weights
 
-A run is a trial, one configuration of a search ("grid") or a model for use ("refit"), as `stage` in `run.json` says. A
-grid's run is validated and never tested: it has no metrics, no per_user.parquet and no weights. A refitted one is
-trained on the held-out items too: it has weights, and nothing that could be reported.
+A run is a trial, one configuration of a search ("grid"), a model for use ("refit") or no model's at all but the lists
+of another program ("lists"), as `stage` in `run.json` says. A grid's run is validated and never tested: it has no
+metrics, no per_user.parquet and no weights. A refitted one is trained on the held-out items too: it has weights, and
+nothing that could be reported.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ from imgrec_lib.files import fingerprint
 from imgrec_lib.request import Request
 
 FORMAT = 1
-STAGES = ("trial", "grid", "refit")
+STAGES = ("trial", "grid", "refit", "lists")
+TESTED = ("trial", "lists")
+"""The stages of what was evaluated on the test items."""
 FILES = (
     "run.json",
     "curve.csv",
@@ -42,6 +46,7 @@ FILES = (
     "training.safetensors",
     "progress.json",
     "notebook.ipynb",
+    "lists.parquet",
 )
 Metrics = dict[str, dict[str, float | int | None]]
 """Protocol -> metric -> value."""
@@ -243,7 +248,7 @@ class Record:
     @property
     def tested(self) -> bool:
         """Whether the run was evaluated on the test items; a grid's run never is."""
-        return self.stage == "trial"
+        return self.stage in TESTED
 
     def to_json(self) -> dict[str, Any]:
         """The content of `run.json`; `from_json` is its inverse."""

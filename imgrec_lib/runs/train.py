@@ -24,12 +24,15 @@ from imgrec_lib.files import fingerprint, make_folder, remove_abandoned, replaci
 from imgrec_lib.models import build_model, model_card
 from imgrec_lib.models.base import InnerProduct, TrainSettings
 from imgrec_lib.request import Request
-from imgrec_lib.runs.record import STAGES, Cost, DatasetRecord, Metrics, Record, Run, Validation, open_run, weights_of
+from imgrec_lib.runs.record import Cost, DatasetRecord, Metrics, Record, Run, Validation, open_run, weights_of
 from imgrec_lib.source import run_fingerprint
 from imgrec_lib.training import distributed, fit, write_checkpoint
 
 if TYPE_CHECKING:
     from imgrec_lib.features import Features
+
+TRAINED = ("trial", "grid", "refit")
+"""The stages of runs that train a model."""
 
 LATER_SETTINGS = {"restore": "best", "choose_by": "auc"}
 """Settings that the first runs did not know, and what was done then."""
@@ -104,8 +107,8 @@ def train_run(
         "dataset": dataset.fingerprint,
         "features": features.fingerprint if features is not None and uses_features else None,
     }
-    if stage not in STAGES:
-        raise unknown_name("stage", stage, STAGES)
+    if stage not in TRAINED:
+        raise unknown_name("stage", stage, TRAINED)
     source = run_fingerprint(request.model)
     identity = fingerprint(what if stage == "trial" else what | {"stage": stage})
     if (out / "run.json").exists():

@@ -1,5 +1,6 @@
 """Trained models in use: lists, scores and vectors by the catalogue's own ids, for known and for new customers."""
 
+from imgrec_lib.serving.elsewhere import compare_lists, evaluate_lists
 from imgrec_lib.serving.trained import Trained, open_trained, recommend, train
 
-__all__ = ["Trained", "open_trained", "recommend", "train"]
+__all__ = ["Trained", "compare_lists", "evaluate_lists", "open_trained", "recommend", "train"]

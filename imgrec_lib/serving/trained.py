@@ -25,6 +25,7 @@ from imgrec_lib.models import build_model, list_models, model_card
 from imgrec_lib.models.base import Baskets, Recommender, Scorer, item_vectors
 from imgrec_lib.request import Moved
 from imgrec_lib.runs import Inputs, Run, check_roots, load_model, open_run
+from imgrec_lib.serving.elsewhere import open_lists
 from imgrec_lib.serving.ids import pairs_of, positions
 from imgrec_lib.training import fit
 
@@ -67,7 +68,8 @@ class Trained:
         control = record.control
         used = None if features is None or record.features is None else with_control(features, control)
         title = record.title + (f" ({control})" if control else "")
-        return cls(load_model(run, dataset, used), dataset, features, run, title)
+        model = open_lists(run, dataset) if record.stage == "lists" else load_model(run, dataset, used)
+        return cls(model, dataset, features, run, title)
 
     @property
     def run(self) -> Run:
@@ -556,5 +558,7 @@ def open_trained(
         'PopRank'
     """
     opened = run if isinstance(run, Run) else open_run(Path(run))
+    if opened.record.stage == "lists":
+        raise InputError(f"run {opened.name} holds the lists of {opened.record.title}, and no model: name another run.")
     check_roots(root, [opened])
     return Trained.of(opened, *Inputs(root, progress).of(opened, pictures=pictures))
