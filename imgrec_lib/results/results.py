@@ -107,7 +107,7 @@ class Results:
             values = [run.metrics["exact"].get(self.chosen_by) for run in row.runs if run.metrics]
             return -math.inf if None in values or not values else float(np.mean([value or 0.0 for value in values]))
 
-        return Results(tuple(sorted(self.rows, key=mean, reverse=True)))
+        return Results(tuple(sorted(self.rows, key=mean, reverse=True)), self.lists)
 
     def of_model(self, model: str, profile: str | None = None) -> tuple[Trials, ...]:
         """The rows of one model, and of one profile where it is named."""
