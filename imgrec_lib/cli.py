@@ -393,6 +393,33 @@ def embed(
 
 
 @app.command()
+def serve(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run, or a link to it.")],
+    host: Annotated[str, typer.Option(help="Where to listen; by default this machine alone can ask.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that answer, each with the model in memory.")] = 2,
+    token: Annotated[
+        str, typer.Option(envvar="IMGREC_TOKEN", help="What requests must carry; without it one is made and printed.")
+    ] = "",
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="Compare items by picture also where the model uses no pictures.")
+    ] = False,
+    root: Moved = None,
+) -> None:
+    """Answer questions about a run over HTTP.
+
+    Recommendations for users and baskets, similar items, pictures; the page /docs says how to ask.
+
+    A run that takes the place of the served one is served at once.
+
+    Example: imgrec serve in-use/ft --port 8000
+    """
+    from imgrec_lib.serving.api import serve as serve_run
+
+    serve_run(run, host=host, port=port, token=token or None, workers=workers, root=_moved(root), pictures=pictures)
+
+
+@app.command()
 def report(
     runs: Annotated[Path, typer.Argument(help="A folder of finished runs.")],
     out: Annotated[Path, typer.Option(help="Where the report goes.")],

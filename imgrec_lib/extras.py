@@ -14,6 +14,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "dask": ("distributed",),
     "umap": ("umap",),
     "sentences": ("sentence_transformers",),
+    "serve": ("fastapi", "fastapi_offline", "uvicorn", "python_multipart"),
 }
 """The modules that each extra of pyproject.toml brings."""
 

@@ -48,6 +48,7 @@ def call(*arguments):
 call("report", ".", "--out", "reports")
 call("train", "--model", "poprank", "--out", "run")
 call("train", "--model", "poprank", "--out", "run", "--no-notebook", "-o", "n_users=60", "-o", "n_items=50", "--quiet")
+call("serve", "run")
 """
 
 
@@ -72,6 +73,9 @@ def test_commands_say_which_extra_they_need_and_the_others_work(tmp_path: Path) 
         "installed: install what is missing with pip install 'imgrec[notebooks]'.",
         "status 2",
         "status 0",
+        "imgrec: fastapi, fastapi_offline, uvicorn, python_multipart are not installed: install what is missing with "
+        "pip install 'imgrec[serve]'.",
+        "status 2",
     ], done.stderr
     assert "exact" in done.stdout and (tmp_path / "run" / "run.json").exists() and "Traceback" not in done.stderr
 

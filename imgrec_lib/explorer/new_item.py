@@ -11,14 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from imgrec_lib.data.decoding import FORMATS_IN_WORDS, MAX_BYTES, decode
-from imgrec_lib.errors import InputError
-from imgrec_lib.features import Backbone, build_backbone
 from imgrec_lib.files import fingerprint, replacing
 from imgrec_lib.models.base import Extensible, InnerProduct, PictureEmbedding, Scorer
 from imgrec_lib.serving import Trained
-
-BACKBONE_OPTIONS = ("pooling", "size", "stride", "preprocessing", "seed")
+from imgrec_lib.serving.pictures import backbone_of, read_picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,29 +35,6 @@ class NewItem:
     learned: Tensor | None
     scores: np.ndarray | None
     places: np.ndarray | None
-
-
-def read_picture(opened: Trained, source: Path | bytes) -> np.ndarray:
-    """Decode a picture as the dataset's reader does.
-
-    Args:
-        opened: gives size and fit of the image store.
-        source: a file, or the bytes of one; at most 64 MB and 100 megapixels, of a format that the store reads.
-
-    Returns:
-        (size, size, 3) uint8.
-
-    Raises:
-        InputError: the dataset has no pictures, or this is no picture that can be read.
-    """
-    if opened.dataset.images is None:
-        raise InputError(f"dataset {opened.dataset.name!r} has no pictures: a picture can be compared with nothing.")
-    options = opened.run.request.dataset_options
-    fit, resample = options.get("image_fit", "squash"), options.get("image_resample", "bicubic")
-    try:
-        return decode(source, opened.dataset.images.size, fit, resample)
-    except ValueError as error:
-        raise InputError(f"{error}: choose a {FORMATS_IN_WORDS} below {MAX_BYTES // 10**6} MB.") from None
 
 
 def keep_picture(pixels: np.ndarray, folder: Path) -> Path:
@@ -92,7 +65,7 @@ def new_item(opened: Trained, path: Path, user_block: int = 512) -> NewItem:
     pixels = read_picture(opened, path)
     batch = torch.from_numpy(pixels[None].copy())
     with torch.no_grad():
-        features = _backbone(opened)(batch)
+        features = backbone_of(opened)(batch)
     feature = features[0]
     if not isinstance(opened.model, PictureEmbedding) or not isinstance(opened.scorer, Extensible):
         return NewItem(pixels, feature, None, None, None)
@@ -121,18 +94,3 @@ def _places_of_last(scorer: Scorer, opened: Trained, user_block: int) -> tuple[n
         all_scores.append(own[:, 0])
         all_places.append(higher + tied // 2 + 1)
     return torch.cat(all_scores).numpy(), torch.cat(all_places).numpy()
-
-
-def _backbone(opened: Trained) -> Backbone:
-    request = opened.run.request
-    if request.feature_files:
-        raise InputError(
-            f"the features of run {opened.run.name} come from files: what they would be of a new picture is unknown."
-        )
-    options = {key: value for key, value in request.feature_options.items() if key in BACKBONE_OPTIONS}
-    return _built(request.backbone, request.weights, tuple(sorted(options.items())))
-
-
-@lru_cache(2)
-def _built(name: str, weights: str, options: tuple[tuple[str, object], ...]) -> Backbone:
-    return build_backbone(name, weights=weights, **dict(options))  # type: ignore[arg-type]

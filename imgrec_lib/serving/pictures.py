@@ -1,0 +1,141 @@
+"""Pictures that are no item's: decoded as the catalogue's were, embedded, compared and scored, without training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from imgrec_lib.data.decoding import FORMATS_IN_WORDS, MAX_BYTES, decode
+from imgrec_lib.errors import InputError, unknown_name
+from imgrec_lib.evaluation.neighbours import nearest_to
+from imgrec_lib.features import Backbone, build_backbone
+from imgrec_lib.models.base import Extensible, InnerProduct, PictureEmbedding
+from imgrec_lib.serving.ids import positions
+from imgrec_lib.serving.trained import Trained
+
+BACKBONE_OPTIONS = ("pooling", "size", "stride", "preprocessing", "seed")
+
+
+def read_picture(trained: Trained, source: Path | bytes) -> np.ndarray:
+    """Decode a picture as the dataset's reader does.
+
+    Args:
+        trained: an opened run, which gives size and fit of the image store.
+        source: a file, or the bytes of one; at most 64 MB and 100 megapixels, of a format that the store reads.
+
+    Returns:
+        (size, size, 3) uint8.
+
+    Raises:
+        InputError: the dataset has no pictures, or this is no picture that can be read.
+    """
+    images, options = trained.dataset.images, trained.run.request.dataset_options
+    if images is None:
+        raise InputError(f"dataset {trained.dataset.name!r} has no pictures: a picture can be compared with nothing.")
+    fit, resample = options.get("image_fit", "squash"), options.get("image_resample", "bicubic")
+    try:
+        return decode(source, images.size, fit, resample)
+    except ValueError as error:
+        raise InputError(f"{error}: choose a {FORMATS_IN_WORDS} below {MAX_BYTES // 10**6} MB.") from None
+
+
+def backbone_of(trained: Trained) -> Backbone:
+    """The backbone that an opened run's features come from, which makes the feature of a new picture.
+
+    Raises:
+        InputError: they come from files.
+    """
+    request = trained.run.request
+    if request.feature_files:
+        raise InputError(
+            f"the features of run {trained.run.name} come from files: what they would be of a new picture is unknown."
+        )
+    options = {key: value for key, value in request.feature_options.items() if key in BACKBONE_OPTIONS}
+    return _built(request.backbone, request.weights, tuple(sorted(options.items())))
+
+
+@lru_cache(2)
+def _built(name: str, weights: str, options: tuple[tuple[str, object], ...]) -> Backbone:
+    return build_backbone(name, weights=weights, **dict(options))  # type: ignore[arg-type]
+
+
+def similar_to_picture(trained: Trained, picture: Path | bytes, k: int = 10, *, by: str = "picture") -> pd.DataFrame:
+    """The k items most similar to a picture, by cosine.
+
+    Args:
+        trained: an opened run.
+        picture: a file, or the bytes of one, see `read_picture`.
+        k: length of the list.
+        by: "picture", the visual features, or "learned", the items as the model has learnt them, the picture as an item
+            that nobody has bought.
+
+    Returns:
+        Columns `similar`, `rank`, `similarity` and, where the item table has names, `name`.
+
+    Raises:
+        InputError: see `read_picture` and `backbone_of`; `k` below 1; the model was not opened from a run, was given no
+            visual features, or, by "learned", cannot embed a picture.
+    """
+    if k < 1:
+        raise InputError(f"k must be at least 1, not {k}.")
+    if by not in ("picture", "learned"):
+        raise unknown_name("kind of item vectors", by, ("learned", "picture"))
+    vectors = trained.item_vectors(by)
+    pixels, feature = _feature(trained, picture)
+    query = feature[0] if by == "picture" else _learned(trained, pixels, feature)
+    items, similarity = nearest_to(vectors, query, k)
+    table = {"similar": trained.item_ids[items], "rank": np.arange(1, len(items) + 1), "similarity": similarity}
+    names = {} if trained.item_names is None else {"name": trained.item_names[items]}
+    return pd.DataFrame(table | names)
+
+
+@torch.no_grad()
+def score_picture(trained: Trained, picture: Path | bytes, users: Iterable[Any]) -> pd.DataFrame:
+    """What a picture would score, as an item that nobody has bought.
+
+    Args:
+        trained: an opened run.
+        picture: a file, or the bytes of one, see `read_picture`.
+        users: ids of known users.
+
+    Returns:
+        Columns `user`, `score`, and `place`: where it would stand among the items that the user does not have, from 1;
+        ties count half, rounded down, as in the explorer.
+
+    Raises:
+        InputError: an unknown user, see `read_picture` and `backbone_of`, or a model that cannot score pictures.
+    """
+    known = positions("user", trained.users, users)
+    if not isinstance(trained.model, PictureEmbedding) or not isinstance(trained.scorer, Extensible):
+        raise InputError(f"{trained.title} cannot score a picture that is no item's: open a visual model.")
+    pixels, feature = _feature(trained, picture)
+    scorer = trained.scorer.extended(trained.model.embed_pictures(pixels, feature))
+    rows = []
+    for user in known:
+        scores = scorer.block(torch.tensor([user]))[0].float()
+        others = scores[:-1].clone()
+        others[torch.from_numpy(trained.owned.of(user))] = -torch.inf
+        higher, tied = int((others > scores[-1]).sum()), int((others == scores[-1]).sum())
+        rows.append((float(scores[-1]), higher + tied // 2 + 1))
+    return pd.DataFrame(rows, columns=["score", "place"]).assign(user=trained.users[known])[["user", "score", "place"]]
+
+
+def _feature(trained: Trained, picture: Path | bytes) -> tuple[Tensor, Tensor]:
+    """(1, size, size, 3) uint8 pixels and their (1, n_features) float32 feature."""
+    pixels = torch.from_numpy(read_picture(trained, picture)[None].copy())
+    with torch.no_grad():
+        return pixels, backbone_of(trained)(pixels)
+
+
+@torch.no_grad()
+def _learned(trained: Trained, pixels: Tensor, feature: Tensor) -> Tensor:
+    if not isinstance(trained.model, PictureEmbedding) or not isinstance(trained.scorer, InnerProduct):
+        raise InputError(f"{trained.title} has learnt nothing of pictures that are no item's: ask by 'picture'.")
+    return trained.model.embed_pictures(pixels, feature)[0] * trained.scorer.personal()
