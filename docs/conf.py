@@ -103,7 +103,10 @@ def write_pages(*_: Any) -> None:
         f"versions.\n\n```{{eval-rst}}\n{public}```\n",
         encoding="utf-8",
     )
-    shutil.copytree(ROOT / "notebooks", GENERATED / "notebooks", ignore=shutil.ignore_patterns("*checkpoints*", "*.py"))
+    (GENERATED / "notebooks").mkdir()
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        text = path.read_text(encoding="utf-8").replace("](../docs/", "](../../")  # as seen from the copy
+        (GENERATED / "notebooks" / path.name).write_text(text, encoding="utf-8")
     entries = "\n".join(f"notebooks/{path.stem}" for path in sorted((ROOT / "notebooks").glob("*.ipynb")))
     (GENERATED / "notebooks.md").write_text(
         "# The notebooks\n\nOne a stage. Each runs from its defaults in under two minutes; full scale is a matter of "

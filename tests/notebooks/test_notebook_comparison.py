@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import io
+
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
-from notebook_comparison import TolerantText, same
+from notebook_comparison import Tolerant, alike, same
 
 
 @pytest.mark.parametrize(
@@ -23,5 +28,29 @@ from notebook_comparison import TolerantText, same
 )
 def test_numbers_are_compared_with_a_tolerance_and_words_exactly(text: str, other: str, equal: bool) -> None:
     assert same(text, other) is equal
-    assert (TolerantText(text) == other) is equal
-    assert (TolerantText(text) != other) is not equal
+    assert (Tolerant(text) == other) is equal
+    assert (Tolerant(text) != other) is not equal
+
+
+def figure(heights: list[float], colour: str = "C0") -> str:
+    """A bar chart, as a notebook keeps it."""
+    drawing, axes = plt.subplots(figsize=(4, 3))
+    axes.bar(np.arange(len(heights)), heights, color=colour)
+    axes.set_ylim(0, 1)
+    file = io.BytesIO()
+    drawing.savefig(file, dpi=100)
+    plt.close(drawing)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def test_figures_are_compared_from_afar() -> None:
+    reference = figure([0.5, 0.7, 0.6])
+    for other, equal in [
+        (figure([0.51, 0.69, 0.6]), True),  # as another processor might draw it
+        (figure([0.5, 0.1, 0.6]), False),
+        (figure([0.5]), False),
+        (figure([0.5, 0.7, 0.6], colour="white"), False),
+    ]:
+        assert alike(reference, other) is equal
+        assert (Tolerant(reference) == other) is equal
+    assert Tolerant("no figure") != reference
