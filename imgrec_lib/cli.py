@@ -22,6 +22,8 @@ from imgrec_lib.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from imgrec_lib.runs import Run
+
 app = typer.Typer(
     help="Image-based fashion recommendation: reproduce, compare and extend visual recommenders.",
     no_args_is_help=True,
@@ -172,8 +174,8 @@ def train(
         values = request.to_parameters() | {"out": str(out.resolve())}
         del values["grid"]  # which is a search's
         run_notebook("03_train", values, out / "notebook.ipynb", progress=not quiet)
-        _print_metrics(open_run(out).metrics)
-        typer.echo(f"open {out / 'notebook.ipynb'}")
+        _print_result(open_run(out))
+        typer.echo(f"open {out / 'notebook.ipynb'}; beside other runs: imgrec report {out.parent} --out reports")
         return
     with distributed.process_group(device) as own_device:
         first, own = distributed.rank() == 0, replace(request, device=own_device)
@@ -181,7 +183,7 @@ def train(
         data, vectors = own.load(progress=progress)
         run = train_run(data, own, out, features=vectors, progress=progress)
         if first:
-            _print_metrics(run.metrics)
+            _print_result(run)
 
 
 @app.command()
@@ -657,6 +659,20 @@ def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
         for key in rest:
             if row[key]:
                 typer.echo(f"    {key:9} {row[key]}")
+
+
+def _print_result(run: Run) -> None:
+    """What came out of a run: the metric that it was chosen by with its interval, and all protocols."""
+    from imgrec_lib.results import Results, Standings
+    from imgrec_lib.results.trials import metric_heading
+
+    results = Results.of([run])
+    if results.ranked:
+        standings = Standings(results)
+        (label,) = standings.contestants
+        heading = metric_heading(standings.metric)
+        typer.echo(f"{label} on {run.record.dataset.name}: {heading} {standings.in_words(label)}, 95 % over the users")
+    _print_metrics(run.metrics)
 
 
 def _print_report(page: Path) -> None:

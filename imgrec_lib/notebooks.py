@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -25,6 +25,7 @@ from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.extras import require
 from imgrec_lib.files import default_cache, fingerprint, make_folder, shipped_folder, write_text
 from imgrec_lib.options import Option, check_options
+from imgrec_lib.progress import PLACE, showing
 
 TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
 
@@ -155,7 +156,7 @@ def run_notebook(
         parameters: values by name; the others keep their defaults.
         output: the executed notebook; a failed one is kept beside it as `<output>.failed.ipynb`.
         address: of what is executed, see `notebook_address`; kept in the notebook's metadata.
-        progress: show papermill's progress bar.
+        progress: show how far its work is: pictures, epochs, bytes (`progress_bar`).
 
     Returns:
         `output`.
@@ -174,14 +175,15 @@ def run_notebook(
     failed = output.with_suffix(".failed.ipynb")
     running = output.with_suffix(".running.ipynb")
     make_folder(output.parent)
-    with tempfile.TemporaryDirectory(prefix="imgrec-") as scratch:
-        kernel = _Kernel(Path(scratch))
+    place = progress_place(output)
+    with tempfile.TemporaryDirectory(prefix="imgrec-") as scratch, showing(place) if progress else nullcontext():
+        kernel = _Kernel(Path(scratch), place)
         try:
             notebook = papermill.execute_notebook(
                 _unformatted(notebook_path(name)),
                 _unformatted(running),
                 parameters=dict(parameters),
-                progress_bar={"desc": name, "unit": "cell"} if progress else False,
+                progress_bar=False,
                 kernel_name="python3",
                 start_timeout=LONGEST_START,
                 **kernel.arguments(),
@@ -196,11 +198,22 @@ def run_notebook(
             if running.exists():
                 os.replace(running, failed)
             raise InputError(f"notebook {name} failed: its process {kernel.ending()} (see {failed})") from error
+        finally:
+            place.unlink(missing_ok=True)
     notebook.metadata["imgrec"] = {"address": address}
     write_text(output, nbformat.writes(notebook))
     running.unlink(missing_ok=True)
     failed.unlink(missing_ok=True)
     return output
+
+
+def progress_place(output: Path) -> Path:
+    """The file in which a notebook that is being executed keeps how far its work is (`progress.Work`).
+
+    Args:
+        output: as of `run_notebook`.
+    """
+    return output.resolve().with_suffix(".progress.json")
 
 
 def prepare_notebook(name: str, parameters: Mapping[str, Any], output: Path) -> Path:
@@ -273,8 +286,9 @@ class _Kernel:
     folder of running kernels: what the process needs, and what it writes to its standard error, lies in `scratch`.
     """
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, place: Path) -> None:
         self.scratch = scratch
+        self.place = place
         self.errors = scratch / "stderr"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -295,7 +309,8 @@ class _Kernel:
             async def _async_launch_kernel(self, kernel_cmd: list[str], **kw: Any) -> None:
                 # Matplotlib looks for fonts once, and not in each process where there is no home to keep them.
                 fonts = {"MPLCONFIGDIR": str(default_cache() / "matplotlib")}
-                kw["env"] = {**fonts, **kw["env"], "IPYTHONDIR": str(kernel.scratch / "ipython")}
+                own = {"IPYTHONDIR": str(kernel.scratch / "ipython"), PLACE: str(kernel.place)}
+                kw["env"] = {**fonts, **kw["env"], **own}
                 with kernel.errors.open("wb") as errors:
                     await super()._async_launch_kernel(kernel_cmd, **kw, stderr=errors)
                 kernel.process = getattr(self.provisioner, "process", None)

@@ -22,6 +22,7 @@ MAKES_NO_NUMBER = frozenset(
         "files",
         "models.registry",  # which models there are
         "options",
+        "progress",
         "request",  # what is asked for, which the run's identity holds
         "runs.record",  # how a finished run is read
         "source",

@@ -19,7 +19,7 @@ ORDER = [
     ["errors"],
     ["options", "additions", "extras"],
     ["files"],
-    ["compiled"],
+    ["compiled", "progress"],
     ["data"],
     ["features"],
     ["models"],

@@ -97,6 +97,11 @@ def test_from_training_to_evaluation(
     assert status == 0, err
     assert (out / "run.json").exists() and (out / "notebook.ipynb").exists() and "exact" in text
     record = open_run(out).record
+    # The end is the result, and what was counted on the way is epochs, of which the notebook keeps no dead bar.
+    auc = record.metrics["exact"]["auc"]
+    assert text.startswith("BPR-MF") and f" on wardrobe: AUC {auc:.4f} [0." in text and "imgrec report" in text
+    assert "training" in err and "cell" not in err and not list(out.glob("*.progress.json"))
+    assert "epoch/s" not in (out / "notebook.ipynb").read_text()
     assert record.parameters["factors"] == 4 and record.requested["dataset_options"]["n_items"] == 50
     status, text, err = call(monkeypatch, capsys, "evaluate", str(out), "--json")
     assert status == 0, err

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
+from tqdm.std import tqdm
 
 from imgrec_lib.data.dataset import Columns, Dataset
 from imgrec_lib.data.decoding import FileSlice, Fit, Resample, Source
@@ -33,6 +33,7 @@ from imgrec_lib.data.times import check_forms, read_times
 from imgrec_lib.errors import InputError, tell
 from imgrec_lib.files import plain_path
 from imgrec_lib.options import Count
+from imgrec_lib.progress import progress_bar
 
 FASHION_CATEGORIES = (
     "men's tops",
@@ -160,7 +161,7 @@ def read_published(path: Path, progress: bool = True) -> list[Any]:
             )
         with (
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
-            tqdm(total=len(data), desc=path.name, unit="B", unit_scale=True, disable=not progress) as bar,
+            progress_bar(total=len(data), desc=path.name, unit="B", unit_scale=True, disable=not progress) as bar,
         ):
             data.seek(file.tell())
             try:

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
-from tqdm.auto import tqdm
 
 from imgrec_lib.data.columns import find_column
 from imgrec_lib.data.dataset import Columns, Dataset
@@ -24,6 +23,7 @@ from imgrec_lib.data.times import DAY, check_forms, read_times
 from imgrec_lib.errors import InputError, tell
 from imgrec_lib.files import plain_path
 from imgrec_lib.options import Count, CountOrNone, Positive
+from imgrec_lib.progress import progress_bar
 
 ATTRIBUTES = (
     "product_type_name",
@@ -208,7 +208,9 @@ def _read_purchases(
                     include_columns=columns, column_types=dict.fromkeys(columns, pa.string())
                 ),
             ) as reader,
-            tqdm(total=path.stat().st_size, desc="purchases", unit="B", unit_scale=True, disable=not progress) as bar,
+            progress_bar(
+                total=path.stat().st_size, desc="purchases", unit="B", unit_scale=True, disable=not progress
+            ) as bar,
         ):
             for batch in reader:
                 bar.update(file.tell() - bar.n)

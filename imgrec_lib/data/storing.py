@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
-from tqdm.auto import tqdm
 
 from imgrec_lib.data.decoding import FITS, RESAMPLING, FileSlice, Source, decode_and_repair
 from imgrec_lib.data.images import FORMAT, INDEX, PIXELS, VERSION, Earlier, ImageStore, new_digest, open_images
 from imgrec_lib.errors import InputError, tell, unknown_name
 from imgrec_lib.files import cache_folder, cached, fingerprint, write_json
 from imgrec_lib.options import admits, options_of
+from imgrec_lib.progress import progress_bar
 
 DECODING = 2
 """To be raised whenever a picture is decoded otherwise than before, so that stores are made again."""
@@ -324,7 +324,7 @@ def _write_store(
     with open(folder / PIXELS, "wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         pictures = _decoded(sources, origin["sources"], form, alike, workers)
-        bar = tqdm(pictures, total=len(ids), desc="images", unit="image", disable=not progress)
+        bar = progress_bar(pictures, total=len(ids), desc="images", unit="image", disable=not progress)
         for rows, picture in enumerate(bar, start=1):
             if rows > len(ids):
                 break

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError, unknown_name
@@ -20,6 +19,7 @@ from imgrec_lib.features.backbones import Backbone
 from imgrec_lib.features.extraction import fold_batch_norms
 from imgrec_lib.features.rows import earlier_rows, write_rows
 from imgrec_lib.files import cache_folder, cached, fingerprint, replacing
+from imgrec_lib.progress import progress_bar
 
 KEEP = ("disk", "memory", "recompute")
 
@@ -177,7 +177,7 @@ def _blocks(
     trunk: Backbone, images: ImageStore, batch_size: int, title: str, progress: bool, wanted: np.ndarray
 ) -> Iterator[Tensor]:
     """The activations of the wanted items in order, some at a time: (B, h, w, channels) float16."""
-    with tqdm(total=len(wanted), desc=title, unit="image", disable=not progress) as bar:
+    with progress_bar(total=len(wanted), desc=title, unit="image", disable=not progress) as bar:
         for start in range(0, len(wanted), batch_size):
             items = wanted[start : start + batch_size]
             values = _run(trunk, images, items).permute(0, 2, 3, 1)

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from tqdm.auto import tqdm
 
 from imgrec_lib.data.dataset import split_sets
 from imgrec_lib.data.images import ImageStore
@@ -22,6 +21,7 @@ from imgrec_lib.features.backbones import Backbone, build_backbone
 from imgrec_lib.features.rows import earlier_rows, write_rows
 from imgrec_lib.files import cache_folder, cached, fingerprint, write_json
 from imgrec_lib.options import Option, options_of
+from imgrec_lib.progress import progress_bar
 
 MISSING = ("white", "zero")
 
@@ -172,7 +172,7 @@ def _features(
     """
     fold_batch_norms(network)
     device = network.mean.device
-    with tqdm(total=len(items), desc="features", unit="image", disable=not progress) as bar:
+    with progress_bar(total=len(items), desc="features", unit="image", disable=not progress) as bar:
         for start in range(0, len(items), batch_size):
             batch = items[start : start + batch_size]
             pixels = np.array(images.pixels[batch])

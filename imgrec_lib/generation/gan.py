@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.data.storing import resized
@@ -22,6 +21,7 @@ from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.files import fingerprint, replacing
 from imgrec_lib.generation.networks import Discriminator, Generator
 from imgrec_lib.models.parts.cnn_f import scaled
+from imgrec_lib.progress import progress_bar
 from imgrec_lib.training import load_optimiser, optimiser_tensors, read_checkpoint, write_checkpoint
 
 CODES = ("normal", "uniform")
@@ -299,7 +299,7 @@ def train_gan(
     else:
         _write_sheet(folder, 0, kept.sample(fixed, fixed_labels), n_classes)
     pixels, labels = torch.from_numpy(pictures.pixels).to(device), torch.from_numpy(pictures.labels).to(device)
-    bar = tqdm(range(len(rows), settings.epochs), desc="GAN", unit="epoch", disable=not progress)
+    bar = progress_bar(range(len(rows), settings.epochs), desc="GAN", unit="epoch", disable=not progress)
     for epoch in bar:
         began = time.perf_counter()
         means = _epoch(gan, kept.generator, optimisers, pixels, labels, random)

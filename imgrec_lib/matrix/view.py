@@ -20,6 +20,8 @@ from rich.text import Text
 
 from imgrec_lib.matrix.definition import read_matrix, with_roots
 from imgrec_lib.matrix.tasks import Plan, State, Status, Task, plan
+from imgrec_lib.notebooks import progress_place
+from imgrec_lib.progress import Work
 
 ORDER: tuple[State, ...] = ("running", "failed", "interrupted", "stale", "to do", "waiting", "done")
 STYLES: dict[State, str] = {"running": "bold", "failed": "bold red", "done": "green", "interrupted": "yellow"}
@@ -33,7 +35,8 @@ class Row:
         stage, labels: see `Task`.
         state: "done", "running", "failed", "interrupted" (goes on when run again), "stale" (done, but with other code,
             parameters or data), "to do", or "waiting" (for a grid, or for the trials to compare).
-        detail: the epoch of a running one, the error of a failed one, what has changed under a stale one.
+        detail: the epoch of a running one, or what else it is at, the error of a failed one, what has changed under a
+            stale one.
         seconds: how long it took; of a running one, since it began.
         expected: seconds that it will take, as finished runs of the same model and dataset did on average; None
             where there is none yet.
@@ -80,34 +83,57 @@ def rows(made: Plan, runs: Path) -> list[Row]:
     return found
 
 
-def remaining(table: Sequence[Row], places: int) -> tuple[float, list[str]]:
-    """Seconds until all is done, and the models on datasets that nothing is known of.
+def remaining(table: Sequence[Row], places: int) -> tuple[float | None, list[str]]:
+    """Seconds until all is done, and the models on datasets that no finished run says anything of.
+
+    Those are supposed to take as long as the finished runs of the same dataset on average, or of any where it has none.
 
     Args:
         table: from `rows`.
         places: runs at a time.
+
+    Returns:
+        The seconds, None where no run at all has ended; and the models on datasets.
     """
-    seconds, unknown = [0.0], []
+    ended = [(row.labels["dataset"], row.seconds) for row in table if _is_run(row) and row.state == "done"]
+    known = [(dataset, seconds) for dataset, seconds in ended if seconds is not None]
+    seconds, unknown = [], []
     for row in table:
-        if row.state in ("done", "failed") or row.stage in ("data", "comparison"):
+        if row.state in ("done", "failed") or not _is_run(row):
             continue
-        if row.expected is None:
+        expected = row.expected
+        if expected is None:
             unknown.append(f"{row.labels['model']} on {row.labels['dataset']}")
-        else:
-            already = row.seconds or 0.0 if row.state == "running" else 0.0
-            seconds.append(max(0.0, row.expected - already))
-    return max(sum(seconds) / max(1, places), max(seconds)), list(dict.fromkeys(unknown))
+            alike = [took for dataset, took in known if dataset == row.labels["dataset"]] or [took for _, took in known]
+            if not alike:
+                return None, list(dict.fromkeys(unknown))
+            expected = sum(alike) / len(alike)
+        already = row.seconds or 0.0 if row.state == "running" else 0.0
+        seconds.append(max(0.0, expected - already))
+    return max(sum(seconds) / max(1, places), max(seconds, default=0.0)), list(dict.fromkeys(unknown))
 
 
 def summary(table: Sequence[Row], places: int) -> str:
-    """How many notebooks are in which state, and how long the rest will take."""
+    """How many notebooks are in which state, how many runs are left, and how long they will take."""
     counts = Counter(row.state for row in table)
     words = [f"{counts[state]} {state}" for state in reversed(ORDER) if counts[state]]
     seconds, unknown = remaining(table, places)
-    left = [row for row in table if row.state not in ("done", "failed")]
-    if left and seconds:
-        words.append(f"about {_duration(seconds)} left" + (" for those that were run before" if unknown else ""))
+    left = sum(_is_run(row) and row.state not in ("done", "failed") for row in table)
+    if left:
+        words.append(f"{left} {'run' if left == 1 else 'runs'} left")
+        if seconds is None:
+            words[-1] += ", for which there is no estimate before one of them has ended"
+        else:
+            words[-1] += f": about {_duration(seconds)}"
+            if unknown:
+                guessed = sum(_is_run(row) and row.expected is None and row.state not in ("done", "failed")
+                              for row in table)  # fmt: skip
+                words[-1] += f" ({guessed} of them guessed from other models)"
     return f"{len(table)} notebooks: " + ", ".join(words)
+
+
+def _is_run(row: Row) -> bool:
+    return row.stage in ("grid", "trial")
 
 
 def lines(table: Sequence[Row], places: int) -> list[str]:
@@ -229,10 +255,16 @@ def _row(task: Task, history: Mapping[tuple[str, str], float]) -> Row:
         detail = status.error
     elif status is not None and state == "running":
         seconds = time.time() - status.began
-        detail = _epoch(task)
+        detail = _work(task)
     elif state == "stale":
         detail = task.changes
     return Row(task.stage, task.labels, state, detail, seconds, expected)
+
+
+def _work(task: Task) -> str:
+    """What a running notebook is at: the epoch while it trains, else how many pictures, or what else is counted."""
+    work = Work.read(progress_place(task.output))
+    return _epoch(task) or ("" if work is None else str(work))
 
 
 def _epoch(task: Task) -> str:

@@ -20,11 +20,11 @@ from urllib.parse import quote
 
 import jinja2
 from markupsafe import Markup
-from tqdm.auto import tqdm
 
 from imgrec_lib import __version__
 from imgrec_lib.files import replacing_folder, write_text
 from imgrec_lib.gallery.html import STYLE
+from imgrec_lib.progress import progress_bar
 from imgrec_lib.report.notebook_pages import is_executed, write_notebook_pages
 from imgrec_lib.report.sections import Section, dataset_section, load_again, section_prefix, sizes_section
 from imgrec_lib.report.texts import insert_results, markdown_tables, write_tables
@@ -79,7 +79,7 @@ def write_report(
     prefixes = [section_prefix(number, results) for number, results in enumerate(groups, 1)]
     pages = _notebooks([*runs, *tried], out) if pictures else {}
     sections: list[Section] = []
-    bar = tqdm(total=len(groups), desc="report", unit="dataset", disable=not progress)
+    bar = progress_bar(total=len(groups), desc="report", unit="dataset", disable=not progress)
     for prefix, results, again in zip(prefixes, groups, loaded, strict=True):
         own = searched.get(results.dataset.fingerprint)
         sections.append(dataset_section(prefix, results, own, again, out, pages, pictures=pictures))

@@ -17,12 +17,12 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Sampler
 from imgrec_lib.errors import InputError, one_line
 from imgrec_lib.models.base import Recommender, TrainSettings
+from imgrec_lib.progress import progress_bar
 from imgrec_lib.training import distributed
 from imgrec_lib.training.checkpoint import load_optimiser, optimiser_tensors, read_checkpoint, write_checkpoint
 from imgrec_lib.training.rows import RowAdagrad, RowAdam, rows_only
@@ -171,8 +171,10 @@ def fit(
                 best = _validated(model, validate, state, best, device, settings, loss=None, seconds=0.0)
             saved = None
             steps = max(1, model.steps(sampler, settings) // settings.accumulate)
-            bar = tqdm(
+            bar = progress_bar(
                 range(state.epoch, settings.epochs),
+                initial=state.epoch,
+                total=settings.epochs,
                 desc=f"training, phase {phase + 1} of {len(phases)}" if len(phases) > 1 else "training",
                 unit="epoch",
                 disable=not progress or not first,

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError
 from imgrec_lib.features.activations import Activations, trunk_activations
 from imgrec_lib.features.backbones import Backbone
 from imgrec_lib.files import cache_folder, cached, fingerprint
+from imgrec_lib.progress import progress_bar
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ class FeatureMaps:
     def batches(self, title: str) -> Iterator[tuple[Tensor, Tensor]]:
         """All items in order, some at a time, with their maps; `title` names the work on the progress bar."""
         every = torch.arange(len(self.images), device=self.device)
-        with tqdm(total=len(every), desc=title, unit="image", disable=not self.progress) as bar:
+        with progress_bar(total=len(every), desc=title, unit="image", disable=not self.progress) as bar:
             for items in every.split(16 if self.device.type == "cpu" else 256):
                 yield items, self.of(items)
                 bar.update(len(items))
