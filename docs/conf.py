@@ -69,7 +69,7 @@ def committed_rows() -> dict[str, list[str]]:
     """By a model's title: its rows in the committed reports of H&M, cut down to six columns."""
     rows: dict[str, list[str]] = {}
     wanted = ["model", "trials", "AUC", "HR@10", "NDCG@10", "cold AUC"]
-    for name in ("hm-week.md", "hm-own-model.md"):
+    for name in ("hm-week.md", "hm-rules.md", "hm-own-model.md"):
         text = (ROOT / "reports" / name).read_text(encoding="utf-8")
         table = next(part for part in text.split("\n\n") if part.startswith("| model | trials | AUC "))
         header, _, *lines = ([cell.strip() for cell in line.strip(" |").split(" | ")] for line in table.splitlines())
