@@ -4,13 +4,13 @@ is made once and kept in the cache."""
 from __future__ import annotations
 
 import errno
-import fcntl
 import glob
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -21,8 +21,15 @@ from filelock import FileLock
 
 from imgrec_lib.errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # on Windows, where no folder can be locked
+    fcntl = None  # type: ignore[assignment]
+
 PART = ".part"
 """Ending of what is being written."""
+ABANDONED_AFTER = 7 * 24 * 3600.0
+"""Seconds after which what was being written counts as abandoned, where no lock tells whether its writer lives."""
 
 CHOOSE_A_PLACE = "choose a place where you may write files."
 CHOOSE_A_CACHE = "choose a cache folder where you may write files (IMGREC_CACHE, or `cache` where you gave it)."
@@ -169,15 +176,28 @@ def _temporary_folder(path: Path) -> Iterator[Path]:
             _remove_if_abandoned(left)
         while True:
             temporary = Path(tempfile.mkdtemp(PART, f".{path.name}.", path.parent))
-            handle = os.open(temporary, os.O_RDONLY)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            handle = _locked_handle(temporary)
             if temporary.exists():  # else another process took it for abandoned before it was locked
                 break
-            os.close(handle)
+            _close(handle)
     try:
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        _close(handle)
+
+
+def _locked_handle(folder: Path) -> int | None:
+    """An open handle that holds the lock of a folder; None where folders cannot be locked."""
+    if fcntl is None:
+        return None
+    handle = os.open(folder, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    return handle
+
+
+def _close(handle: int | None) -> None:
+    if handle is not None:
         os.close(handle)
 
 
@@ -188,6 +208,11 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def _remove_if_abandoned(left: Path) -> None:
+    if fcntl is None:  # then nothing but its age tells
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > ABANDONED_AFTER:
+                shutil.rmtree(left, ignore_errors=True)
+        return
     try:
         handle = os.open(left, os.O_RDONLY)
     except OSError:

@@ -332,7 +332,10 @@ class _Kernel:
             return f"did not answer within {LONGEST_START} seconds: run fewer at a time"
         written = self.errors.read_text(encoding="utf-8", errors="replace").split("\n")
         last = next((line for line in reversed(written) if line.strip()), "nothing")
-        return how_it_ended(code) + ("" if code == -signal.SIGKILL else f", and wrote at last: {last}")
+        return how_it_ended(code) + ("" if code == -SIGKILL else f", and wrote at last: {last}")
+
+
+SIGKILL = getattr(signal, "SIGKILL", 9)  # which Windows does not have
 
 
 def how_it_ended(code: int) -> str:
@@ -341,7 +344,7 @@ def how_it_ended(code: int) -> str:
     Args:
         code: its exit status; minus a signal's number where a signal ended it.
     """
-    if code == -signal.SIGKILL:
+    if code == -SIGKILL:
         return "was killed: if memory was short, run fewer at a time"
     return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
 

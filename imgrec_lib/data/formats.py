@@ -34,6 +34,10 @@ HEAD = 1 << 16
 """Bytes in which the encoding, the comments and the header are looked for."""
 
 
+class EmptyTable(InputError):
+    """A file that holds no rows, which is fine where nothing is needed."""
+
+
 def find_table(folder: Path, *names: str, recbole: str) -> Path | None:
     """The table of a folder that has one of some names.
 
@@ -98,7 +102,7 @@ def read_table(path: Path, encoding: str | None = None) -> pd.DataFrame:
     except InputError:
         raise
     except pd.errors.EmptyDataError:
-        raise InputError(f"{path} is empty: it needs a header line and rows.") from None
+        raise EmptyTable(f"{path} is empty: it needs a header line and rows.") from None
     except pd.errors.ParserWarning:
         raise InputError(
             f"{path} has rows with more cells than its header has names: give every row as many."
@@ -111,7 +115,7 @@ def read_table(path: Path, encoding: str | None = None) -> pd.DataFrame:
     if repeated:
         raise InputError(f"{path} has two columns named {repeated[0]!r}: rename one.")
     if table.empty:
-        raise InputError(f"{path} is empty: it has no rows.")
+        raise EmptyTable(f"{path} is empty: it has no rows.")
     return table
 
 

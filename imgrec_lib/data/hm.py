@@ -17,7 +17,7 @@ from imgrec_lib.data.formats import read_table
 from imgrec_lib.data.ids import how_ids_differ, plain_id, read_ids
 from imgrec_lib.data.items import read_categories, require_groups, settle_unlisted
 from imgrec_lib.data.pictures import list_pictures
-from imgrec_lib.data.split import split_dataset
+from imgrec_lib.data.split import check_split, split_dataset
 from imgrec_lib.data.storing import cached_images, reading_of
 from imgrec_lib.data.times import DAY, check_forms, read_times
 from imgrec_lib.errors import InputError, tell
@@ -93,6 +93,7 @@ def load_hm(
     reading = reading_of(load_hm, locals())
     days = (_day(since), _day(until))
     forms = check_forms(time_format)
+    check_split(min_interactions, split, held_out, validate, validate_from, test_from)
     root = plain_path(root)
     articles_path, purchases_path = root / "articles.csv", root / "transactions_train.csv"
     raw = read_table(articles_path)

@@ -37,14 +37,10 @@ def filter_minimum(table: pd.DataFrame, min_interactions: int | None = 5, held_o
     Raises:
         InputError: `min_interactions` is too small, or no user is left.
     """
+    _check_minimum(min_interactions, held_out)
     table = first_occurrences(table)
     if min_interactions is None:
         return table
-    if min_interactions <= held_out:
-        raise InputError(
-            f"min_interactions must be at least {held_out + 1} ({held_out} to hold out and one to train on), "
-            f"not {min_interactions}."
-        )
     codes, _ = pd.factorize(table[Columns.USER])
     counts = np.bincount(codes)
     kept = table[counts[codes] >= min_interactions]
@@ -153,11 +149,7 @@ def split_by_date(
     table = first_occurrences(table)
     users, items, times = (table[c].to_numpy(np.int64) for c in (Columns.USER, Columns.ITEM, Columns.TIME))
     train_until = test_from if validate_from is None else validate_from
-    if train_until > test_from or (validate_from == test_from):
-        raise InputError(
-            f"validate_from ({_day(train_until)}) must come before test_from ({_day(test_from)}); "
-            "leave it out to validate nothing."
-        )
+    _check_days(train_until, test_from, validate_from)
     parts = (times < train_until, (times >= train_until) & (times < test_from), times >= test_from)
     for name, part in zip(("training", "validation", "test"), parts, strict=True):
         if not part.any() and (name != "validation" or validate_from is not None):
@@ -298,17 +290,8 @@ def split_dataset(
     Raises:
         InputError: see `filter_minimum`, `leave_two_out` and `split_by_date`; or an option is none of this split's.
     """
-    if split not in KINDS:
-        raise unknown_name("split", split, KINDS)
-    dated = split == "date"
-    if dated and (held_out, validate) != (1, True):
-        raise InputError("held_out and validate are options of the splits 'random' and 'time': leave them out.")
-    if dated and test_from is None:
-        raise InputError("the split by date needs test_from, the first day of the test, such as '2020-09-16'.")
-    if not dated and (validate_from, test_from) != (None, None):
-        raise InputError("validate_from and test_from are options of split='date': add it, or leave them out.")
-    _check_size(held_out)
-    kept = filter_minimum(table, min_interactions, 0 if dated else (1 + validate) * max(1, int(held_out)))
+    check_split(min_interactions, split, held_out, validate, validate_from, test_from)
+    kept = filter_minimum(table, min_interactions, _least_held_out(split, held_out, validate))
     _tell_what_was_dropped(name, table, kept, min_interactions)
     table = kept
     users, user_ids = index_ids(table[Columns.USER])
@@ -336,6 +319,59 @@ def split_dataset(
         if not validate:
             record["validate"] = False
     return Dataset(name, user_ids, items, *parts, split=record)
+
+
+def check_split(
+    min_interactions: int | None,
+    split: str,
+    held_out: float,
+    validate: bool,
+    validate_from: str | None,
+    test_from: str | None,
+) -> None:
+    """Refuse, before any data is read, whatever no data could be split by.
+
+    Args:
+        min_interactions, split, held_out, validate, validate_from, test_from: see `split_dataset`.
+
+    Raises:
+        InputError: an unknown split, an option that is none of the split's, something that is no day, days in the wrong
+            order, or a `min_interactions` that leaves nothing to train on.
+    """
+    if split not in KINDS:
+        raise unknown_name("split", split, KINDS)
+    dated = split == "date"
+    if dated and (held_out, validate) != (1, True):
+        raise InputError("held_out and validate are options of the splits 'random' and 'time': leave them out.")
+    if dated and test_from is None:
+        raise InputError("the split by date needs test_from, the first day of the test, such as '2020-09-16'.")
+    if not dated and (validate_from, test_from) != (None, None):
+        raise InputError("validate_from and test_from are options of split='date': add it, or leave them out.")
+    if test_from is not None:
+        _check_days(_seconds(test_from if validate_from is None else validate_from), _seconds(test_from), validate_from)
+    _check_size(held_out)
+    _check_minimum(min_interactions, _least_held_out(split, held_out, validate))
+
+
+def _least_held_out(split: str, held_out: float, validate: bool) -> int:
+    """How many items of every user are held out at least."""
+    return 0 if split == "date" else (1 + validate) * max(1, int(held_out))
+
+
+def _check_minimum(min_interactions: int | None, held_out: int) -> None:
+    if min_interactions is not None and min_interactions <= held_out:
+        raise InputError(
+            f"min_interactions must be at least {held_out + 1} ({held_out} to hold out and one to train on), "
+            f"not {min_interactions}."
+        )
+
+
+def _check_days(train_until: int, test_from: int, validate_from: object) -> None:
+    if train_until > test_from or (train_until == test_from and validate_from is not None):
+        raise InputError(
+            f"validate_from ({_day(train_until)}) must come before test_from ({_day(test_from)}); "
+            "leave it out to validate nothing."
+        )
 
 
 def _tell_what_was_dropped(name: str, table: pd.DataFrame, kept: pd.DataFrame, min_interactions: int | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -12,16 +12,18 @@ import pandas as pd
 
 from imgrec_lib.data.dataset import Columns, Dataset
 from imgrec_lib.data.decoding import Fit, Resample
-from imgrec_lib.data.formats import check_encoding, find_table
+from imgrec_lib.data.formats import EmptyTable, check_encoding, find_table
 from imgrec_lib.data.interactions import Repeated, check_counting, read_interactions
 from imgrec_lib.data.items import read_items, settle_unlisted
 from imgrec_lib.data.pictures import pictures_by_column, pictures_by_name, with_pictures
-from imgrec_lib.data.split import given_split, index_ids, split_dataset
+from imgrec_lib.data.split import check_split, given_split, index_ids, split_dataset
 from imgrec_lib.data.storing import reading_of
 from imgrec_lib.data.times import check_forms
 from imgrec_lib.errors import InputError, tell
 from imgrec_lib.files import plain_path
 from imgrec_lib.options import Count, CountOrNone, Positive
+
+NO_VALIDATION = "nothing is chosen by validation, and models train for all their epochs."
 
 
 def load_table(
@@ -129,7 +131,9 @@ def load_table(
         encoding=encoding,
     )  # fmt: skip
     whole, parts = _interaction_files(folder, interactions, train, validation, test)
-    tables = [(path, read(path)) for path in ([whole] if whole is not None else parts)]
+    if whole is not None:
+        check_split(min_interactions, split, held_out, validate, validate_from, test_from)
+    tables = [(whole, read(whole))] if whole is not None else _read_parts(parts, read)
     items_path = _given_or_found(items, folder, "items", recbole=".item")
     if items_path is None:
         distinct = pd.concat([table[Columns.ITEM] for _, table in tables]).unique()
@@ -208,10 +212,23 @@ def _interaction_files(
     if missing not in ([], ["validation"]):
         raise InputError(f"the split is incomplete: there is no {' and no '.join(missing)} file beside the others.")
     if missing:
-        tell("there is no validation file: nothing is chosen by validation, and models train for all their epochs.")
+        tell(f"there is no validation file: {NO_VALIDATION}")
     if whole is not None:
         tell(f"the split of {', '.join(path.name for path in found)} is used, and {whole} beside it is not read.")
     return None, found
+
+
+def _read_parts(parts: Sequence[Path], read: Callable[[Path], pd.DataFrame]) -> list[tuple[Path, pd.DataFrame]]:
+    """The files of a given split: training, perhaps validation, and test; an empty one of validation is none."""
+    tables = []
+    for number, path in enumerate(parts):
+        try:
+            tables.append((path, read(path)))
+        except EmptyTable:
+            if (number, len(parts)) != (1, 3):
+                raise
+            tell(f"{path} is empty: {NO_VALIDATION}")
+    return tables
 
 
 def _pictures(

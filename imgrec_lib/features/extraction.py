@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from imgrec_lib.data.dataset import split_sets
-from imgrec_lib.data.images import ImageStore
+from imgrec_lib.data.images import ImageStore, tell_of_enlargement
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.features.backbones import Backbone, build_backbone
 from imgrec_lib.features.rows import earlier_rows, write_rows
@@ -124,6 +124,7 @@ def extract_features(
     network = build_backbone(
         backbone, weights=weights, pooling=pooling, size=size, stride=stride, preprocessing=preprocessing, seed=seed
     )
+    tell_of_enlargement(images, size)
     precision = "float32" if device.type == "cpu" else "bfloat16"
     description = network.description | {"precision": precision, "missing": missing}
 

@@ -180,7 +180,7 @@ def cost_table(results: Results) -> pd.DataFrame:
     }
     frame = _with_plain(measured_table(results.rows, EXACT[:1]), results, costs)
     frame["peak memory, MiB", ""] = [
-        max(run.record.cost.peak_memory_bytes for run in row.runs) / 2**20 for row in results.rows
+        max((run.record.cost.peak_memory_bytes or np.nan) for run in row.runs) / 2**20 for row in results.rows
     ]
     frame["device", ""] = [", ".join(sorted({run.record.device for run in row.runs})) for row in results.rows]
     return frame

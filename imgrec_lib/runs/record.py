@@ -163,7 +163,7 @@ class Cost:
         seconds_fit: building the model, which is all that one without training takes, then training with validation and
             saves; seconds_evaluation: the test.
         interactions_per_second: positives drawn a second of training.
-        peak_memory_bytes: most that the process held.
+        peak_memory_bytes: most that the process held; None where the system does not say.
         parameters: numbers that the model learns.
     """
 
@@ -173,7 +173,7 @@ class Cost:
     seconds_fit: float
     seconds_evaluation: float
     interactions_per_second: float
-    peak_memory_bytes: int
+    peak_memory_bytes: int | None
     parameters: int
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import platform
-import resource
 import sys
 import time
 import warnings
@@ -196,8 +195,7 @@ def train_run(
             seconds_fit=trained - began,
             seconds_evaluation=evaluated - trained,
             interactions_per_second=result.interactions_per_second,
-            peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            * (1 if sys.platform == "darwin" else 1024),
+            peak_memory_bytes=_peak_memory(),
             parameters=sum(p.numel() for p in recommender.parameters()),
         ),
         personal=personal,
@@ -238,6 +236,15 @@ def oracle_metrics(dataset: Dataset, seed: int) -> dict[str, dict[str, float | i
         return None
     oracle = InnerProduct(torch.as_tensor(dataset.oracle.users), torch.as_tensor(dataset.oracle.items))
     return evaluate(oracle, dataset, seed=seed).metrics
+
+
+def _peak_memory() -> int | None:
+    """The most memory that this process has had, in bytes; None where the system does not say (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _device_name(device: str) -> str:

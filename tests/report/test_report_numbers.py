@@ -237,7 +237,7 @@ def cost(runs: list[tuple[Record, pd.DataFrame]], column: str) -> float | None:
     if column == "device":
         return None
     if column == "peak memory, MiB":
-        return max(record.cost.peak_memory_bytes for record, _ in runs) / 2**20
+        return max(record.cost.peak_memory_bytes or 0 for record, _ in runs) / 2**20
     keys = {
         "seconds per epoch": "seconds_per_epoch", "epochs": "epochs", "seconds with validation": "seconds_fit",
         "seconds of evaluation": "seconds_evaluation", "interactions per second": "interactions_per_second",
