@@ -1,5 +1,6 @@
 """The public interface: each name, and the module that it comes from."""
 
+from .cache import list_cache, prune_cache
 from .data import DatasetCard, list_datasets, load_dataset, register_dataset
 from .data.dataset import Dataset
 from .errors import InputError
@@ -35,6 +36,7 @@ __all__ = [
     "fit",
     "item_features",
     "list_backbones",
+    "list_cache",
     "list_datasets",
     "list_models",
     "load_dataset",
@@ -42,6 +44,7 @@ __all__ = [
     "load_model",
     "open_run",
     "open_trained",
+    "prune_cache",
     "read_features",
     "recommend",
     "register_dataset",

@@ -575,6 +575,37 @@ def watch(
     watch_matrix(matrix, runs, reports, roots=root or [])
 
 
+@app.command()
+def cache(
+    action: Annotated[str, typer.Argument(help="'list', or 'prune': delete what was long unused.")] = "list",
+    unused_for: Annotated[float, typer.Option(help="Prune: days; 0 deletes everything.")] = 30,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Prune: say what would go and delete nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List what is kept in the cache, with sizes, or make it smaller.
+
+    Pictures, features and activations are kept there; all of them can be made again.
+
+    Example: imgrec cache prune --unused-for 7
+    """
+    from imgrec_lib.cache import list_cache, prune_cache
+    from imgrec_lib.files import default_cache
+
+    if action not in ("list", "prune"):
+        raise InputError(f"imgrec cache takes 'list' or 'prune', not {action!r}.")
+    kept = prune_cache(unused_for, dry_run=dry_run) if action == "prune" else list_cache()
+    if as_json:
+        typer.echo(json.dumps([vars(each) | {"path": str(each.path)} for each in kept], indent=2))
+        return
+    for each in kept:
+        typer.echo(
+            f"{each.n_bytes / 1e6:10,.1f} MB  {each.days_unused:5.0f} days unused  {each.kind:12} {each.path.name}"
+        )
+    verb = {("list", False): "kept", ("prune", True): "would go"}.get((action, dry_run), "deleted")
+    total = sum(each.n_bytes for each in kept)
+    typer.echo(f"{total / 1e6:10,.1f} MB {verb} in {default_cache()}")
+
+
 @contextmanager
 def _warnings_as_notes() -> Iterator[None]:
     """Print what the library warns of as a line, without the line of code that it comes from."""

@@ -19,7 +19,7 @@ ORDER = [
     ["errors"],
     ["options", "additions", "extras"],
     ["files"],
-    ["compiled", "progress"],
+    ["cache", "compiled", "progress"],
     ["data"],
     ["features"],
     ["models"],

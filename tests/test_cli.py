@@ -28,6 +28,7 @@ COMMANDS = [
     "score",
     "embed",
     "explore",
+    "cache",
 ]
 
 
