@@ -22,6 +22,7 @@ from imgrec_lib.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from imgrec_lib.matrix import Matrix
     from imgrec_lib.runs import Run
 
 app = typer.Typer(
@@ -172,7 +173,7 @@ def train(
         if distributed.launched():
             raise InputError("a notebook is one process: under torchrun, add --no-notebook.")
         values = request.to_parameters() | {"out": str(out.resolve())}
-        del values["grid"]  # which is a search's
+        del values["varied"]  # which is a search's
         run_notebook("03_train", values, out / "notebook.ipynb", progress=not quiet)
         _print_result(open_run(out))
         typer.echo(f"open {out / 'notebook.ipynb'}; beside other runs: imgrec report {out.parent} --out reports")
@@ -511,22 +512,112 @@ def run(
 ) -> None:
     """Run a matrix, and write its report.
 
-    Datasets x models x profiles x seeds and grids are run as notebooks; what is done is skipped. The end is the result:
+    Datasets x models x profiles x seeds and searches; what is done is skipped. The end is the result:
     the best models with their intervals, what the numbers say, and where the report lies.
 
     A failed run is reported and left alone until its code, parameters or data change, or --retry failed.
 
     Example: imgrec run default --dry-run
     """
-    from imgrec_lib.matrix import driver, plan, read_matrix, rows, run_matrix, view, with_roots
-    from imgrec_lib.report import write_report
+    from imgrec_lib.matrix import read_matrix, with_roots
 
     if retry not in ("", "failed"):
         raise InputError(f"--retry takes 'failed', not {retry!r}.")
     content = with_roots(read_matrix(matrix), root or [])
     if device:
         content = replace(content, devices=[device])
-    chosen = _conditions(only)
+    _run(
+        content, runs, reports, _conditions(only), workers=workers, dask=dask, retry_failed=retry == "failed",
+        force=force, dry_run=dry_run, quiet=quiet,
+    )  # fmt: skip
+
+
+@app.command()
+def search(
+    model: Annotated[list[str], typer.Option(help="A model of 'imgrec models'; repeatable.")],
+    dataset: Annotated[str, typer.Option(help="A dataset of 'imgrec datasets'.")] = "wardrobe",
+    root: Annotated[str, typer.Option(help="File or folder of the dataset.")] = "",
+    option: Annotated[
+        list[str] | None, typer.Option("-o", "--option", help="An option of the dataset, name=value; repeatable.")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Configurations of each model; 10 where no minutes are set.")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Minutes of training of each model.")] = None,
+    sampler: Annotated[str, typer.Option(help="tpe, random or grid.")] = "tpe",
+    pruner: Annotated[str, typer.Option(help="What ends a training early: none, median, halving, hyperband.")] = "none",
+    space: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="MODEL.PARAMETER=[values] or {low: 1e-4, high: 0.1, log: true}; repeatable; else the card's."
+        ),
+    ] = None,
+    choose_by: Annotated[str, typer.Option(help="The validation metric: auc, ndcg@10, hr@20, ...")] = "auc",
+    seeds: Annotated[int, typer.Option(help="Trials of each model's best configuration.", min=1)] = 3,
+    controls: Annotated[
+        bool, typer.Option(help="Also each model that uses pictures with shuffled ones, at its best configuration.")
+    ] = True,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(help="A file of vectors in place of the pictures' features: FILE or NAME=FILE; repeatable."),
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Where the run folders go.")] = Path("runs"),
+    reports: Annotated[Path, typer.Option(help="Where notebooks and report go.")] = Path("reports"),
+    workers: Annotated[int | None, typer.Option(help="Processes at a time; by default one a core or GPU.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda (every GPU), cuda:1, ...")] = "cpu",
+    dask: Annotated[str, typer.Option(help="Address of a Dask scheduler whose workers do the runs.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print where every run stands and stop.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Search models with equal budgets, and compare them.
+
+    Configurations are chosen by validation alone. The best of each model is trained with several seeds and tested, and
+    the report is written. Again with a larger budget, it goes on.
+
+    Example: imgrec search --dataset table --root my-shop --model item-knn --model bpr-mf --model imgrec-ft
+    """
+    from imgrec_lib.matrix.definition import matrix_of, yaml_value
+    from imgrec_lib.models import model_card
+
+    how: dict[str, Any] = {"models": [name for name in model if model_card(name).space], "sampler": sampler}
+    how |= {"pruner": pruner, "space": {}}
+    how |= {key: value for key, value in (("trials", trials), ("minutes", minutes)) if value is not None}
+    for name, text in _texts(space).items():
+        of, dot, parameter = name.partition(".")
+        if not dot:
+            raise InputError(f"{name!r} names no hyper-parameter of a model: write MODEL.PARAMETER=VALUES.")
+        how["space"].setdefault(of, {})[parameter] = yaml_value(text)
+    content = {
+        "datasets": {dataset: {"root": root, "options": _assignments(option)}},
+        "models": model,
+        "seeds": list(range(seeds)),
+        "controls": [name for name in model if controls and "features" in model_card(name).uses],
+        "features": _named_files(features),
+        "search": how,
+        "choose_by": choose_by,
+        "device": device,
+    }
+    matrix = matrix_of(content, Path("this search"))
+    _run(matrix, runs, reports, {}, workers=workers, dask=dask, dry_run=dry_run, quiet=quiet)
+
+
+def _run(
+    content: Matrix,
+    runs: Path,
+    reports: Path,
+    chosen: dict[str, list[str]],
+    *,
+    workers: int | None,
+    dask: str,
+    retry_failed: bool = False,
+    force: bool = False,
+    dry_run: bool,
+    quiet: bool,
+) -> None:
+    """Run a matrix, write the report, and say what failed; or say what would be run."""
+    from imgrec_lib.matrix import driver, plan, rows, run_matrix, view
+    from imgrec_lib.report import write_report
+
     if dry_run:
         made = plan(content, runs, reports, only=chosen)
         for line in view.lines(rows(made, runs), driver.places_of(content, workers)):
@@ -541,7 +632,7 @@ def run(
         workers=workers,
         dask=dask,
         only=chosen,
-        retry_failed=retry == "failed",
+        retry_failed=retry_failed,
         force=force,
         progress=not quiet,
     )
@@ -649,6 +740,17 @@ def _moved(texts: list[str] | None) -> dict[str, str]:
     return moved
 
 
+def _texts(given: list[str] | None) -> dict[str, str]:
+    """name=text texts as a dict."""
+    found: dict[str, str] = {}
+    for text in given or []:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InputError(f"{text!r} is no assignment: write name=value, such as factors=32.")
+        found[name] = value
+    return found
+
+
 def _named_files(texts: list[str] | None) -> dict[str, str]:
     """FILE or NAME=FILE texts as files by name; the name of a file alone is its own without ending."""
     files: dict[str, str] = {}
@@ -660,13 +762,7 @@ def _named_files(texts: list[str] | None) -> dict[str, str]:
 
 def _assignments(texts: list[str] | None) -> dict[str, Any]:
     """name=value texts as a dict."""
-    values: dict[str, Any] = {}
-    for text in texts or []:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise InputError(f"{text!r} is no assignment: write name=value, such as factors=32.")
-        values[name] = _value(value)
-    return values
+    return {name: _value(text) for name, text in _texts(texts).items()}
 
 
 def _value(text: str) -> Any:

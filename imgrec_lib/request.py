@@ -46,7 +46,7 @@ class Request:
         feature_files: files of vectors, or "pictures", "text", "categories" or "numbers", by the name of each set: see
             `item_features`. Empty: features of the pictures alone.
         control: see `with_control`; None for none.
-        grid: those of `parameters` that a search varies; empty for a trial.
+        varied: those of `parameters` that a search varies; empty for a trial.
         searched: those of `parameters` that a search chose; empty where there was none.
 
     Example:
@@ -69,7 +69,7 @@ class Request:
     feature_options: dict[str, Any] = field(default_factory=dict)
     feature_files: dict[str, str] = field(default_factory=dict)
     control: str | None = None
-    grid: dict[str, Any] = field(default_factory=dict)
+    varied: dict[str, Any] = field(default_factory=dict)
     searched: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -24,7 +24,9 @@ from imgrec_lib.data.images import ImageStore
 from imgrec_lib.data.sampler import Sampler
 from imgrec_lib.errors import InputError
 from imgrec_lib.models import build_model, check_needs, list_models, model_card, resolve_profile
-from imgrec_lib.models.base import ModelCard, Recommender, TrainSettings
+from imgrec_lib.models.base import ModelCard, Range, Recommender, TrainSettings
+from imgrec_lib.search import check_space
+from imgrec_lib.search.space import combinations, distributions, own_values
 
 CARDS = list_models()
 TRAINED = [name for name, card in CARDS.items() if card.profiles["default"].phases]
@@ -285,6 +287,22 @@ def every_profile_is_sound(name: str) -> None:
         build_model(name, data(), profile=profile, **({"size": SMALL["size"]} if "size" in defaults else {}))
 
 
+def its_space_is_sound(name: str) -> None:
+    """Every value that a search may try is one that the model takes, and the default's own are among them."""
+    card = model_card(name)
+    check_space(name, "default", card.space)
+    if card.profiles["default"].parameters or card.profiles["default"].phases:
+        assert card.space
+    if card.space:
+        assert own_values(name, "default", card.space) is not None
+        size = combinations(card.space)
+        assert len(card.space) <= 6 and (size is None or size > 1)
+        for of, distribution in distributions(name, "default", card.space).items():
+            values = card.space[of]
+            ends = (values.low, values.high) if isinstance(values, Range) else values
+            assert all(distribution._contains(distribution.to_internal_repr(value)) for value in ends), of
+
+
 EVERY_MODEL = (
     pairs_are_entries_of_block,
     scores_without_times,
@@ -297,6 +315,7 @@ EVERY_MODEL = (
     the_seed_decides_the_initial_weights,
     a_checkpoint_holds_no_copy_of_the_data,
     every_profile_is_sound,
+    its_space_is_sound,
 )
 
 

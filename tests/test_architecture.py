@@ -27,6 +27,7 @@ ORDER = [
     ["source", "request"],
     ["generation"],
     ["runs"],
+    ["search"],
     ["serving"],
     ["gallery"],
     ["explorer"],

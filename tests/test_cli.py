@@ -21,6 +21,7 @@ COMMANDS = [
     "evaluate",
     "report",
     "run",
+    "search",
     "watch",
     "recommend",
     "refit",

@@ -34,6 +34,7 @@ from imgrec_lib.figures.generated import (
 )
 from imgrec_lib.figures.grid import validation_surface
 from imgrec_lib.figures.movement import item_movement, movement_by_popularity, movement_gallery
+from imgrec_lib.figures.search import best_so_far, importance, search_curves, slices
 
 __all__ = [
     "attention_by_user",
@@ -42,12 +43,14 @@ __all__ = [
     "auc_by_history",
     "auc_by_popularity",
     "best_pictures",
+    "best_so_far",
     "category_agreement",
     "category_table",
     "cost_vs_quality",
     "design_gallery",
     "difference_matrix",
     "feature_map",
+    "importance",
     "interaction_figure",
     "item_gallery",
     "item_movement",
@@ -60,6 +63,8 @@ __all__ = [
     "progress_grid",
     "region_gallery",
     "sampled_vs_exact",
+    "search_curves",
+    "slices",
     "standings_chart",
     "steps_grid",
     "validation_surface",

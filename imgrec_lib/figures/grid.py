@@ -10,17 +10,22 @@ import pandas as pd
 from imgrec_lib.figures.curves import ACCENT, INK, MARKERS, Chart, finish, literal, single_panel
 from imgrec_lib.results.tables import VALIDATION
 
+MOST = 12
+"""Values of a setting that have room side by side."""
+
 
 def validation_surface(table: pd.DataFrame) -> Chart | None:
-    """The validation AUC of a grid: a line over one varied setting, a map over two; None over more, or over none.
+    """The validation AUC of a grid: a line over one varied setting, a map over two; None over more, or over none, and
+    where a search has drawn so many values that each stands almost alone.
 
     Args:
-        table: see `grid_table`.
+        table: see `search_table`.
     """
     names = [str(column[0]) for column in table.columns if column[1] == "" and column[0] != "trials"]
-    if len(names) == 1:
+    numbers = [len(_ordered(table, name)) for name in names]
+    if len(names) == 1 and numbers[0] <= MOST:
         return _line(table, names[0])
-    if len(names) == 2:
+    if len(names) == 2 and max(numbers) <= MOST and 2 * len(table) > numbers[0] * numbers[1]:
         return _map(table, names[0], names[1])
     return None
 

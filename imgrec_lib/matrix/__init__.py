@@ -1,4 +1,4 @@
-"""A matrix of runs: datasets x models x profiles x seeds, and grids, each run an executed notebook.
+"""A matrix of runs: datasets x models x profiles x seeds, and searches, each run an executed notebook.
 
 `definition` reads the file, `tasks` says which notebooks that makes and where each stands, `driver` executes what is
 missing, and `view` shows how far it is, from the records on disk alone.

@@ -20,6 +20,7 @@ from imgrec_lib.models import list_models, model_card, resolve_profile
 from imgrec_lib.notebooks import notebook_options
 from imgrec_lib.options import Count, Option, check_options, options_of
 from imgrec_lib.request import Request
+from imgrec_lib.search import Search, check_space, read_space, space_of
 
 DEEPEST = 20
 """Levels of lists and mappings that a matrix may have."""
@@ -27,8 +28,10 @@ DEEPEST = 20
 LONGEST_NAME = 100
 """Bytes of a dataset's name, which is a part of the names of folders, of at most 255."""
 
-SHORT_FORMS = {"dataset": Option(str), "root": Option(str), "dataset_options": Option(dict), "device": Option(str)}
-"""Keys of a file that stand for an entry of `datasets` or of `devices`."""
+SHORT_FORMS = {"dataset": Option(str), "root": Option(str), "dataset_options": Option(dict), "device": Option(str),
+    "grid": Option(dict), "search": Option(dict),
+}  # fmt: skip
+"""Keys of a file that stand for an entry of `datasets`, of `devices` or of `search`."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,9 @@ class Matrix:
     """What to run.
 
     A file may write one dataset as `dataset`, `root` and `dataset_options`, one device as `device`, and `compare` as a
-    list of names.
+    list of names. It writes `search` as the attributes of `Search`, the same for all models, beside `models`, their
+    names (by default all of the matrix that have a space), and `space`, by model, in place of what their cards say.
+    `grid: {vbpr: {factors: [16, 64]}}` is short for a search that tries every combination.
 
     Attributes:
         datasets: by the name that the runs give it.
@@ -61,10 +66,11 @@ class Matrix:
         seeds: one trial of each configuration for each.
         controls: names of models that run once more with shuffled features: each item gets another item's.
         parameters: hyper-parameters and settings of training by model, e.g. {"bpr-mf": {"factors": 32}}.
-        grid: values to choose from by model, e.g. {"vbpr": {"factors": [16, 64], "l2": [0, 1e-3]}}. Every combination
-            is trained once, with the first seed; the trials are of the one that is best by `choose_by`.
+        search: how the hyper-parameters of each model are searched, by its name; models without an entry are not.
+            Every configuration is trained once, with the first seed; the trials are of the one that is best by
+            `choose_by`.
         choose_by: the validation metric by which training stops and keeps its best weights, and by which the winner of
-            a grid is chosen: "auc", "ndcg@10", ...; None: what each profile says, and AUC for grids.
+            a search is chosen: "auc", "ndcg@10", ...; None: what each profile says, and AUC for searches.
         ablations: by model, parameters that replace its own in further trials, e.g. {"vbpr": [{"l2": 0}]}.
         backbone, weights, feature_options: see `extract_features`.
         features: files of features by the name of each set, see `Request.feature_files`.
@@ -72,7 +78,8 @@ class Matrix:
             {"text": "text"}, "both": {"picture": "pictures", "text": "text"}}; in place of `features`.
         devices: "cpu", "cuda" (every GPU that is visible) or single ones such as "cuda:1".
         runs_per_device: runs at a time on each GPU.
-        compare: notebooks that read all trials of a dataset, executed at the end, with their parameters.
+        compare: notebooks that read all trials of a dataset, executed at the end, with their parameters; where
+            anything is searched, and this is not empty, the notebook of searches is executed too.
     """
 
     datasets: dict[str, Data] = field(default_factory=lambda: {"wardrobe": Data()})
@@ -81,7 +88,7 @@ class Matrix:
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     controls: list[str] = field(default_factory=list)
     parameters: dict[str, dict[str, Any]] = field(default_factory=dict)
-    grid: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
+    search: dict[str, Search] = field(default_factory=dict)
     choose_by: str | None = None
     ablations: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     backbone: str = "efficientnet-lite0"
@@ -120,6 +127,11 @@ class Matrix:
             return self.feature_sets
         return {"": self.features}
 
+    def search_of(self, model: str, profile: str) -> Search | None:
+        """How a model is searched around one of its profiles: around others than "default" where a space is given."""
+        search = self.search.get(model)
+        return search if search is not None and (profile == "default" or search.space != space_of(model)) else None
+
     def parameters_of(self, model: str, profile: str) -> dict[str, Any]:
         """What the matrix gives a model in place of its profile's values, `choose_by` included where it is trained."""
         chosen = {"choose_by": self.choose_by} if self.choose_by and model_card(model).profiles[profile].phases else {}
@@ -150,10 +162,25 @@ def read_matrix(path: Path) -> Matrix:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} must map names to values, such as 'dataset: wardrobe'.")
+    return matrix_of(content, path)
+
+
+def matrix_of(content: Mapping[str, Any], path: Path) -> Matrix:
+    """The matrix of what a file says.
+
+    Args:
+        content: the file's keys and values; datasets, searches and short forms as a file writes them.
+        path: the file, for sentences about it.
+
+    Raises:
+        InputError: see `read_matrix`.
+    """
+    content = dict(content)
     compare = content.get("compare")
     if isinstance(compare, list):
         content["compare"] = {str(name): {} for name in compare}
     content = check_options(f"matrix {path}", options_of(Matrix) | SHORT_FORMS, content)
+    content["search"] = _searches(path, content, content.pop("grid", {}))
     content["datasets"] = _datasets(path, content)
     for short in ("dataset", "root", "dataset_options"):
         content.pop(short, None)
@@ -173,6 +200,19 @@ def _matrix_file(path: Path) -> Path:
 def _shipped() -> dict[str, Path]:
     """The matrices that come with the library, by name."""
     return {file.stem: file for file in sorted(shipped_folder("matrices").glob("*.yaml"))}
+
+
+def yaml_value(text: str) -> Any:
+    """A value as a matrix would read it.
+
+    Raises:
+        InputError: it is not YAML.
+    """
+    try:
+        _require_plain(Path("a value"), text)
+        return _Loader(text).get_single_data()
+    except yaml.YAMLError as error:
+        raise InputError(f"{text!r} is not YAML: {' '.join(str(error).split())}.") from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -243,6 +283,45 @@ def _datasets(path: Path, content: Mapping[str, Any]) -> dict[str, Data]:
     return found
 
 
+def _searches(path: Path, content: Mapping[str, Any], grid: Mapping[str, Any]) -> dict[str, Search]:
+    """The searches that a file asks for, by model."""
+    found: dict[str, Search] = {}
+    for model, axes in grid.items():
+        if model not in list_models():
+            raise unknown_name("model", model, list_models())
+        _check_mapping(path, f"grid of {model}", axes)
+        found[model] = Search(read_space(f"the grid of {model} in {path}", axes), trials=None, sampler="grid")
+        found[model].check()
+    if "search" not in content:
+        return found
+    kind = f"search of matrix {path}"
+    how = check_options(kind, options_of(Search) | {"models": Option(list), "space": Option(dict)}, content["search"])
+    if "minutes" in how:
+        how.setdefault("trials", None)
+    spaces, known = how.pop("space", {}), list_models()
+    named = how.pop("models", None)
+    models = [str(name).partition(":")[0] for name in content.get("models", ["all"])]
+    models = list(dict.fromkeys(each for name in models for each in (known if name == "all" else [name])))
+    _check_mapping(path, f"space of the {kind}", spaces)
+    for model in [*(named or models), *spaces]:
+        if model not in known:
+            raise unknown_name("model", model, known)
+        if named is not None and model not in named:
+            raise InputError(f"{path} gives a space to {model}, which is not among the models of its search.")
+        if model in found:
+            raise InputError(f"{path} has both a grid and a search of {model}: keep one.")
+    for model in named or [each for each in models if each in spaces or space_of(each)]:
+        space = space_of(model)
+        if model in spaces:
+            _check_mapping(path, f"space of {model}", spaces[model])
+            space = read_space(f"the space of {model} in {path}", spaces[model])
+        if not space:
+            raise InputError(f"{path} asks for a search of {model}, which has nothing to search: give it a space.")
+        found[model] = Search(space, **how)
+        found[model].check()
+    return found
+
+
 def _check(path: Path, matrix: Matrix) -> None:
     names = {key: getattr(matrix, key) for key in ("models", "profiles", "controls", "devices")}
     names |= {f"profiles of {name}": data.profiles for name, data in matrix.datasets.items()}
@@ -255,18 +334,11 @@ def _check(path: Path, matrix: Matrix) -> None:
             raise InputError(f"{path}: {key} is empty: nothing would be run.")
     if not all(type(seed) is int for seed in matrix.seeds):
         raise InputError(f"{path}: seeds must be whole numbers, not {matrix.seeds}.")
-    for model in [*matrix.parameters, *matrix.grid, *matrix.ablations]:
+    for model in [*matrix.parameters, *matrix.ablations]:
         if model not in list_models():
             raise unknown_name("model", model, list_models())
     for model, parameters in matrix.parameters.items():
         _check_mapping(path, f"parameters of {model}", parameters)
-    for model, axes in matrix.grid.items():
-        _check_mapping(path, f"grid of {model}", axes)
-        for name, values in axes.items():
-            if not isinstance(values, list) or not values:
-                raise InputError(
-                    f"{path}: {name!r} in the grid of {model} must be a list of values, not {shown(values)}."
-                )
     for model, variants in matrix.ablations.items():
         if not isinstance(variants, list):
             raise InputError(f"{path}: ablations of {model} must be a list of parameters, not {shown(variants)}.")
@@ -283,8 +355,10 @@ def _check(path: Path, matrix: Matrix) -> None:
             for files in matrix.features_of(model).values():
                 Request(model, profile, control=control_of(files), **features_of(matrix, files)).check()
         for model, profile in matrix.profiles_of([*matrix.models, *matrix.controls], data):
-            tried = [{name: value} for name, values in matrix.grid.get(model, {}).items() for value in values]
-            for changed in [{}, *tried, *matrix.ablations.get(model, [])]:
+            search = matrix.search_of(model, profile)
+            if search is not None:
+                check_space(model, profile, search.space)
+            for changed in [{}, *matrix.ablations.get(model, [])]:
                 parameters = matrix.parameters_of(model, profile) | changed
                 for files in matrix.features_of(model).values():
                     Request(model, profile, parameters, **features_of(matrix, files)).check()

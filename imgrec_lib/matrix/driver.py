@@ -2,8 +2,12 @@
 
 Runs go to executors of `concurrent.futures`: local processes by default, Dask's workers with `dask`. Each place where
 a run can be executed is a pool of one process, kept from run to run, because importing papermill takes seconds; the
-notebook's kernel, where the training happens, is always a fresh process. So a run that is killed breaks its own place
-alone, and that is set up again. Never threads: papermill's working directory and the environment belong to a process.
+notebook's kernel, where a trial is trained, is always a fresh process; a configuration of a search is trained in the
+place's own. So a run that is killed breaks its own place alone, and that is set up again. Never threads: papermill's
+working directory and the environment belong to a process.
+
+The driver alone draws configurations and says what they reached; a worker adds the curve of its own configuration to
+the journal, and asks it whether to go on. What a killed driver had drawn is in the journal, and goes on with the next.
 
 Nothing outlives a driver that is killed: a worker ends when the driver does, and a kernel when its worker does.
 """
@@ -15,7 +19,7 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -25,16 +29,23 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 
+from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.errors import InputError, one_line
 from imgrec_lib.extras import require
-from imgrec_lib.files import make_folder
+from imgrec_lib.features import Features
+from imgrec_lib.files import fingerprint, make_folder
 from imgrec_lib.matrix.definition import Matrix
 from imgrec_lib.matrix.facts import Facts, known_facts, read_facts
-from imgrec_lib.matrix.tasks import HEARTBEAT, Plan, Task, all_facts, plan
+from imgrec_lib.matrix.tasks import HEARTBEAT, Plan, Searching, Task, all_facts, plan
 from imgrec_lib.matrix.view import Row, live_view, rows
+from imgrec_lib.models import model_card
 from imgrec_lib.notebooks import how_it_ended, run_notebook
+from imgrec_lib.request import Request
+from imgrec_lib.runs import open_run
+from imgrec_lib.search import try_out
 
 
 def run_matrix(
@@ -142,39 +153,48 @@ class _Driver:
             self.facts[name] = known if error is None else None
         made = self.plan()
         needed = {task.labels["dataset"] for task in made.runs if task.state not in ("done", "failed")}
-        needed |= {each.labels["dataset"] for each in made.waiting if not each.problem}
+        needed |= {each.labels["dataset"] for each in made.searches if each.left != 0}
         for task in made.data:
             dataset = task.labels["dataset"]
             if dataset in needed and self.facts[dataset] is not None and task.state != "done":
                 self.ended(task, places[0].alone(_execute, task, places[0].device, places[0].cores))
 
     def train(self, places: Sequence[_Place]) -> None:
-        """Execute grids and trials; a grid's trials start when its last run has ended."""
+        """Execute searches and trials; the trials of a search's winner start when its last configuration has ended."""
         free = list(places)
+        for each in self.plan().searches:
+            each.study.mend()
         queue = self.trainable()
         while queue or self.running:
             while queue and free:
                 task, place = queue.pop(0), free.pop(0)
                 self.started.add(task.output)
                 self.running[place.submit(_execute, task, place.device, place.threads)] = task, place
+                queue = queue or self.trainable()
             ended = [(future, *self.running.pop(future)) for future in wait(self.running, None, FIRST_COMPLETED).done]
             for future, task, place in ended:
                 self.ended(task, place.outcome(future))
                 free.append(place)
-            if any(task.stage == "grid" for _, task, _ in ended):
-                queue = self.trainable()
+            queue = queue or self.trainable()
 
     def trainable(self) -> list[Task]:
-        """The runs that are to be executed and were not started yet."""
+        """The runs that are to be executed and were not started yet; where there are none, a configuration is drawn."""
         made = self.plan()
-        broken = {task.labels["dataset"] for task in made.data if task.state == "failed"}
-        return [
-            task
-            for task in made.runs
-            if task.state not in ("done", "failed")
-            and task.output not in self.started
-            and task.labels["dataset"] not in broken
-        ]
+        broken = {task.labels["dataset"] for task in made.data if task.state == "failed"} | set(made.unread)
+        for search in made.searches:
+            _tell(search)
+        while not (found := [task for task in made.runs if self._is_new(task, broken)]):
+            unspent = [each for each in made.searches if each.left != 0 and each.labels["dataset"] not in broken]
+            if not unspent:
+                return []
+            # The search with the fewest configurations under way: a sampler learns from those that have ended.
+            min(unspent, key=_under_way).study.draw()
+            made = self.plan()
+        return found
+
+    def _is_new(self, task: Task, broken: Collection[str]) -> bool:
+        ended = task.state in ("done", "failed") or task.output in self.started
+        return not ended and task.labels["dataset"] not in broken
 
     def compare(self, places: Sequence[_Place]) -> None:
         """Execute the notebooks that compare the trials, where there are new ones."""
@@ -188,8 +208,21 @@ class _Driver:
         self.say(f"done: {task.name}" if error is None else f"failed: {task.name}: {error}")
 
 
+def _under_way(search: Searching) -> int:
+    return sum(task.state not in ("done", "failed") for task in search.tasks)
+
+
+def _tell(search: Searching) -> None:
+    """Tell a study what its configurations have reached that have ended; those that failed stay open, to be retried."""
+    untold = {trial.number for trial in search.study.drawn() if not trial.state.is_finished()}
+    for task in search.tasks:
+        if task.number in untold and task.state == "done":
+            record = open_run(task.folder).record
+            search.study.tell(task.number, record.validation.value(search.study.choose_by), pruned=record.pruned)
+
+
 def _execute(task: Task, device: str, threads: int) -> None:
-    """In a worker: execute one notebook, and keep its status up to date."""
+    """In a worker: execute one notebook or one configuration, and keep its status up to date."""
     _set_threads(threads)
     status = task.status
     if status is None or status.address != task.address:
@@ -200,7 +233,12 @@ def _execute(task: Task, device: str, threads: int) -> None:
         parameters["device"] = device
     with _heartbeat(task):
         try:
-            run_notebook(task.notebook, parameters, task.output, address=task.address, progress=False)
+            if task.study is None:
+                run_notebook(task.notebook, parameters, task.output, address=task.address, progress=False)
+            else:
+                torch.set_num_threads(threads)
+                request = Request.from_parameters(parameters)
+                try_out(task.study, task.number, request, task.folder, *_loaded(request))
         except Exception as error:
             sentence = (
                 one_line(error) if isinstance(error, InputError) else f"{type(error).__name__}: {one_line(error)}"
@@ -208,6 +246,21 @@ def _execute(task: Task, device: str, threads: int) -> None:
             task.record("failed", sentence)
             raise InputError(sentence) from None
     task.record("done")
+
+
+_last: dict[str, tuple[Dataset, Features | None]] = {}
+"""What this process has loaded last, by what was asked for: the configurations of a search share it."""
+
+
+def _loaded(request: Request) -> tuple[Dataset, Features | None]:
+    """The data of a request, and its features."""
+    own = ("model", "profile", "parameters", "seed", "varied", "searched")
+    shared = {name: value for name, value in request.to_json().items() if name not in own}
+    key = fingerprint(shared, "features" in model_card(request.model).uses)
+    if key not in _last:
+        _last.clear()
+        _last[key] = request.load(progress=False)
+    return _last[key]
 
 
 @contextmanager
@@ -318,8 +371,6 @@ def _places(matrix: Matrix, workers: int | None, dask: str) -> Iterator[list[_Pl
 
 def _devices(matrix: Matrix, workers: int | None) -> list[str]:
     """The device of each place."""
-    import torch
-
     found: list[str] = []
     for device in matrix.devices:
         kind, _, number = device.partition(":")

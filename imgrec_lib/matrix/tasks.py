@@ -2,8 +2,9 @@
 
 A run is done when its status says so for its address: the fingerprint of the notebook's code, its parameters, the
 library's version, the source of every module that makes its numbers, and the data. When one of them changes, the run is
-stale: it is done anew in the same folder, whose name follows from the parameters alone. A grid's runs lie in
-`<runs>/grid`; the trials of its winner are planned when all of its runs have ended.
+stale: it is done anew in the same folder, whose name follows from the parameters alone. The configurations that a
+search draws, and the journals of searches, lie in `<runs>/search`; the trials of a winner are planned when its search
+has spent its budget and all of its configurations have ended.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import product
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,10 +30,11 @@ from imgrec_lib.models import model_card
 from imgrec_lib.notebooks import notebook_address, notebook_parts
 from imgrec_lib.request import Request
 from imgrec_lib.runs import discard_run, open_run
+from imgrec_lib.search import Search, Study
 from imgrec_lib.source import run_fingerprint, source_fingerprint
 
 State = Literal["done", "running", "failed", "interrupted", "stale", "to do", "waiting"]
-Stage = Literal["data", "grid", "trial", "comparison"]
+Stage = Literal["data", "search", "trial", "comparison"]
 
 HEARTBEAT = 5.0
 """Seconds between the signs of life of a running notebook."""
@@ -88,17 +90,18 @@ class Status:
 
 @dataclass(frozen=True)
 class Task:
-    """One notebook to execute.
+    """One notebook to execute, or one configuration of a search, which needs none.
 
     Attributes:
-        stage: "data" (prepares a dataset), "grid" (a configuration of a search), "trial" or "comparison".
+        stage: "data" (prepares a dataset), "search" (a configuration), "trial" or "comparison".
         labels: what it is, for tables and `--only`: dataset, model, profile, seed, and control, ablation or setting
-            (of a grid) of a run; dataset and notebook of any other.
-        notebook: name of the notebook.
+            (of a search) of a run; dataset and notebook of any other.
+        notebook: name of the notebook; empty for a configuration.
         parameters: its parameters; `device` is the kind of device, the driver says which.
-        output: where the executed copy goes.
+        output: where the executed copy goes; of a configuration, its record.
         address: see `notebook_address`.
         parts: see `Status`.
+        study, number: of a configuration, the study that drew it, and its number there.
     """
 
     stage: Stage
@@ -108,6 +111,8 @@ class Task:
     output: Path
     address: str
     parts: Mapping[str, str] = field(default_factory=dict)
+    study: Study | None = None
+    number: int = 0
 
     @property
     def folder(self) -> Path:
@@ -115,8 +120,8 @@ class Task:
 
     @property
     def is_run(self) -> bool:
-        """Whether it makes a run: a trial, or a configuration of a grid."""
-        return self.stage in ("grid", "trial")
+        """Whether it makes a run: a trial, or a configuration of a search."""
+        return self.stage in ("search", "trial")
 
     @property
     def name(self) -> str:
@@ -188,15 +193,32 @@ class Task:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A trial that cannot be planned yet: the grid that chooses its hyper-parameters has not ended.
+    """A trial that cannot be planned yet: the search that chooses its hyper-parameters has not ended.
 
     Attributes:
         labels: as of a task.
-        problem: a sentence where the grid ended without a winner, else empty.
+        problem: a sentence where the search ended without a winner, else empty.
     """
 
     labels: Mapping[str, str]
     problem: str = ""
+
+
+@dataclass(frozen=True)
+class Searching:
+    """The search of one model, around one profile, on one dataset.
+
+    Attributes:
+        labels: dataset, model, profile and seed.
+        study: its journal.
+        tasks: the configurations drawn so far, by number; one that was drawn twice is one run.
+        left: how many are still to be drawn; None where nobody knows, for minutes are the limit.
+    """
+
+    labels: Mapping[str, str]
+    study: Study
+    tasks: list[Task]
+    left: int | None
 
 
 @dataclass(frozen=True)
@@ -205,15 +227,15 @@ class Plan:
 
     Attributes:
         data: those that prepare the datasets.
-        grid: the configurations that searches try.
+        searches: the searches, with the configurations that they have drawn.
         trials: the runs that tables are made of.
-        waiting: trials that wait for a grid.
+        waiting: trials that wait for a search.
         comparisons: those that read the finished trials of a dataset; planned anew as trials finish.
         unread: datasets that were never read or have changed: all that depends on them counts as not done.
     """
 
     data: list[Task] = field(default_factory=list)
-    grid: list[Task] = field(default_factory=list)
+    searches: list[Searching] = field(default_factory=list)
     trials: list[Task] = field(default_factory=list)
     waiting: list[Waiting] = field(default_factory=list)
     comparisons: list[Task] = field(default_factory=list)
@@ -221,12 +243,13 @@ class Plan:
 
     @property
     def runs(self) -> list[Task]:
-        """Grid runs and trials."""
-        return [*self.grid, *self.trials]
+        """Configurations of searches, and trials."""
+        drawn = {task.output: task for each in self.searches for task in reversed(each.tasks)}
+        return [*reversed(drawn.values()), *self.trials]
 
     @property
     def tasks(self) -> list[Task]:
-        return [*self.data, *self.grid, *self.trials, *self.comparisons]
+        return [*self.data, *self.runs, *self.comparisons]
 
 
 def plan(
@@ -297,26 +320,18 @@ def _plan_dataset(
             variants += [({}, {}), *((each, {"ablation": _words(each)}) for each in matrix.ablations.get(model, []))]
         if (model, profile) in controls:
             variants += [({}, {"control": control_of(files)})]
-        points = _points(matrix.grid.get(model, {}))
+        search = matrix.search_of(model, profile)
         winner: dict[str, Any] = {}
-        if points:
-            tasks = [
-                _run_task(
-                    "grid",
-                    of_model | {"setting": _words(point), "seed": str(matrix.seeds[0])},
-                    replace(request, parameters=given | point, grid=point, seed=matrix.seeds[0]),
-                    runs / "grid",
-                    known,
-                )
-                for point in points
-            ]
-            made.grid.extend(tasks)
-            best, problem = winning(tasks, matrix.choose_by or "auc")
+        if search is not None:
+            asked = replace(request, parameters=given, seed=matrix.seeds[0])
+            found = _searching(of_model, asked, search, matrix.choose_by or "auc", runs / "search", known)
+            made.searches.append(found)
+            best, problem = winning(found)
             if best is None:
                 each = [of_model | label | {"seed": str(seed)} for _, label in variants for seed in matrix.seeds]
                 made.waiting.extend(Waiting(labels_of_trial, problem) for labels_of_trial in each)
                 continue
-            winner = dict(best.parameters["grid"])
+            winner = dict(best.parameters["varied"])
         for changed, label in variants:
             for seed in matrix.seeds:
                 trial = replace(
@@ -329,6 +344,13 @@ def _plan_dataset(
                 own_trials.append(_run_task("trial", of_model | label | {"seed": str(seed)}, trial, runs, known))
     made.trials.extend({task.output: task for task in own_trials}.values())
 
+    searched = [each for each in made.searches if each.labels["dataset"] == name and each.tasks]
+    if searched and matrix.compare:
+        parameters = {"journals": [str(each.study.path) for each in searched]}
+        ended = [task.address for each in searched for task in each.tasks if task.state == "done"]
+        made.comparisons.append(
+            _notebook_task("comparison", labels, "03_search", parameters, reports, code=[shown], runs=ended)
+        )
     finished = [task for task in own_trials if task.state == "done"]
     if finished:
         for notebook, chosen in matrix.compare.items():
@@ -340,33 +362,65 @@ def _plan_dataset(
 
 
 def _words(parameters: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in parameters.items())
+    return ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in parameters.items()
+    )
 
 
-def _points(axes: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
-    """Every combination of the values of a grid; none without axes."""
-    return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())] if axes else []
+def _searching(
+    labels: Mapping[str, str], request: Request, search: Search, choose_by: str, folder: Path, data: str
+) -> Searching:
+    """A search as its journal says that it stands.
+
+    Args:
+        labels: dataset, model and profile.
+        request: what all configurations share.
+        search, choose_by: see `Study`.
+        folder: of journals and runs.
+        data: the data's fingerprint.
+    """
+    labels = {**labels, "seed": str(request.seed)}
+    asked = [_asked(request.to_parameters()), search.to_json(), choose_by]
+    name = fingerprint(asked, data, _code(request), version("imgrec"), _contents(asked[0]))
+    what = [labels["dataset"], labels["model"], labels["profile"], fingerprint(asked)[:8]]
+    path = folder / f"{'-'.join(what)}.journal"
+    study = Study(path, name, labels["model"], labels["profile"], search, choose_by)
+    tasks = []
+    for trial in [] if data == UNREAD else study.drawn():
+        point = dict(trial.params)
+        of_trial = replace(request, parameters=request.parameters | point, varied=point)
+        made = _run_task("search", labels | {"setting": _words(point)}, of_trial, folder, data)
+        tasks.append(replace(made, study=study, number=trial.number))
+    statuses = {task.output: task.status for task in tasks}
+    seconds = sum(status.seconds or 0.0 for status in statuses.values() if status is not None)
+    return Searching(labels, study, tasks, search.left(len(tasks), seconds))
 
 
-def winning(search: list[Task], choose_by: str = "auc") -> tuple[Task | None, str]:
-    """The run of a grid that is best on the validation items by a metric; of equal ones the first.
+def winning(search: Searching) -> tuple[Task | None, str]:
+    """The configuration of a search that is best on the validation items by its metric; of equal ones the first.
 
-    Nothing else of a run is looked at, and a grid's runs are never tested (`train_run`): the choice cannot depend on a
-    test item. Runs that failed take no part.
+    Nothing else of a run is looked at, and a search's runs are never tested (`train_run`): the choice cannot depend on
+    a test item. Runs that failed, or were ended early, take no part.
 
     Returns:
-        The winner, or None while a run has not ended; and a sentence where all of them failed.
+        The winner, or None while the search goes on; and a sentence where no run could win.
     """
-    states = [task.state for task in search]
-    if any(state not in ("done", "failed") for state in states):
+    states = [task.state for task in search.tasks]
+    if search.left != 0 or any(state not in ("done", "failed") for state in states):
         return None, ""
-    ended = [task for task, state in zip(search, states, strict=True) if state == "done"]
+    ended = [task for task, state in zip(search.tasks, states, strict=True) if state == "done"]
     if not ended:
-        return None, f"all {len(search)} runs of its grid failed"
-    values = [open_run(task.folder).record.validation.value(choose_by) for task in ended]
-    if any(map(math.isnan, values)):
-        return None, "nothing tells the runs of its grid apart: the split has no validation items"
-    return ended[values.index(max(values))], ""
+        return None, f"all {len(states)} runs of its search failed"
+    records = [(task, open_run(task.folder).record) for task in ended]
+    values = {
+        task.output: record.validation.value(search.study.choose_by) for task, record in records if not record.pruned
+    }
+    if any(map(math.isnan, values.values())):
+        return None, "nothing tells the runs of its search apart: the split has no validation items"
+    if not values:
+        return None, f"all {len(ended)} runs of its search were ended early"
+    best = max(values, key=values.__getitem__)
+    return next(task for task in ended if task.output == best), ""
 
 
 def _notebook_task(
@@ -383,27 +437,40 @@ def _notebook_task(
 
 
 def _run_task(stage: Stage, labels: Mapping[str, str], request: Request, runs: Path, data: str) -> Task:
-    notebook = "03_search" if stage == "grid" else "03_train"
-    unused = ("searched", "control") if stage == "grid" else ("grid",)
+    notebook = "" if stage == "search" else "03_train"
+    unused = ("searched", "control") if stage == "search" else ("varied",)
     parameters = {key: value for key, value in request.to_parameters().items() if key not in unused}
-    # The data's fingerprint stands for where the data lies: moved data is the same data.
-    asked = {key: value for key, value in parameters.items() if key != "root" and (key != "feature_files" or value)}
-    code = [run_fingerprint(request.model)]
-    if request.feature_files:
-        code.append(source_fingerprint(["imgrec_lib.features.sets"]))
-    address, parts = _address(notebook, asked, data=[data], code=code)
+    asked = _asked(parameters)
+    address, parts = _address(notebook, asked, data=[data], code=_code(request))
     what = [labels["dataset"], labels["model"], labels["profile"], *re.findall(r"\w+", labels.get("features", ""))]
     what += labels.get("control", "").split()
     folder = runs / "-".join([*what, f"seed{labels['seed']}", fingerprint(asked)[:8]])
+    if stage == "search":
+        return Task(stage, labels, notebook, parameters, folder / "run.json", address, parts)
     return Task(stage, labels, notebook, parameters | {"out": str(folder)}, folder / "notebook.ipynb", address, parts)
+
+
+def _code(request: Request) -> list[str]:
+    """Fingerprints of the source that makes a run's numbers."""
+    sets = [source_fingerprint(["imgrec_lib.features.sets"])] if request.feature_files else []
+    return [run_fingerprint(request.model), *sets]
+
+
+def _asked(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells one run from another: the data's fingerprint stands for where the data lies, for moved data is the
+    same data."""
+    return {key: value for key, value in parameters.items() if key != "root" and (key != "feature_files" or value)}
 
 
 def _address(notebook: str, parameters: Mapping[str, Any], **inputs: list[str]) -> tuple[str, dict[str, str]]:
     """The address of a notebook, and the parts that it is made of; of the inputs by the keys of `CHANGES`."""
     inputs["files"] = _contents(parameters)
-    address = notebook_address(notebook, parameters, *(digits for each in inputs.values() for digits in each))
+    digits = [each for given in inputs.values() for each in given]
     known = {part: fingerprint(each) for part, each in inputs.items() if each != [UNREAD]}
-    return address, notebook_parts(notebook, parameters) | known
+    if not notebook:
+        own = {"parameters": fingerprint(dict(parameters)), "version": version("imgrec")}
+        return fingerprint(own, digits), own | known
+    return notebook_address(notebook, parameters, *digits), notebook_parts(notebook, parameters) | known
 
 
 def _contents(value: Any) -> list[str]:
@@ -419,6 +486,7 @@ def _chosen_only(made: Plan, only: Mapping[str, Iterable[str]]) -> Plan:
     wanted = {key: set(values) for key, values in only.items()}
     everything = [
         *(dict(task.labels) | {"stage": task.stage} for task in made.runs),
+        *(dict(each.labels) | {"stage": "search"} for each in made.searches),
         *(dict(each.labels) | {"stage": "trial"} for each in made.waiting),
     ]
     for key, values in wanted.items():
@@ -429,16 +497,17 @@ def _chosen_only(made: Plan, only: Mapping[str, Iterable[str]]) -> Plan:
             raise unknown_name(f"{key} of this matrix", value, known)
 
     def fits(labels: Mapping[str, str], stage: str) -> bool:
-        # A grid has one seed, whatever the trials' are: a search is wanted wherever one of its trials is.
+        # A search has one seed, whatever the trials' are: it is wanted wherever one of its trials is.
         asked = {key: value for key, value in wanted.items() if not (key == "seed" and stage != "trial")}
         return all(({**labels, "stage": stage}).get(key) in values for key, values in asked.items())
 
-    grid = [task for task in made.grid if fits(task.labels, "grid")]
+    searches = [each for each in made.searches if fits(each.labels, "search")]
     trials = [task for task in made.trials if fits(task.labels, "trial")]
     waiting = [each for each in made.waiting if fits(each.labels, "trial")]
-    datasets = {task.labels["dataset"] for task in [*grid, *trials]} | {each.labels["dataset"] for each in waiting}
+    labelled: list[Searching | Task | Waiting] = [*searches, *trials, *waiting]
+    datasets = {each.labels["dataset"] for each in labelled}
     if not datasets:
         raise InputError("no run of this matrix fits all of --only: leave one of its conditions out.")
     data = [task for task in made.data if task.labels["dataset"] in datasets]
     unread = [name for name in made.unread if name in datasets]
-    return Plan(data, grid, trials, waiting, [], unread)
+    return Plan(data, searches, trials, waiting, [], unread)

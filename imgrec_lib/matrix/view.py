@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from imgrec_lib.matrix.definition import read_matrix, with_roots
-from imgrec_lib.matrix.tasks import Plan, State, Status, Task, plan
+from imgrec_lib.matrix.tasks import Plan, Searching, State, Status, Task, plan
 from imgrec_lib.notebooks import progress_place
 from imgrec_lib.progress import Work
 
@@ -34,7 +34,7 @@ class Row:
     Attributes:
         stage, labels: see `Task`.
         state: "done", "running", "failed", "interrupted" (goes on when run again), "stale" (done, but with other code,
-            parameters or data), "to do", or "waiting" (for a grid, or for the trials to compare).
+            parameters or data), "to do", or "waiting" (for a search, or for the trials to compare).
         detail: the epoch of a running one, or what else it is at, the error of a failed one, what has changed under a
             stale one.
         seconds: how long it took; of a running one, since it began.
@@ -56,7 +56,7 @@ class Row:
             value for key, value in self.labels.items() if key != "seed" and (key, value) != ("profile", "default")
         ]
         words.append(
-            "(grid)" if self.stage == "grid" else f"seed {self.labels['seed']}" if self.stage == "trial" else ""
+            "(search)" if self.stage == "search" else f"seed {self.labels['seed']}" if self.stage == "trial" else ""
         )
         return " ".join(words).rstrip()
 
@@ -69,9 +69,14 @@ def rows(made: Plan, runs: Path) -> list[Row]:
         runs: folder of the run folders; what finished in it tells how long the rest will take.
     """
     history = _history(runs)
-    found = [_row(task, history) for task in [*made.data, *made.grid, *made.trials]]
+    found = [_row(task, history) for task in [*made.data, *made.runs]]
+    for search in made.searches:
+        if search.left != 0:
+            number = "further" if search.left is None else f"{search.left} further"
+            labels = {**search.labels, "setting": f"{number} configurations"}
+            found.append(Row("search", labels, "to do", "to be drawn", expected=_expected(search, history)))
     for each in made.waiting:
-        detail = each.problem or "for the winner of its grid"
+        detail = each.problem or "for the winner of its search"
         state: State = "failed" if each.problem else "waiting"
         found.append(Row("trial", each.labels, state, detail, expected=history.get(_kind(each.labels))))
     unfinished = {row.labels["dataset"] for row in found if row.state not in ("done", "failed")}
@@ -81,6 +86,15 @@ def rows(made: Plan, runs: Path) -> list[Row]:
             row = Row(row.stage, row.labels, "waiting", "for the runs")
         found.append(row)
     return found
+
+
+def _expected(search: Searching, history: Mapping[tuple[str, str], float]) -> float | None:
+    """Seconds that what a search has not drawn yet will take: as many runs as before did, or what its minutes leave."""
+    each, minutes = history.get(_kind(search.labels)), search.study.search.minutes
+    spent = sum(task.status.seconds or 0.0 for task in search.tasks if task.status is not None)
+    limits = [] if minutes is None else [60 * minutes - spent]
+    limits += [] if each is None or search.left is None else [each * search.left]
+    return min(limits, default=None)
 
 
 def remaining(table: Sequence[Row], places: int) -> tuple[float | None, list[str]]:

@@ -1,7 +1,7 @@
 """The models: one paper a file; `registry` lists them, `build` makes one."""
 
 from imgrec_lib.models.base import item_vectors
-from imgrec_lib.models.build import build_model, check_needs, network_parameters, resolve_profile
+from imgrec_lib.models.build import build_model, check_needs, network_parameters, parameter_options, resolve_profile
 from imgrec_lib.models.registry import CARDS, list_models, model_card, register_model
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "list_models",
     "model_card",
     "network_parameters",
+    "parameter_options",
     "register_model",
     "resolve_profile",
 ]

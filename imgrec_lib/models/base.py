@@ -423,6 +423,24 @@ class Profile:
 
 
 @dataclass(frozen=True)
+class Range:
+    """All numbers between two ends, as the values of a hyper-parameter that a search may try.
+
+    Attributes:
+        low, high: both ends belong to it; of a hyper-parameter that is a whole number, whole numbers.
+        log: whether every decade is tried as often as another, and not every interval of the same width.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+
+
+Space = Mapping[str, Sequence[Any] | Range]
+"""What a search may try: values to choose from, or a range, by the name of a hyper-parameter or setting of training."""
+
+
+@dataclass(frozen=True)
 class ModelCard:
     """A model as the registry knows it; each model's file ends with its card.
 
@@ -436,6 +454,8 @@ class ModelCard:
         fidelity: "faithful"; "reconstruction" where the sources leave a gap; or "own" for a model of imgrec's.
         build: the model's class.
         profiles: at least "default".
+        space: what a search tries by default, around the profile "default", whose own values belong to it; empty for a
+            model without hyper-parameters.
     """
 
     name: str
@@ -447,6 +467,7 @@ class ModelCard:
     build: Callable[..., Recommender]
     profiles: Mapping[str, Profile]
     optional: frozenset[str] = frozenset()
+    space: Space = field(default_factory=dict)
 
     @property
     def uses(self) -> frozenset[str]:

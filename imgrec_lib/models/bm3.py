@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch, Sampler
-from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, look_up
+from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Range, Recommender, TrainSettings, look_up
 from imgrec_lib.models.parts.graph import Graph, user_item_graph
 from imgrec_lib.models.parts.losses import half_squared_norm
 from imgrec_lib.models.parts.modality import modalities_of
@@ -122,5 +122,11 @@ CARD = ModelCard(
             "64 factors, Adam 1e-3, batches of 2,048; layers, dropout and penalty are one of the sets that the authors "
             "search",
         ),
+    },
+    space={
+        "learning_rate": Range(1e-3, 3e-2, log=True),
+        "layers": [1, 2],
+        "dropout": [0.3, 0.5],
+        "feature_weight": Range(0.1, 10.0, log=True),
     },
 )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch, CandidateBatch, Sampler
-from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, look_up
+from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Range, Recommender, TrainSettings, look_up
 from imgrec_lib.models.parts.losses import half_squared_norm
 from imgrec_lib.models.parts.objective import Objective
 from imgrec_lib.models.parts.settings import LARGE_BATCHES, UCSD
@@ -97,5 +97,11 @@ CARD = ModelCard(
             (replace(UCSD, evaluate_every=5, patience=10),),
             "the UCSD code: SGD, rate 0.005 a triple (128 triples a step, so 0.64 on their mean), lambda 10",
         ),
+    },
+    space={
+        "factors": [32, 64, 128],
+        "learning_rate": Range(1e-3, 3e-2, log=True),
+        "l2": Range(1e-3, 1.0, log=True),
+        "l2_negative": Range(1e-3, 1.0, log=True),
     },
 )

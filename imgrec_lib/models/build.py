@@ -13,7 +13,7 @@ from imgrec_lib.data.images import tell_of_enlargement
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.models.base import ModelCard, Profile, Recommender, TrainSettings
 from imgrec_lib.models.registry import model_card
-from imgrec_lib.options import check_options, options_of
+from imgrec_lib.options import Option, check_options, options_of
 
 NETWORK_OPTIONS = ("pooling", "size", "stride", "preprocessing", "seed")
 """Options of `extract_features` that say what the network is (`build_backbone`)."""
@@ -69,13 +69,11 @@ def resolve_profile(name: str, profile: str = "default", **overrides: Any) -> Pr
     if profile not in card.profiles:
         raise unknown_name(f"profile of {name}", profile, card.profiles)
     chosen = card.profiles[profile]
-    constructor = options_of(card.build)
-    settings = options_of(TrainSettings) if chosen.phases else {}
-    by_phase = {f"phase{i + 1}_{key}": (i, key) for i in range(len(chosen.phases)) for key in settings}
-    known = {**constructor, **settings, **{key: settings[of] for key, (_, of) in by_phase.items()}}
+    constructor, settings = options_of(card.build), options_of(TrainSettings)
+    by_phase = _phase_settings(chosen)
     parameters = {key: option.default for key, option in constructor.items()} | dict(chosen.parameters)
     phases = list(chosen.phases)
-    for key, value in check_options(name, known, overrides).items():
+    for key, value in check_options(name, parameter_options(name, profile), overrides).items():
         if key in constructor:
             parameters[key] = value
         elif key in settings:
@@ -84,6 +82,26 @@ def resolve_profile(name: str, profile: str = "default", **overrides: Any) -> Pr
             index, field_name = by_phase[key]
             phases[index] = replace(phases[index], **{field_name: value})
     return Profile(parameters, tuple(phases), chosen.note)
+
+
+def parameter_options(name: str, profile: str = "default") -> dict[str, Option]:
+    """All that may replace a value of a model's profile, by name: see the overrides of `resolve_profile`.
+
+    Raises:
+        InputError: unknown model or profile (with a suggestion).
+    """
+    card = model_card(name)
+    if profile not in card.profiles:
+        raise unknown_name(f"profile of {name}", profile, card.profiles)
+    chosen = card.profiles[profile]
+    settings = options_of(TrainSettings) if chosen.phases else {}
+    by_phase = {key: settings[of] for key, (_, of) in _phase_settings(chosen).items()}
+    return {**options_of(card.build), **settings, **by_phase}
+
+
+def _phase_settings(profile: Profile) -> dict[str, tuple[int, str]]:
+    """The number of the phase, from 0, and the setting that each of `phase1_learning_rate`, ... stands for."""
+    return {f"phase{i + 1}_{key}": (i, key) for i in range(len(profile.phases)) for key in options_of(TrainSettings)}
 
 
 def network_parameters(name: str, backbone: str, weights: str, options: Mapping[str, Any]) -> dict[str, Any]:

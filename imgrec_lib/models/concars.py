@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch
 from imgrec_lib.errors import InputError
-from imgrec_lib.models.base import ModelCard, Profile, Recommender, Scorer, TrainSettings
+from imgrec_lib.models.base import ModelCard, Profile, Range, Recommender, Scorer, TrainSettings
 from imgrec_lib.models.parts.losses import binary_cross_entropy, half_squared_norm
 from imgrec_lib.options import Count, NotNegative
 
@@ -320,5 +320,10 @@ CARD = ModelCard(
             (SETTINGS,),
             "the paper's settings are not known to us: ConvNCF's 64 factors and six layers of 32 channels",
         ),
+    },
+    space={
+        "factors": [8, 16],
+        "channels": [8, 16],
+        "learning_rate": Range(3e-4, 1e-2, log=True),
     },
 )

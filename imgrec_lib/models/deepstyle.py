@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch, CandidateBatch, Sampler
-from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, dot, look_up
+from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Range, Recommender, TrainSettings, dot, look_up
 from imgrec_lib.models.parts.losses import bpr, half_squared_norm
 from imgrec_lib.models.parts.objective import Objective
 from imgrec_lib.models.parts.settings import LARGE_BATCHES
@@ -199,5 +199,12 @@ CARD = ModelCard(
             (TrainSettings(learning_rate=5e-4, batch_size=128, epochs=50, patience=0, epsilon=1e-7 / 128),),
             "the settings of sisinflab/elliot: Adam 5e-4, d 100, batch 128, 50 epochs, E without penalty",
         ),
+    },
+    space={
+        "factors": [32, 64, 128],
+        "learning_rate": Range(1e-3, 3e-2, log=True),
+        "l2": Range(1e-3, 1.0, log=True),
+        "l2_category": Range(1e-3, 1.0, log=True),
+        "l2_visual": Range(1e-5, 0.1, log=True),
     },
 )

@@ -16,7 +16,7 @@ from imgrec_lib.data.images import ImageStore
 from imgrec_lib.data.sampler import Batch, ItemBatch, Sampler
 from imgrec_lib.data.storing import resized
 from imgrec_lib.errors import InputError, unknown_name
-from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, distinct, dot
+from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Range, Recommender, TrainSettings, distinct, dot
 from imgrec_lib.models.parts.cnn_f import CNNF, scaled
 from imgrec_lib.models.parts.losses import bpr, half_squared_norm
 from imgrec_lib.options import Count, NotNegative, ShareBelowOne
@@ -231,5 +231,11 @@ CARD = ModelCard(
             "their losses, 20 epochs; its pictures are resized by the nearest neighbour (option resample of the "
             "datasets); the weights of the last epoch",
         ),
+    },
+    space={
+        "factors": [32, 64],
+        "learning_rate": Range(3e-4, 3e-3, log=True),
+        "l2_network": Range(1e-5, 1e-2, log=True),
+        "l2_users": Range(1e-2, 10.0, log=True),
     },
 )

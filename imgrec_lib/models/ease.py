@@ -7,7 +7,7 @@ from torch import Tensor
 
 from imgrec_lib.data.dataset import Interactions, TrainingData
 from imgrec_lib.errors import InputError
-from imgrec_lib.models.base import ModelCard, Profile, Recommender
+from imgrec_lib.models.base import ModelCard, Profile, Range, Recommender
 from imgrec_lib.models.parts.purchases import DenseWeights, PurchaseSum, purchase_matrix
 from imgrec_lib.options import Positive
 
@@ -82,5 +82,8 @@ CARD = ModelCard(
     profiles={
         "default": Profile({"l2": 100.0}),
         "paper": Profile({"l2": 500.0}, note="what the paper's authors chose for MovieLens-20M"),
+    },
+    space={
+        "l2": Range(1.0, 1e4, log=True),
     },
 )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch, CandidateBatch, Sampler
-from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, look_up
+from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Range, Recommender, TrainSettings, look_up
 from imgrec_lib.models.parts.losses import half_squared_norm
 from imgrec_lib.models.parts.objective import Objective
 from imgrec_lib.models.parts.settings import LARGE_BATCHES
@@ -109,5 +109,11 @@ CARD = ModelCard(
             (TrainSettings(learning_rate=1e-3),),
             "a reconstruction: the published 0.7093 and 0.6654 come without settings or list of fields",
         ),
+    },
+    space={
+        "factors": [32, 64, 128],
+        "learning_rate": Range(1e-3, 3e-2, log=True),
+        "l2": Range(1e-3, 1.0, log=True),
+        "l2_linear": Range(1e-4, 0.1, log=True),
     },
 )

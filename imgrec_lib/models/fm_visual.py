@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.errors import InputError
-from imgrec_lib.models.base import ModelCard, Profile, TrainSettings, look_up
+from imgrec_lib.models.base import ModelCard, Profile, Range, TrainSettings, look_up
 from imgrec_lib.models.fm import FactorisationMachine
 from imgrec_lib.models.parts.settings import LARGE_BATCHES
 from imgrec_lib.models.parts.visual import CatalogueFeatures
@@ -153,5 +153,11 @@ CARD = ModelCard(
             (TrainSettings(learning_rate=1e-3),),
             "a reconstruction: the published 0.7093 and 0.6654 come without settings or list of fields",
         ),
+    },
+    space={
+        "factors": [32, 64, 128],
+        "learning_rate": Range(1e-3, 3e-2, log=True),
+        "l2": Range(1e-3, 1.0, log=True),
+        "l2_visual": Range(1e-5, 0.1, log=True),
     },
 )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch, Sampler
-from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, dot, look_up
+from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Range, Recommender, TrainSettings, dot, look_up
 from imgrec_lib.models.parts.graph import Graph, normalised, user_item_graph
 from imgrec_lib.models.parts.losses import bpr
 from imgrec_lib.models.parts.modality import modalities_of
@@ -187,5 +187,10 @@ CARD = ModelCard(
             "64 factors, Adam 1e-3, batches of 2,048, two layers and one, ten neighbours; pruning and weight are one "
             "of the pairs that the authors search",
         ),
+    },
+    space={
+        "learning_rate": Range(1e-3, 3e-2, log=True),
+        "pruning": [0.5, 0.8, 0.9],
+        "feature_weight": Range(1e-4, 1.0, log=True),
     },
 )

@@ -8,7 +8,16 @@ from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import Interactions, TrainingData
 from imgrec_lib.data.sampler import Batch, CandidateBatch, Sampler
-from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, distinct, look_up
+from imgrec_lib.models.base import (
+    InnerProduct,
+    ModelCard,
+    Profile,
+    Range,
+    Recommender,
+    TrainSettings,
+    distinct,
+    look_up,
+)
 from imgrec_lib.models.parts.layers import crelu
 from imgrec_lib.models.parts.losses import half_squared_norm
 from imgrec_lib.models.parts.objective import Objective
@@ -223,5 +232,10 @@ CARD = ModelCard(
             "ahmedrashed-ml/GraphRec for MovieLens-100k with graph features, the weights of the last epoch; none is "
             "published for implicit feedback",
         ),
+    },
+    space={
+        "factors": [32, 64, 128],
+        "learning_rate": Range(3e-4, 1e-2, log=True),
+        "l2_users": Range(1e-5, 0.1, log=True),
     },
 )

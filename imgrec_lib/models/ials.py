@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import Interactions, TrainingData
-from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender
+from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Range, Recommender
 from imgrec_lib.options import Count, NotNegative, Positive
 
 NUMBERS = 2**23
@@ -132,5 +132,10 @@ CARD = ModelCard(
             note="200 factors, alpha 40 and ten iterations are the paper's; the penalty, which it leaves to "
             "cross-validation, is ours",
         ),
+    },
+    space={
+        "factors": [64, 128, 256],
+        "alpha": Range(1.0, 100.0, log=True),
+        "l2": Range(0.1, 1e3, log=True),
     },
 )

@@ -14,7 +14,7 @@ from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch, ItemBatch, Sampler
 from imgrec_lib.errors import unknown_name
 from imgrec_lib.features import Activations, Backbone, build_backbone, trunk_activations
-from imgrec_lib.models.base import ModelCard, Profile, TrainSettings, look_up
+from imgrec_lib.models.base import ModelCard, Profile, Range, TrainSettings, look_up
 from imgrec_lib.models.parts.imgrec import CODE, CODE_MEN, KERAS, PAPER, SOURCE, ImgRec
 from imgrec_lib.models.parts.layers import feature_layer
 from imgrec_lib.models.parts.losses import item_batch_cross_entropy
@@ -278,5 +278,11 @@ CARD = ModelCard(
             ),
             "the scripts for Amazon Men: K 20 without CReLU, else as `code`, after the first phase of Men's FT",
         ),
+    },
+    space={
+        "factors": [32, 64, 128],
+        "l2_users": Range(1e-8, 1e-3, log=True),
+        "phase1_learning_rate": Range(1e-3, 3e-2, log=True),
+        "phase2_learning_rate": Range(1e-5, 1e-3, log=True),
     },
 )

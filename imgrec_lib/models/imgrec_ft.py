@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from imgrec_lib.data.dataset import TrainingData
-from imgrec_lib.models.base import ModelCard, Profile, look_up
+from imgrec_lib.models.base import ModelCard, Profile, Range, look_up
 from imgrec_lib.models.parts.imgrec import CODE, CODE_MEN, PAPER, SOURCE, ImgRec
 from imgrec_lib.models.parts.layers import feature_layer
 from imgrec_lib.models.parts.settings import LARGE_BATCHES
@@ -91,5 +91,11 @@ CARD = ModelCard(
             (CODE_MEN,),
             "the scripts for Amazon Men: K 20 with CReLU, 150 units, no effective L2; the weights of the last epoch",
         ),
+    },
+    space={
+        "factors": [32, 64, 128],
+        "learning_rate": Range(1e-3, 3e-2, log=True),
+        "l2_users": Range(1e-8, 1e-3, log=True),
+        "l2_layer": [0.0, 1e-6, 1e-5, 1e-4],
     },
 )

@@ -10,7 +10,7 @@ from scipy import sparse
 from torch import Tensor
 
 from imgrec_lib.data.dataset import Interactions, TrainingData
-from imgrec_lib.models.base import ModelCard, Profile, Recommender
+from imgrec_lib.models.base import ModelCard, Profile, Range, Recommender
 from imgrec_lib.models.parts.purchases import ItemWeights, PurchaseSum, SparseWeights, log_popularity, purchase_matrix
 from imgrec_lib.options import CountOrNone, NotNegative
 
@@ -107,5 +107,10 @@ CARD = ModelCard(
             {"shrink": 10.0, "popularity": 0.01}, note="chosen by validation NDCG@10 on a week of H&M purchases"
         ),
         "paper": Profile({"shrink": 0.0}, note="the plain cosine over all items bought together"),
+    },
+    space={
+        "shrink": Range(1.0, 1e3, log=True),
+        "neighbours": [0, 50, 200],
+        "popularity": Range(1e-3, 1.0, log=True),
     },
 )

@@ -13,7 +13,7 @@ from scipy import sparse
 from torch import Tensor
 
 from imgrec_lib.data.dataset import Interactions, TrainingData
-from imgrec_lib.models.base import ModelCard, Profile
+from imgrec_lib.models.base import ModelCard, Profile, Range
 from imgrec_lib.models.item_knn import ItemKNN
 from imgrec_lib.models.parts.purchases import DenseWeights, ItemWeights, PurchaseSum, SparseWeights
 from imgrec_lib.models.parts.visual import shared_features
@@ -139,5 +139,11 @@ CARD = ModelCard(
             {"shrink": 10.0, "popularity": 0.01, "pictures": 0.1, "power": 4.0},
             note="chosen by validation NDCG@10 on a week of H&M purchases",
         )
+    },
+    space={
+        "shrink": Range(1.0, 1e3, log=True),
+        "popularity": Range(1e-3, 1.0, log=True),
+        "pictures": Range(1e-2, 10.0, log=True),
+        "power": [1.0, 2.0, 4.0],
     },
 )

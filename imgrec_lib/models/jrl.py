@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch, Sampler
-from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, dot, look_up
+from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Range, Recommender, TrainSettings, dot, look_up
 from imgrec_lib.models.parts.losses import binary_cross_entropy, half_squared_norm
 from imgrec_lib.models.parts.visual import shared_features
 from imgrec_lib.options import Count, NotNegative
@@ -148,5 +148,11 @@ CARD = ModelCard(
             (replace(REPOSITORIES, learning_rate=0.05, epochs=5),),
             "defaults of evison/JRL, made for 4096-d features; its default structure has no ranking loss, this one has",
         ),
+    },
+    space={
+        "factors": [32, 64, 128],
+        "learning_rate": Range(1e-3, 3e-2, log=True),
+        "image_weight": Range(1e-3, 1.0, log=True),
+        "l2": Range(1e-4, 0.1, log=True),
     },
 )

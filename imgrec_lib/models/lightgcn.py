@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch, CandidateBatch, Sampler
-from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, look_up
+from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Range, Recommender, TrainSettings, look_up
 from imgrec_lib.models.parts.graph import Graph, user_item_graph
 from imgrec_lib.models.parts.losses import half_squared_norm
 from imgrec_lib.models.parts.objective import Objective
@@ -105,5 +105,10 @@ CARD = ModelCard(
             ),
             "the authors' code on Gowalla: three layers of 64, Adam 1e-3, batches of 2,048, lambda 1e-4",
         ),
+    },
+    space={
+        "learning_rate": Range(1e-3, 3e-2, log=True),
+        "layers": [1, 2, 3],
+        "l2": Range(1e-4, 1.0, log=True),
     },
 )

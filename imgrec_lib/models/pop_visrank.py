@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from imgrec_lib.data.dataset import TrainingData
-from imgrec_lib.models.base import Extensible, ModelCard, Profile, Recommender, Scorer
+from imgrec_lib.models.base import Extensible, ModelCard, Profile, Range, Recommender, Scorer
 from imgrec_lib.models.visrank import VisRank
 
 
@@ -88,5 +88,9 @@ CARD = ModelCard(
         "default": Profile(
             {"weight": 4.0, "aggregate": "max"}, note="tuned by validation AUC on a week of H&M purchases"
         ),
+    },
+    space={
+        "weight": Range(0.5, 50.0, log=True),
+        "aggregate": ["mean", "max"],
     },
 )

@@ -28,6 +28,7 @@ from imgrec_lib.files import fingerprint
 from imgrec_lib.models.base import (
     ModelCard,
     Profile,
+    Range,
     Recommender,
     SeenAttribute,
     TrainSettings,
@@ -315,5 +316,11 @@ CARD = ModelCard(
             "no published settings were at hand: d 100, Adam 1e-4, user-uniform triples with one negative and no item "
             "offset are a reading of summaries; the paper's network is backbone='resnet50'",
         ),
+    },
+    space={
+        "factors": [32, 64],
+        "learning_rate": Range(1e-3, 3e-2, log=True),
+        "l2": Range(1e-3, 1.0, log=True),
+        "l2_items": Range(1e-3, 1.0, log=True),
     },
 )

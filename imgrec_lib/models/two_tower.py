@@ -16,7 +16,7 @@ from imgrec_lib.data.dataset import Interactions, TrainingData
 from imgrec_lib.data.sampler import BasketBatch, Sampler
 from imgrec_lib.data.values import value_codes
 from imgrec_lib.errors import InputError
-from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, look_up
+from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Range, Recommender, TrainSettings, look_up
 from imgrec_lib.models.item_knn import shrunk_cosine
 from imgrec_lib.models.parts.neighbours import NearestPictures, Neighbours, same_group
 from imgrec_lib.models.parts.purchases import PurchaseSum, SparseWeights, log_popularity, purchase_matrix
@@ -411,5 +411,11 @@ CARD = ModelCard(
             (SETTINGS,),
             "the same with all that the item table says",
         ),
+    },
+    space={
+        "factors": [64, 128],
+        "learning_rate": Range(1e-3, 1e-2, log=True),
+        "dropout": [0.0, 0.3, 0.5],
+        "emphasis": [1.0, 3.0, 10.0],
     },
 )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch, CandidateBatch, Sampler
-from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, dot, look_up
+from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Range, Recommender, TrainSettings, dot, look_up
 from imgrec_lib.models.parts.losses import bpr, half_squared_norm
 from imgrec_lib.models.parts.objective import Objective
 from imgrec_lib.models.parts.settings import LARGE_BATCHES, UCSD
@@ -175,5 +175,13 @@ CARD = ModelCard(
             "the settings of sisinflab/elliot: Adam 5e-4, K 100, K2 20, batch 128, l_w 2.5e-5 and l_e 2e-3 on the sum "
             "of a batch's losses; the start values are ours",
         ),
+    },
+    space={
+        "factors": [32, 64, 128],
+        "visual_factors": [16, 64],
+        "learning_rate": Range(1e-3, 3e-2, log=True),
+        "l2": Range(1e-3, 1.0, log=True),
+        "l2_negative": Range(1e-3, 1.0, log=True),
+        "l2_visual": Range(1e-5, 0.1, log=True),
     },
 )

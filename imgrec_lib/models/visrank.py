@@ -170,4 +170,8 @@ CARD = ModelCard(
         ),
         "paper": Profile({"similarity": "cosine", "aggregate": "mean"}, note="unspecified in the papers"),
     },
+    space={
+        "similarity": ["cosine", "euclidean"],
+        "aggregate": ["mean", "max"],
+    },
 )

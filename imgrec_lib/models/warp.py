@@ -11,7 +11,16 @@ from torch import Tensor, nn
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch, Sampler
 from imgrec_lib.errors import InputError
-from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, TrainSettings, announce, look_up
+from imgrec_lib.models.base import (
+    InnerProduct,
+    ModelCard,
+    Profile,
+    Range,
+    Recommender,
+    TrainSettings,
+    announce,
+    look_up,
+)
 from imgrec_lib.options import Count, NotNegative
 
 
@@ -196,5 +205,11 @@ CARD = ModelCard(
             (TrainSettings(optimiser="sgd", learning_rate=1.0, batch_size=128, positives_by="interaction"),),
             "a reconstruction of WSABIE: harmonic weight, unit ball, plain SGD; radius and rate are ours",
         ),
+    },
+    space={
+        "factors": [32, 64, 128],
+        "learning_rate": Range(1e-2, 0.2, log=True),
+        "max_trials": [10, 50],
+        "l2": Range(1e-3, 1.0, log=True),
     },
 )

@@ -70,7 +70,7 @@ def write_report(
     out = Path(out)
     groups = Results.by_dataset(run for run in find_runs(runs_folder, TESTED) if only is None or run.name in only)
     runs = [run for results in groups for run in results.runs]
-    tried = [run for run in find_runs(runs_folder, stage=None) if run.record.stage == "grid"]
+    tried = [run for run in find_runs(runs_folder, stage=None) if run.record.stage == "search"]
     searched = {results.dataset.fingerprint: results for results in Results.by_dataset(tried)}
     check_roots(root, runs)
     inputs = Inputs(root, progress)

@@ -21,6 +21,7 @@ from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation import user_metrics
 from imgrec_lib.figures import curves, grid
+from imgrec_lib.figures import search as search_figures
 from imgrec_lib.figures.curves import Chart, standings_chart
 from imgrec_lib.gallery.gallery import Gallery
 from imgrec_lib.gallery.views import neighbour_gallery, recommendation_gallery, side_by_side
@@ -34,7 +35,6 @@ from imgrec_lib.results.tables import (
     cautions,
     cold_table,
     cost_table,
-    grid_table,
     history_table,
     lists_table,
     metrics_table,
@@ -43,6 +43,7 @@ from imgrec_lib.results.tables import (
     protocol_table,
     ranking_table,
     results_table,
+    search_table,
     searches,
 )
 from imgrec_lib.results.trials import RANDOM, Trials, metric_heading
@@ -202,7 +203,7 @@ def dataset_section(
     Args:
         prefix: see `section_prefix`.
         results: its results.
-        searched: the runs of its grids; None without any.
+        searched: the runs of its searches; None without any.
         again: what could be loaded again.
         out: the report's folder, from which links start.
         pages: addresses of the rendered notebooks, by the run's name.
@@ -437,7 +438,7 @@ def _training(blocks: _Blocks, results: Results, searched: Results | None) -> li
             "below the axis.",
             curves.learning_curves(results),
         ),
-        *(_grids(blocks.prefix, searched) if searched else ()),
+        *(_searches(blocks.prefix, searched) if searched else ()),
         blocks.figure(
             "cost",
             "Cost and quality",
@@ -453,19 +454,25 @@ def _training(blocks: _Blocks, results: Results, searched: Results | None) -> li
     ]
 
 
-def _grids(prefix: str, searched: Results) -> list[Block]:
-    """For each model that was searched, its configurations by validation AUC, and the surface where it can be drawn."""
+def _searches(prefix: str, searched: Results) -> list[Block]:
+    """For each model that was searched, its configurations by validation, and by each setting."""
     blocks = []
     for model, profile in dict.fromkeys((row.record.model, row.record.profile) for row in searched.rows):
         rows = searched.of_model(model, profile)
-        frame = grid_table(rows, searched.chosen_by)
+        frame = search_table(rows, searched.chosen_by)
         name = rows[0].record.title + ("" if profile == "default" else f", {profile} profile")
-        anchor = f"{prefix}-grid-{slug(f'{model}-{profile}')}"
-        title = f"Grid search of {name}"
-        drawn = grid.validation_surface(frame)
+        anchor = f"{prefix}-search-{slug(f'{model}-{profile}')}"
+        title = f"Search of {name}"
+        chosen_by = f"validation {metric_heading(searched.chosen_by)}"
+        drawn = grid.validation_surface(frame) or search_figures.slices(
+            pd.DataFrame({column[0]: frame[column] for column in frame.columns if column[1] == ""}).drop(
+                columns="trials"
+            ),
+            frame[chosen_by, "mean"],
+            chosen_by,
+        )
         if drawn is not None:
-            chosen_by = f"validation {metric_heading(searched.chosen_by)}"
-            look = f"Chosen by {chosen_by} alone. A best value at the edge of the grid asks for a wider one."
+            look = f"Chosen by {chosen_by} alone. A best value at the edge of what was tried asks for a wider space."
             shown = _scrolling(title, _plot(svg(drawn, anchor, title)))
             blocks.append(Block(anchor, f"{title}: {chosen_by}", look, shown))
         ordered = sorted(rows, key=lambda row: -row.validation(searched.chosen_by))

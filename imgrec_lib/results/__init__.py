@@ -12,7 +12,6 @@ from imgrec_lib.results.tables import (
     cautions,
     cold_table,
     cost_table,
-    grid_table,
     history_table,
     lists_table,
     metrics_table,
@@ -21,6 +20,7 @@ from imgrec_lib.results.tables import (
     ranking_table,
     results_table,
     run_table,
+    search_table,
 )
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
     "comparison_note",
     "cost_table",
     "difference_table",
-    "grid_table",
     "history_table",
     "lists_table",
     "metrics_table",
@@ -43,5 +42,6 @@ __all__ = [
     "ranking_table",
     "results_table",
     "run_table",
+    "search_table",
     "sizes_table",
 ]

@@ -202,7 +202,7 @@ def run_table(results: Results) -> pd.DataFrame:
     )
 
 
-def grid_table(rows: Sequence[Trials], chosen_by: str = "auc") -> pd.DataFrame:
+def search_table(rows: Sequence[Trials], chosen_by: str = "auc") -> pd.DataFrame:
     """Every configuration that a search tried, the best on the validation items first. Test metrics take no part in it.
 
     Args:

@@ -25,8 +25,8 @@ def find_runs(folder: Path, stage: str | Collection[str] | None = "trial") -> li
 
     Args:
         folder: where they lie.
-        stage: "trial", "grid" for the configurations that searches tried, "lists" for lists from elsewhere, several of
-            these, or None for all.
+        stage: "trial", "search" for the configurations that searches tried, "lists" for lists from elsewhere, several
+            of these, or None for all.
 
     Raises:
         InputError: the folder does not exist or holds no finished run.
@@ -44,7 +44,7 @@ def find_runs(folder: Path, stage: str | Collection[str] | None = "trial") -> li
     stages = {stage} if isinstance(stage, str) else stage
     runs = [run for run in found if stages is None or run.record.stage in stages]
     if not runs:
-        kind = "run" if stage != "grid" else "run of a grid"
+        kind = "run" if stage != "search" else "run of a search"
         raise InputError(f"{folder} holds no finished {kind}: train one first with 'imgrec train'.")
     return sorted(runs, key=_order)
 

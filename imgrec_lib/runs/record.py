@@ -9,8 +9,8 @@
 <run>/notebook.ipynb           the executed notebook, where a notebook made the run
 <run>/lists.parquet            of lists from elsewhere: user and item (ids) and value, in place of curve and weights
 
-A run is a trial, one configuration of a search ("grid"), a model for use ("refit") or no model's at all but the lists
-of another program ("lists"), as `stage` in `run.json` says. A grid's run is validated and never tested: it has no
+A run is a trial, one configuration of a search ("search"), a model for use ("refit") or no model's at all but the lists
+of another program ("lists"), as `stage` in `run.json` says. A search's run is validated and never tested: it has no
 metrics, no per_user.parquet and no weights. A refitted one is trained on the held-out items too: it has weights, and
 nothing that could be reported.
 """
@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,11 @@ from imgrec_lib.files import fingerprint
 from imgrec_lib.request import Request
 
 FORMAT = 1
-STAGES = ("trial", "grid", "refit", "lists")
+STAGES = ("trial", "search", "refit", "lists")
 TESTED = ("trial", "lists")
 """The stages of what was evaluated on the test items."""
+FORMER_STAGES = {"grid": "search"}
+"""What earlier versions called a stage."""
 FILES = (
     "run.json",
     "curve.csv",
@@ -192,11 +194,12 @@ class Record:
         title, family, fidelity: see `ModelCard`.
         stage: one of `STAGES`.
         requested: what the caller asked for, as it was given.
-        metrics: on the test items; empty for a grid's run.
+        metrics: on the test items; empty for a search's run.
         oracle: the same of the true preferences; None where they are unknown.
         validation, cost: see there.
         personal: the share of the ranking that depends on the user (`evaluation.personal_share`); None for a model
-            that is not trained, for a grid's run, and in records of versions that did not measure it.
+            that is not trained, for a search's run, and in records of versions that did not measure it.
+        pruned: whether a search ended the training early, because it lagged behind others.
         device: where the model was trained, in words.
         processes, threads: how many processes trained it, with how many threads each.
         versions: of Python and the packages that make numbers, by name.
@@ -227,6 +230,7 @@ class Record:
     processes: int = 1
     threads: int = 1
     personal: float | None = None
+    pruned: bool = False
     versions: dict[str, str] = field(default_factory=dict)
     finished: str
 
@@ -247,7 +251,7 @@ class Record:
 
     @property
     def tested(self) -> bool:
-        """Whether the run was evaluated on the test items; a grid's run never is."""
+        """Whether the run was evaluated on the test items; a search's run never is."""
         return self.stage in TESTED
 
     def to_json(self) -> dict[str, Any]:
@@ -270,6 +274,7 @@ class Record:
             if number != FORMAT:
                 raise InputError(f"{path} has format {number}, not {FORMAT}: run it again with this version.")
             record = _RECORD.validate_json(content, strict=True)
+            record = replace(record, stage=FORMER_STAGES.get(record.stage, record.stage))
         except ValidationError as error:
             raise _damaged(path, error.errors()[0]["loc"]) from None
         except (KeyError, TypeError, ValueError, RecursionError) as error:
@@ -308,7 +313,7 @@ class Run:
 
     @property
     def metrics(self) -> Metrics:
-        """Protocol -> metric -> value, on the test items; empty for a grid's run."""
+        """Protocol -> metric -> value, on the test items; empty for a search's run."""
         return self.record.metrics
 
     @cached_property

@@ -7,8 +7,8 @@ import platform
 import sys
 import time
 import warnings
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -30,7 +30,7 @@ from imgrec_lib.training import distributed, fit, write_checkpoint
 if TYPE_CHECKING:
     from imgrec_lib.features import Features
 
-TRAINED = ("trial", "grid", "refit")
+TRAINED = ("trial", "search", "refit")
 """The stages of runs that train a model."""
 
 LATER_SETTINGS = {"restore": "best", "choose_by": "auc"}
@@ -50,6 +50,7 @@ def train_run(
     stage: str = "trial",
     save_every: float = 30.0,
     progress: bool = True,
+    observe: Callable[[dict[str, Any]], bool | None] | None = None,
 ) -> Run:
     """Build, train and evaluate one model, and leave the record of it in `out`.
 
@@ -65,10 +66,11 @@ def train_run(
         features: visual features, for models that need them; of any model's recommendations they tell how alike they
             look.
         profile, seed, parameters, device: see `Request`; not beside one.
-        stage: "trial"; "grid" for a configuration of a search: it is validated, and never tested; or "refit" for a
+        stage: "trial"; "search" for a configuration of a search: it is validated, and never tested; or "refit" for a
             model that is trained for use: see `runs.refit`.
         save_every: seconds between saves of the training state.
         progress: show progress bars.
+        observe: see `fit`.
 
     Returns:
         The finished run.
@@ -138,7 +140,7 @@ def train_run(
         identity=f"{identity} by {source}",
         save_every=save_every,
         progress=progress,
-        observe=_ProgressFile(out / "progress.json"),
+        observe=_Observers(_ProgressFile(out / "progress.json"), observe),
     )
     trained = time.perf_counter()
     if distributed.rank() > 0:
@@ -163,7 +165,7 @@ def train_run(
         metrics = evaluation.metrics
         with replacing(out / "per_user.parquet") as temporary:
             evaluation.per_user.to_parquet(temporary, index=False)
-    if stage != "grid":
+    if stage != "search":
         weights = {"model": recommender.state_dict()}
         write_checkpoint(out / "model.safetensors", weights, {}, weights_of(dataset, request.model))
     evaluated = time.perf_counter()
@@ -199,6 +201,7 @@ def train_run(
             parameters=sum(p.numel() for p in recommender.parameters()),
         ),
         personal=personal,
+        pruned=result.stopped,
         device=_device_name(request.device),
         processes=distributed.world_size(),
         threads=torch.get_num_threads(),
@@ -215,6 +218,18 @@ def train_run(
 def _told_apart(settings: TrainSettings) -> dict[str, Any]:
     """What of the settings enters a run's identity: those that came after the first runs only where they change it."""
     return {name: value for name, value in asdict(settings).items() if LATER_SETTINGS.get(name, ...) != value}
+
+
+@dataclass(frozen=True)
+class _Observers:
+    """Calls what keeps the progress, then the caller's own, which may end the training."""
+
+    progress: _ProgressFile
+    own: Callable[[dict[str, Any]], bool | None] | None
+
+    def __call__(self, epoch: dict[str, Any]) -> bool:
+        self.progress(epoch)
+        return self.own is not None and bool(self.own(epoch))
 
 
 class _ProgressFile:

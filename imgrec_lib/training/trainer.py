@@ -50,6 +50,7 @@ class FitResult:
             where nothing was validated. best_phase, best_epoch: when they were reached.
         interactions_per_second: positives drawn a second of training, over all epochs.
         choose_by: the metric by which the weights were chosen.
+        stopped: whether `observe` ended the training.
     """
 
     curve: pd.DataFrame
@@ -58,6 +59,7 @@ class FitResult:
     best_epoch: int
     interactions_per_second: float
     choose_by: str = "auc"
+    stopped: bool = False
 
     @property
     def best_auc(self) -> float | None:
@@ -91,7 +93,7 @@ def fit(
     identity: str = "",
     save_every: float = 30.0,
     progress: bool = True,
-    observe: Callable[[dict[str, Any]], None] | None = None,
+    observe: Callable[[dict[str, Any]], bool | None] | None = None,
 ) -> FitResult:
     """Train a model in place and leave it, in evaluation mode, with the weights of its best validation (or the last).
 
@@ -116,9 +118,10 @@ def fit(
         identity: says what is being trained (dataset, model, parameters); a checkpoint of another identity is refused.
         save_every: seconds between saves, after the first epoch's; 0 saves after every epoch.
         progress: show a progress bar.
-        observe: called after each epoch, in the first process, with the epoch's row of the curve, `phases`, `epochs`
-            (at most so many in this phase), `choose_by` and `best`, the best value of that metric so far (None
-            without validation).
+        observe: called after each epoch, in the first process, with the epoch's row of the curve, `trained` (epochs of
+            all phases so far), `phases`, `epochs` (at most so many in this phase), `choose_by` and `best`, the best
+            value of that metric so far (None without validation). Where it returns True, this epoch was the last of
+            all; of several processes no one may end the training.
 
     Raises:
         InputError: the checkpoint belongs to another run, a setting is unknown or not for this model, a batch is
@@ -143,7 +146,7 @@ def fit(
         sampler = Sampler(data, seed, device)
         state = _Progress()
         best: dict[str, Tensor] = {}
-        saved = None
+        saved, stopped = None, False
         if checkpoint is not None and checkpoint.exists():
             saved = read_checkpoint(checkpoint, identity, device)
             with _refusing_what_does_not_fit(checkpoint):
@@ -194,13 +197,18 @@ def fit(
                 bar.set_postfix({"loss": f"{loss:.4f}"} | best_so_far)
                 if observe is not None and first:
                     whole = {"phases": len(phases), "epochs": settings.epochs, "choose_by": settings.choose_by}
-                    observe(state.curve[-1] | whole | {"best": state.best})
+                    trained = sum(row["epoch"] > 0 for row in state.curve)
+                    stopped = bool(observe(state.curve[-1] | whole | {"best": state.best, "trained": trained}))
                 if checkpoint is not None and first and time.monotonic() - last_save >= save_every:
                     groups = {"model": model.state_dict(), "best": best, "optimiser": optimiser_tensors(optimiser)}
                     groups["random"] = {"sampler": sampler.generator.get_state(), "global": _random_state(device)}
                     write_checkpoint(checkpoint, groups, vars(state), identity)
                     last_save = time.monotonic()
+                if stopped:
+                    break
             bar.close()
+            if stopped:
+                break
         model.load_state_dict(best)
         distributed.spread(model.state_dict().values())
         model.eval()
@@ -209,7 +217,7 @@ def fit(
     seconds = sum(row["seconds"] for row in state.curve)
     rate = state.positives / max(seconds, 1e-9)
     return FitResult(
-        _curve(state.curve), state.validation, state.best_phase, state.best_epoch, rate, phases[0].choose_by
+        _curve(state.curve), state.validation, state.best_phase, state.best_epoch, rate, phases[0].choose_by, stopped
     )
 
 

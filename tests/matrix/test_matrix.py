@@ -32,11 +32,14 @@ from imgrec_lib.matrix import Data, Matrix, driver, plan, read_matrix, rows, run
 from imgrec_lib.matrix.facts import Facts, known_facts, read_facts
 from imgrec_lib.matrix.tasks import SILENCE, Task, winning
 from imgrec_lib.matrix.view import Row, lines, remaining, render
+from imgrec_lib.models.base import Range
 from imgrec_lib.runs import Validation
+from imgrec_lib.search import Search, read_studies, space_of
 from imgrec_lib.training import read_checkpoint
 
 SMALL = {"n_users": 60, "n_items": 50, "image_size": 32}
-GRID: dict[str, dict[str, list[Any]]] = {"bpr-mf": {"factors": [4, 8], "learning_rate": [0.01, 0.1]}}
+GRID = {"bpr-mf": Search({"factors": [4, 8], "learning_rate": [0.01, 0.1]}, trials=None, sampler="grid")}
+TWO = {"bpr-mf": Search({"factors": [4, 8]}, trials=None, sampler="grid")}
 
 
 def pretend(task: Task, validation: float = 0.5, test: float = 0.5, ndcg: float = 0.5) -> None:
@@ -94,8 +97,30 @@ def test_the_default_matrix_runs_every_model() -> None:
         ("models: [bpr-mf]\nparameters: {bpr-mf: 3}", "parameters of bpr-mf must map names to values"),
         ("parameters: {bprmf: {factors: 3}}", "did you mean 'bpr-mf'"),
         ("models: [bpr-mf]\ngrid: {bpr-mf: {factor: [3]}}", "did you mean 'factors'"),
-        ("models: [bpr-mf]\ngrid: {bpr-mf: {factors: 3}}", "'factors' in the grid of bpr-mf must be a list"),
+        ("models: [bpr-mf]\ngrid: {bpr-mf: {factors: 3}}", "'factors' in the grid of bpr-mf in .* must be a list"),
         ("models: [bpr-mf]\ngrid: {bpr-mf: {factors: [3, x]}}", "'factors' of bpr-mf must be int"),
+        ("models: [bpr-mf]\nsearch: {trial: 3}", "did you mean 'trials'"),
+        ("models: [bpr-mf]\nsearch: {trials: 0}", "must be .*at least 1"),
+        ("models: [bpr-mf]\nsearch: {sampler: gird}", "did you mean 'grid'"),
+        ("models: [bpr-mf]\nsearch: {sampler: grid}", "'grid' tries every value: make 'learning_rate' a list"),
+        ("models: [bpr-mf]\nsearch: {models: [bprmf]}", "did you mean 'bpr-mf'"),
+        ("models: [poprank]\nsearch: {models: [poprank]}", "poprank, which has nothing to search"),
+        ("models: [vbpr]\nsearch: {models: [vbpr], space: {bpr-mf: {factors: [3]}}}", "gives a space to bpr-mf, which"),
+        ("models: [bpr-mf]\nsearch: {space: {bpr-mf: {factor: [3]}}}", "did you mean 'factors'"),
+        (
+            "models: [bpr-mf]\nsearch: {space: {bpr-mf: {l2: {low: 1}}}}",
+            "'l2' in the space of bpr-mf .* must have 'low' and",
+        ),
+        (
+            "models: [bpr-mf]\nsearch: {space: {bpr-mf: {l2: {low: 2, high: 1}}}}",
+            "'l2' of bpr-mf must have 'low' below",
+        ),
+        ("models: [bpr-mf]\nsearch: {space: {bpr-mf: {l2: {low: 0, high: 1, log: true}}}}", "has no logarithm"),
+        (
+            "models: [bpr-mf]\nsearch: {space: {bpr-mf: {factors: {low: 0.5, high: 2}}}}",
+            "'factors' of bpr-mf must be int",
+        ),
+        ("models: [bpr-mf]\nsearch: {}\ngrid: {bpr-mf: {factors: [3]}}", "both a grid and a search of bpr-mf"),
         ("models: [bpr-mf]\nablations: {bpr-mf: {l2: 0}}", "ablations of bpr-mf must be a list"),
         ("models: [bpr-mf]\nablations: {bpr-mf: [{factor: 1}]}", "did you mean 'factors'"),
         ("runs_per_device: 0", "at least 1"),
@@ -132,7 +157,7 @@ def test_numbers_with_an_exponent_are_numbers_and_what_looks_like_one_is_text(tm
     )
     matrix = read_matrix(written)
     assert matrix.parameters == {"bpr-mf": {"learning_rate": 0.001}}
-    assert matrix.grid == {"bpr-mf": {"l2": [20000.0, 0.05, 0]}}
+    assert matrix.search == {"bpr-mf": Search({"l2": [20000.0, 0.05, 0]}, trials=None, sampler="grid")}
     for text in ("1e", "e5", "1e5x", "0x1e-3z"):
         written.write_text(f"models: [bpr-mf]\nparameters: {{bpr-mf: {{learning_rate: {text}}}}}")
         with pytest.raises(InputError, match=f"must be float.*not '{text}'"):
@@ -181,7 +206,7 @@ def test_trials_are_models_times_profiles_times_seeds_on_each_dataset(tmp_path: 
     )
     made = planned(matrix, tmp_path)
     # A dataset has bpr-mf and its ablation, visrank and its control, each in two profiles and with two seeds.
-    assert len(made.trials) == 2 * (2 + 2) * 2 * 2 and not made.grid and not made.waiting
+    assert len(made.trials) == 2 * (2 + 2) * 2 * 2 and not made.searches and not made.waiting
     assert {task.folder.parent for task in made.trials} == {tmp_path / "runs"}
     assert {task.folder.name for task in made.data} == {"a", "b"}
     ablated = [task for task in made.trials if "ablation" in task.labels]
@@ -191,36 +216,102 @@ def test_trials_are_models_times_profiles_times_seeds_on_each_dataset(tmp_path: 
     ] * 2
 
 
-def test_a_grid_is_won_on_validation_and_the_trials_are_the_winners(tmp_path: Path) -> None:
-    matrix = Matrix(models=["bpr-mf"], seeds=[5, 6], grid=GRID, parameters={"bpr-mf": {"epochs": 3}})
+def draw_all(matrix: Matrix, folder: Path) -> list[Task]:
+    """Draw what a matrix's one search may draw; its configurations."""
+    (search,) = planned(matrix, folder).searches
+    assert search.left == search.study.search.most and not search.tasks
+    for _ in range(search.left or 0):
+        search.study.draw()
+    (search,) = planned(matrix, folder).searches
+    assert search.left == 0
+    return search.tasks
+
+
+def test_a_search_is_won_on_validation_and_the_trials_are_the_winners(tmp_path: Path) -> None:
+    matrix = Matrix(models=["bpr-mf"], seeds=[5, 6], search=GRID, parameters={"bpr-mf": {"epochs": 3}})
+    assert [row.detail for row in rows(planned(matrix, tmp_path), tmp_path) if row.stage == "search"] == ["to be drawn"]
+    tasks = draw_all(matrix, tmp_path)
     made = planned(matrix, tmp_path)
-    assert [task.parameters["parameters"] for task in made.grid] == [
-        {"epochs": 3, "factors": factors, "learning_rate": rate} for factors in (4, 8) for rate in (0.01, 0.1)
+    tried = [task.parameters["parameters"] for task in tasks]
+    assert sorted((each["factors"], each["learning_rate"]) for each in tried) == [
+        (4, 0.01),
+        (4, 0.1),
+        (8, 0.01),
+        (8, 0.1),
     ]
-    assert {task.folder.parent for task in made.grid} == {tmp_path / "runs" / "grid"}
-    assert {task.parameters["seed"] for task in made.grid} == {5} and not made.trials
+    assert all(each == {"epochs": 3} | task.parameters["varied"] for each, task in zip(tried, tasks, strict=True))
+    assert {task.folder.parent for task in tasks} == {tmp_path / "runs" / "search"}
+    assert {task.parameters["seed"] for task in tasks} == {5} and not made.trials
     assert [each.labels["seed"] for each in made.waiting] == ["5", "6"]
     # The best on the test items has the worst validation, and the last one failed.
-    for task, validation, test in zip(made.grid[:3], (0.6, 0.8, 0.8), (0.9, 0.1, 0.2), strict=True):
+    for task, validation, test in zip(tasks[:3], (0.6, 0.8, 0.8), (0.9, 0.1, 0.2), strict=True):
         pretend(task, validation, test)
     assert planned(matrix, tmp_path).waiting
-    made.grid[3].record("failed", "no luck")
+    tasks[3].record("failed", "no luck")
     decided = planned(matrix, tmp_path)
     assert not decided.waiting
     for task, seed in zip(decided.trials, (5, 6), strict=True):
-        assert task.parameters["searched"] == {"factors": 4, "learning_rate": 0.1}
-        assert task.parameters["parameters"] == {"epochs": 3, "factors": 4, "learning_rate": 0.1}
+        assert task.parameters["searched"] == tasks[1].parameters["varied"]
+        assert task.parameters["parameters"] == {"epochs": 3} | tasks[1].parameters["varied"]
         assert task.parameters["seed"] == seed and task.notebook == "03_train"
+    # A larger budget, or another metric, of the same search: the first goes on, the second is another.
+    wider = {"bpr-mf": replace(GRID["bpr-mf"], space={"l2": [0.0, 0.1]})}
+    assert [len(planned(replace(matrix, search=each), tmp_path).searches[0].tasks) for each in (GRID, wider)] == [4, 0]
+    assert not planned(replace(matrix, choose_by="ndcg@10"), tmp_path).searches[0].tasks
 
 
-def test_a_grid_of_failures_has_no_winner(tmp_path: Path) -> None:
-    matrix = Matrix(models=["bpr-mf"], grid=GRID)
-    for task in planned(matrix, tmp_path).grid:
+def test_a_search_of_failures_has_no_winner(tmp_path: Path) -> None:
+    matrix = Matrix(models=["bpr-mf"], search=GRID)
+    for task in draw_all(matrix, tmp_path):
         task.record("failed", "no luck")
     made = planned(matrix, tmp_path)
-    assert not made.trials and "all 4 runs of its grid failed" in made.waiting[0].problem
+    assert not made.trials and "all 4 runs of its search failed" in made.waiting[0].problem
     assert {row.state for row in rows(made, tmp_path / "runs") if row.stage == "trial"} == {"failed"}
-    assert winning(made.grid)[0] is None
+    assert winning(made.searches[0])[0] is None
+
+
+def test_a_run_that_was_ended_early_does_not_win(tmp_path: Path) -> None:
+    matrix = Matrix(models=["bpr-mf"], seeds=[0], search=GRID)
+    tasks = draw_all(matrix, tmp_path)
+    for task, validation in zip(tasks, (0.6, 0.9, 0.7, 0.5), strict=True):
+        pretend(task, validation)
+    path = tasks[1].folder / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pruned": True}))
+    (trial,) = planned(matrix, tmp_path).trials
+    assert trial.parameters["searched"] == tasks[2].parameters["varied"]
+
+
+def test_minutes_are_a_budget_of_what_has_ended(tmp_path: Path) -> None:
+    search = Search(space_of("bpr-mf"), trials=None, minutes=2.0)
+    matrix = Matrix(models=["bpr-mf"], search={"bpr-mf": search})
+    for seconds in (70.0, 49.0, 2.0):
+        (before,) = planned(matrix, tmp_path).searches
+        assert before.left is None
+        before.study.draw()
+        pretend(planned(matrix, tmp_path).searches[0].tasks[-1])
+        path = planned(matrix, tmp_path).searches[0].tasks[-1].status_path
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": seconds}))
+    assert planned(matrix, tmp_path).searches[0].left == 0
+
+
+def test_every_model_that_has_a_space_gets_the_same_budget(tmp_path: Path) -> None:
+    written = tmp_path / "m.yaml"
+    written.write_text("models: [poprank, bpr-mf, vbpr, 'vbpr:paper', visrank]\nsearch: {trials: 7, pruner: median}")
+    matrix = read_matrix(written)
+    assert matrix.search == {
+        name: Search(space_of(name), trials=7, pruner="median") for name in ("bpr-mf", "vbpr", "visrank")
+    }
+    searched = [
+        (each.labels["model"], each.labels["profile"], each.left) for each in planned(matrix, tmp_path).searches
+    ]
+    # VisRank's four configurations are fewer than seven; settings of a paper are not searched by default.
+    assert searched == [("bpr-mf", "default", 7), ("vbpr", "default", 7), ("visrank", "default", 4)]
+    written.write_text(
+        "models: ['vbpr:paper']\nsearch: {minutes: 3, space: {vbpr: {l2: {low: 1e-3, high: 10, log: true}}}}"
+    )
+    matrix = read_matrix(written)
+    assert matrix.search == {"vbpr": Search({"l2": Range(0.001, 10, True)}, trials=None, minutes=3.0)}
+    assert len(planned(matrix, tmp_path).searches) == 1
 
 
 def test_an_address_follows_data_and_parameters_but_not_where_the_data_lies(tmp_path: Path) -> None:
@@ -300,16 +391,16 @@ def test_a_stale_notebook_says_what_has_changed(tmp_path: Path, monkeypatch: pyt
 
 
 def test_only_some_runs(tmp_path: Path) -> None:
-    matrix = Matrix(models=["poprank", "bpr-mf"], seeds=[0, 1], grid=GRID)
+    matrix = Matrix(models=["poprank", "bpr-mf"], seeds=[0, 1], search=GRID)
     assert len(planned(matrix, tmp_path, {"model": ["poprank"]}).runs) == 2
     some = planned(matrix, tmp_path, {"model": ["bpr-mf", "poprank"], "seed": ["1"]})
-    assert [task.labels["seed"] for task in some.trials] == ["1"] and len(some.grid) == 4 and len(some.waiting) == 1
+    assert [task.labels["seed"] for task in some.trials] == ["1"] and len(some.searches) == 1 and len(some.waiting) == 1
     assert not some.comparisons
     for only, sentence in [
         ({"modell": ["x"]}, "did you mean 'model'"),
         ({"model": ["bpr"]}, "did you mean 'bpr-mf'"),
         ({"seed": ["7"]}, "unknown seed of this matrix"),
-        ({"model": ["poprank"], "stage": ["grid"]}, "no run of this matrix fits"),
+        ({"model": ["poprank"], "stage": ["search"]}, "no run of this matrix fits"),
     ]:
         with pytest.raises(InputError, match=sentence):
             planned(matrix, tmp_path, only)
@@ -408,20 +499,23 @@ def small(**settings: Any) -> Matrix:
 
 
 def test_a_matrix_chooses_by_the_metric_that_it_names(tmp_path: Path) -> None:
-    """Every trained model is told; the winner of a grid is the best by that metric, whatever its AUC."""
+    """Every trained model is told; the winner of a search is the best by that metric, whatever its AUC."""
     matrix = small(
-        models=["poprank", "bpr-mf"], seeds=[0, 1], choose_by="ndcg@10", grid={"bpr-mf": {"factors": [4, 8]}},
+        models=["poprank", "bpr-mf"], seeds=[0, 1], choose_by="ndcg@10", search=TWO,
         parameters={"bpr-mf": {"epochs": 1}},
     )  # fmt: skip
+    for _ in range(2):
+        planned(matrix, tmp_path).searches[0].study.draw()
     made = planned(matrix, tmp_path)
-    assert {task.parameters["parameters"]["choose_by"] for task in made.grid} == {"ndcg@10"}
+    (search,) = made.searches
+    assert {task.parameters["parameters"]["choose_by"] for task in search.tasks} == {"ndcg@10"}
     assert {task.labels["model"]: task.parameters["parameters"] for task in made.trials} == {"poprank": {}}
-    for task, (auc, ndcg) in zip(made.grid, [(0.9, 0.1), (0.8, 0.2)], strict=True):
-        task.folder.mkdir(parents=True)
+    for task, (auc, ndcg) in zip(search.tasks, [(0.9, 0.1), (0.8, 0.2)], strict=True):
         pretend(task, auc, ndcg=ndcg)
-    assert winning(made.grid, "ndcg@10")[0] is made.grid[1] and winning(made.grid)[0] is made.grid[0]
+    by_auc = replace(search, study=replace(search.study, choose_by="auc"))
+    assert winning(search)[0] is search.tasks[1] and winning(by_auc)[0] is search.tasks[0]
     trials = [t for t in planned(matrix, tmp_path).trials if t.labels["model"] == "bpr-mf"]
-    assert [t.parameters["searched"] for t in trials] == [{"factors": 8}] * 2
+    assert [t.parameters["searched"] for t in trials] == [search.tasks[1].parameters["varied"]] * 2
     written = tmp_path / "m.yaml"
     written.write_text("models: [bpr-mf]\nchoose_by: ndgc@10\n")
     with pytest.raises(InputError, match="ndgc@10"):
@@ -437,7 +531,7 @@ def test_a_matrix_runs_once_and_a_failing_run_stops_nothing(
         models=["poprank", "bpr-mf", "warp"],
         seeds=[0],
         parameters={"bpr-mf": {"epochs": 1}, "warp": {"learning_rate": 1e38, "epochs": 2}},
-        grid={"bpr-mf": {"factors": [4, 8]}},
+        search=TWO,
         compare={"04_compare": {}},
     )
     table = run_matrix(matrix, runs, reports, workers=2, progress=False)
@@ -447,13 +541,17 @@ def test_a_matrix_runs_once_and_a_failing_run_stops_nothing(
     poprank, bprmf = find_runs(runs)
     assert (poprank.record.model, bprmf.record.model) == ("poprank", "bpr-mf")
     # The search saw no test item, and the trial is of its winner.
-    search = find_runs(runs, stage="grid")
+    search = find_runs(runs, stage="search")
     assert len(search) == 2
     for run in search:
-        assert run.metrics == {} and run.record.oracle is None and run.record.stage == "grid"
+        assert run.metrics == {} and run.record.oracle is None and run.record.stage == "search"
         assert not (run.folder / "per_user.parquet").exists() and not (run.folder / "model.safetensors").exists()
+    (study,) = read_studies(next((runs / "search").glob("*.journal")))
+    told = study.table()
+    assert told["state"].tolist() == ["done"] * 2
+    assert sorted(told["value"]) == sorted(not_none(run.record.validation.auc) for run in search)
     best = max(search, key=lambda run: not_none(run.record.validation.auc))
-    assert bprmf.request.searched == best.request.grid
+    assert bprmf.request.searched == best.request.varied
     assert bprmf.record.parameters["factors"] == best.record.parameters["factors"]
     # Again: nothing is repeated, and what failed is reported and left alone.
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
@@ -461,8 +559,9 @@ def test_a_matrix_runs_once_and_a_failing_run_stops_nothing(
     assert [row.state for row in again] == [row.state for row in table]
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     watched = tmp_path / "matrix.yaml"
-    content = {key: value for key, value in vars(matrix).items() if key != "datasets"}
-    watched.write_text(yaml.safe_dump(content | {"dataset": "wardrobe", "dataset_options": SMALL}))
+    content = {key: value for key, value in vars(matrix).items() if key not in ("datasets", "search")}
+    content |= {"grid": {"bpr-mf": {"factors": [4, 8]}}, "dataset": "wardrobe", "dataset_options": SMALL}
+    watched.write_text(yaml.safe_dump(content))
     watch_matrix(watched, runs, reports)  # returns: nothing is left to do
     monkeypatch.setenv("IMGREC_CACHE", str(tmp_path / "another"))
     assert [row.state for row in rows(plan(matrix, runs, reports), runs)] == [row.state for row in table]

@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for rate in (0.01, 0.1):
             for factors in (4, 8):
                 write_run(
-                    root / "runs" / f"grid-{rate}-{factors}-{seed}", shop, "bpr-mf", seed, stage="grid", metrics={},
+                    root / "runs" / f"grid-{rate}-{factors}-{seed}", shop, "bpr-mf", seed, stage="search", metrics={},
                     parameters={"factors": factors}, phases=[{"learning_rate": rate}], oracle=True,
                 )  # fmt: skip
     runs = find_runs(root / "runs")

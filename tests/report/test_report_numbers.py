@@ -62,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for (rate, factors), name in GRID.items():
             write_run(
                 root / f"{name}-{seed}", shop, "bpr-mf", seed, parameters={"factors": factors}, oracle=True,
-                phases=[{"learning_rate": rate, "epochs": 100}], stage="grid", metrics={},
+                phases=[{"learning_rate": rate, "epochs": 100}], stage="search", metrics={},
                 validation=Validation(rate + factors / 100 + seed / 1000, 1, 1),
             )  # fmt: skip
     return root
@@ -124,7 +124,7 @@ def expected(folder: Path, line: dict[Hashable, Any]) -> Any:
         if column == "corrected p":
             return pytest.approx(corrected(folder, dataset)[frozenset((better, worse))], abs=0.08)
         return difference(folder, ROWS[dataset][better], ROWS[dataset][worse], statistic)
-    if table.startswith("Grid search of BPR-MF"):
+    if table.startswith("Search of BPR-MF"):
         order = sorted(GRID, key=lambda setting: -(setting[0] + setting[1] / 100))
         setting = order[int(row) - 1]
         scores = [not_none(record.validation.auc) for record, _ in records(folder, GRID[setting])]
@@ -283,4 +283,4 @@ def test_the_numbers_of_a_grid_stay_out_of_the_tables_of_results(report: Path) -
     labels = set(table[(table["table"] == "Results") & (table["dataset"] == SHOP)]["row"])
     assert labels == {*ROWS[SHOP], ORACLE}
     page = (report / "index.html").read_text()
-    assert "Grid search of BPR-MF" in page and all(f"{name}-0" in page for name in GRID.values())
+    assert "Search of BPR-MF" in page and all(f"{name}-0" in page for name in GRID.values())

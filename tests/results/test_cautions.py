@@ -31,11 +31,11 @@ from imgrec_lib.results import (
     cold_table,
     comparison_note,
     difference_table,
-    grid_table,
     lists_table,
     metrics_table,
     popularity_table,
     results_table,
+    search_table,
 )
 from imgrec_lib.results.tables import cautions, searches
 from imgrec_lib.runs import Run, Validation, find_runs, open_run
@@ -102,7 +102,7 @@ def test_the_report_says_what_was_searched_and_marks_what_was_not(shop: Dataset,
     write_run(tmp_path / "runs" / "b", shop, "vbpr", requested={})
     for factors in (2, 4, 8):
         write_run(
-            tmp_path / "runs" / f"grid-{factors}", shop, "bpr-mf", stage="grid", metrics={}, requested={},
+            tmp_path / "runs" / f"grid-{factors}", shop, "bpr-mf", stage="search", metrics={}, requested={},
             parameters={"factors": factors},
         )  # fmt: skip
     page = write_report(tmp_path / "runs", tmp_path / "out", progress=False, markdown=tmp_path / "all.md").read_text()
@@ -110,7 +110,7 @@ def test_the_report_says_what_was_searched_and_marks_what_was_not(shop: Dataset,
     for where in (page, text):
         assert "Settings not searched on this data: VBPR." in where
         assert "Searched on this data, by validation AUC: 3 configurations of BPR-MF." in where
-    tried = Results.of(run for run in find_runs(tmp_path / "runs", stage="grid"))
+    tried = Results.of(run for run in find_runs(tmp_path / "runs", stage="search"))
     assert searches(tried) == "Searched on this data, by validation AUC: 3 configurations of BPR-MF."
 
 
@@ -191,7 +191,7 @@ def test_what_was_chosen_by_is_shown_and_ordered_by(shop: Dataset, tmp_path: Pat
     assert "Best validation NDCG@10" in figure.alt and "FM-ID 0.3000 at epoch 2 of 3, AUC" in figure.alt
     assert figure.get_supylabel() == "Validation NDCG@10 (exact), AUC in grey"
     rows = [chosen(f"g{n}", "bpr-mf", 0.9 - n / 10, n / 10, parameters={"factors": n}) for n in (1, 2)]
-    table = grid_table(Results.of(rows).rows, "ndcg@10")
+    table = search_table(Results.of(rows).rows, "ndcg@10")
     assert table["factors", ""].tolist() == [2, 1]
     assert table["validation NDCG@10", "mean"].tolist() == [0.2, 0.1]
     assert table["validation AUC", "mean"].tolist() == pytest.approx([0.7, 0.8])

@@ -14,7 +14,7 @@ from toy import planted_dataset
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.figures.grid import validation_surface
 from imgrec_lib.results import Results
-from imgrec_lib.results.tables import grid_table
+from imgrec_lib.results.tables import search_table
 from imgrec_lib.runs import Run, Validation, find_runs
 
 
@@ -25,7 +25,7 @@ def shop() -> Dataset:
 
 def tried(folder: Path, shop: Dataset, name: str, auc: float, seed: int = 0, rate: float = 0.1, **values: Any) -> Run:
     return write_run(
-        folder / f"{name}-{seed}", shop, "bpr-mf", seed, stage="grid", metrics={}, parameters=values,
+        folder / f"{name}-{seed}", shop, "bpr-mf", seed, stage="search", metrics={}, parameters=values,
         phases=[{"learning_rate": rate}], validation=Validation(auc, 1, 1),
     )  # fmt: skip
 
@@ -37,7 +37,7 @@ def test_configurations_by_validation_auc_averaged_over_seeds(shop: Dataset, tmp
     write_run(tmp_path / "trial", shop, "bpr-mf")
     runs = [run for run in find_runs(tmp_path, stage=None) if not run.record.tested]
     assert len(runs) == 3
-    table = grid_table(Results.of(runs).rows)
+    table = search_table(Results.of(runs).rows)
     assert table.index.tolist() == ["1", "2"]
     assert table["factors", ""].tolist() == [8, 4] and table["trials", ""].tolist() == [1, 2]
     assert table["validation AUC", "mean"].tolist() == pytest.approx([0.73, 0.72])
@@ -48,7 +48,7 @@ def test_configurations_by_validation_auc_averaged_over_seeds(shop: Dataset, tmp
 
 def test_one_setting_is_a_line_in_order_of_size(shop: Dataset, tmp_path: Path) -> None:
     runs = [tried(tmp_path, shop, f"{rate}", auc, rate=rate) for rate, auc in ((0.1, 0.8), (0.001, 0.6), (0.01, 0.7))]
-    figure = validation_surface(grid_table(Results.of(runs).rows))
+    figure = validation_surface(search_table(Results.of(runs).rows))
     assert figure is not None
     (axes,) = figure.axes
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0.001", "0.01", "0.1"]
@@ -62,7 +62,7 @@ def test_one_setting_is_a_line_in_order_of_size(shop: Dataset, tmp_path: Path) -
 def test_two_settings_are_a_map_with_the_best_cell_named(shop: Dataset, tmp_path: Path) -> None:
     found = {(0.1, 4): 0.71, (0.1, 16): 0.75, (0.01, 4): 0.69, (0.01, 16): 0.72, (0.1, 8): 0.7}  # one cell is missing
     runs = [tried(tmp_path, shop, f"{rate}-{f}", auc, rate=rate, factors=f) for (rate, f), auc in found.items()]
-    figure = validation_surface(grid_table(Results.of(runs).rows))
+    figure = validation_surface(search_table(Results.of(runs).rows))
     assert figure is not None
     (axes,) = figure.axes
     across, down = ([tick.get_text() for tick in ticks] for ticks in (axes.get_xticklabels(), axes.get_yticklabels()))
@@ -79,6 +79,6 @@ def test_three_settings_are_a_table_only(shop: Dataset, tmp_path: Path) -> None:
         tried(tmp_path, shop, f"{n}", 0.7 + n / 100, rate=0.1 * (1 + n % 2), factors=4 + n // 2, l2=float(n))
         for n in range(4)
     ]
-    table = grid_table(Results.of(runs).rows)
+    table = search_table(Results.of(runs).rows)
     assert {column[0] for column in table.columns if not column[1]} == {"factors", "l2", "learning rate", "trials"}
     assert validation_surface(table) is None
