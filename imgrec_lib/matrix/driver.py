@@ -170,7 +170,8 @@ class _Driver:
                 task, place = queue.pop(0), free.pop(0)
                 self.started.add(task.output)
                 self.running[place.submit(_execute, task, place.device, place.threads)] = task, place
-                queue = queue or self.trainable()
+                if free and not queue:  # a configuration is drawn no sooner than it can be tried
+                    queue = self.trainable()
             ended = [(future, *self.running.pop(future)) for future in wait(self.running, None, FIRST_COMPLETED).done]
             for future, task, place in ended:
                 self.ended(task, place.outcome(future))
