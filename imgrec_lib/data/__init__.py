@@ -73,6 +73,20 @@ CARDS = (
         "load_dvbpr",
     ),
     DatasetCard(
+        "amazon2023",
+        "a category of Amazon Reviews 2023: ratings or reviews, metadata, pictures by their addresses",
+        "the folder with <Category>.csv.gz and meta_<Category>.jsonl.gz",
+        "imgrec_lib.data.amazon2023",
+        "load_amazon2023",
+    ),
+    DatasetCard(
+        "covers",
+        "PixelRec, NineRec and MicroLens: interactions and a folder of covers named by item",
+        "the folder with the table of interactions and the covers",
+        "imgrec_lib.data.covers",
+        "load_covers",
+    ),
+    DatasetCard(
         "table",
         "your own catalogue: CSV or Parquet tables and a folder of pictures",
         "the folder with interactions.csv, items.csv and images/",

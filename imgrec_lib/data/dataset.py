@@ -6,7 +6,7 @@ A `Dataset` holds everything, held-out items included. Models and the trainer on
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -263,6 +263,7 @@ class Dataset:
         validation, test: the held-out items.
         images: the image store (its row i is item i's picture), or None.
         further_pictures: the other pictures of items that have several; None where no item has.
+        picture_addresses: where the pictures can be downloaded, by item id, where the item table says so.
         oracle: the true preferences where the data is simulated, else None.
         split: how the split was made, for the record (kind, seed, minimum interactions).
     """
@@ -277,6 +278,7 @@ class Dataset:
     oracle: Oracle | None = None
     split: dict[str, object] | None = None
     further_pictures: FurtherPictures | None = None
+    picture_addresses: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def n_users(self) -> int:

@@ -7,8 +7,6 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.csv
 
 from imgrec_lib.data.columns import find_column
 from imgrec_lib.data.dataset import Columns, Dataset
@@ -19,11 +17,11 @@ from imgrec_lib.data.items import read_categories, require_groups, settle_unlist
 from imgrec_lib.data.pictures import list_pictures
 from imgrec_lib.data.split import check_split, split_dataset
 from imgrec_lib.data.storing import cached_images, reading_of
+from imgrec_lib.data.streams import stream_csv
 from imgrec_lib.data.times import DAY, check_forms, read_times
 from imgrec_lib.errors import InputError, tell
 from imgrec_lib.files import plain_path
 from imgrec_lib.options import Count, CountOrNone, Positive
-from imgrec_lib.progress import progress_bar
 
 ATTRIBUTES = (
     "product_type_name",
@@ -197,38 +195,7 @@ def _read_purchases(
     if not path.is_file():
         raise InputError(f"there is no file {path}: `root` must be the folder of the competition's files.")
     columns = ("customer_id", "article_id", "t_dat")
-    numbers: dict[str, dict[str, int]] = {column: {} for column in columns}
-    codes: dict[str, list[np.ndarray]] = {column: [] for column in columns}
-    try:
-        with (
-            pa.OSFile(str(path)) as file,
-            pa.csv.open_csv(
-                file,
-                pa.csv.ReadOptions(block_size=1 << 24),
-                convert_options=pa.csv.ConvertOptions(
-                    include_columns=columns, column_types=dict.fromkeys(columns, pa.string())
-                ),
-            ) as reader,
-            progress_bar(
-                total=path.stat().st_size, desc="purchases", unit="B", unit_scale=True, disable=not progress
-            ) as bar,
-        ):
-            for batch in reader:
-                bar.update(file.tell() - bar.n)
-                for column in columns:
-                    codes[column].append(_numbered(batch[column], numbers[column]))
-    except pa.ArrowInvalid as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise InputError(f"{path} cannot be read ({reason}): correct that row, or get the file again.") from None
-    except KeyError as error:
-        raise InputError(f"{path} lacks a column ({error.args[0]}): get the competition's file.") from None
-    written = {
-        column: pd.Series(pd.Categorical.from_codes(np.concatenate(codes[column]), pd.Index(numbers[column])))
-        for column in columns
-        if numbers[column]
-    }
-    if not written:
-        raise InputError(f"{path} is empty: it has no purchases.")
+    written = stream_csv(path, columns, progress=progress)
     table = pd.DataFrame(
         {
             Columns.USER: read_ids(written["customer_id"], "customer_id", path),
@@ -244,10 +211,3 @@ def _read_purchases(
     if table.empty:
         raise InputError(f"there are no purchases in {path} between the days asked for: widen since and until.")
     return table
-
-
-def _numbered(texts: pa.Array, numbers: dict[str, int]) -> np.ndarray:
-    """The number of each text, (n,) int32; `numbers` gives those that it does not hold the next ones."""
-    encoded = texts.dictionary_encode()
-    codes = [numbers.setdefault(text, len(numbers)) for text in encoded.dictionary.to_pylist()]
-    return np.array(codes, dtype=np.int32)[encoded.indices.to_numpy()]

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -77,7 +78,7 @@ def pictures_by_column(
     """The pictures of each item that has some: the files that the item table names.
 
     A path is relative to the folder, or absolute and inside it; a cell may hold a list of them. Where the table holds
-    addresses instead, the pictures are the files of the addresses' names, or else those that are named after the item.
+    addresses instead, the pictures are those that are named after the item, or else the files of the addresses' names.
 
     Args:
         folder: where the pictures are.
@@ -97,11 +98,14 @@ def pictures_by_column(
     by_path = {plain_id(path.relative_to(folder).as_posix()): path for path in pictures}
     by_name = {plain_id(path.name): path for path in reversed(pictures)}
     found: dict[str, list[Path]] = {}
-    addressed: list[str] = []
+    addressed = [item for item in items if item in written and _are_addresses(written[item])]
+    named = _named_after(pictures, addressed, folder) if addressed else {}
     for item in items:
         if item not in written:
             continue
         cell, known = written[item], []
+        if _are_addresses(cell) and item in named:
+            continue
         for sizes in _written_pictures(cell, by_path):
             # Read as a Windows path, both kinds of slash separate.
             inside = (_inside(folder, PureWindowsPath(size)) for size in sizes)
@@ -112,24 +116,20 @@ def pictures_by_column(
             known += there[:1]
         if known:
             found[item] = list(dict.fromkeys(known))
-            continue
-        expected = _inside(folder, PureWindowsPath(_written_pictures(cell, by_path)[0][0]))
-        if _are_addresses(cell):
-            addressed.append(item)
-        elif expected is None:
-            raise InputError(
-                f"the picture {cell!r} of item {item!r} lies outside the image folder: paths are relative to {folder}."
-            )
-        else:
+        elif not _are_addresses(cell):
+            expected = _inside(folder, PureWindowsPath(_written_pictures(cell, by_path)[0][0]))
+            if expected is None:
+                raise InputError(
+                    f"the picture {cell!r} of item {item!r} lies outside the image folder: paths are relative to "
+                    f"{folder}."
+                )
             found[item] = [folder / expected]
-    if addressed:
-        named = _named_after(pictures, addressed, folder)
+    if named:
         found |= named
-        if named:
-            tell(
-                f"{table} gives addresses of pictures, and not files in {folder}, for {len(addressed):,} items: "
-                f"{len(named):,} of these have the picture there that is named after the item."
-            )
+        tell(
+            f"{table} gives addresses of pictures for {len(addressed):,} items: {len(named):,} of these have a picture "
+            f"in {folder} that is named after the item."
+        )
     if not any(os.path.isfile(path) for paths in found.values() for path in paths):
         raise InputError(
             f"no picture named in the item table is in {folder} (the first is {next(iter(written.values()), '')!r}): "
@@ -204,31 +204,56 @@ def _are_addresses(written: str) -> bool:
     return "://" in written
 
 
-def _written_pictures(written: str, known: Mapping[str, Path]) -> list[list[str]]:
+def addresses_of(written: Mapping[str, str]) -> dict[str, list[str]]:
+    """The addresses of each item's pictures, of a picture in several sizes the largest, in the order of the table.
+
+    Args:
+        written: what the item table says of each item.
+    """
+    found = {}
+    for item, cell in written.items():
+        if _are_addresses(cell):
+            sizes = [[text for text in each if _are_addresses(text)] for each in _sizes(cell)]
+            found[item] = [each[0] for each in sizes if each]
+    return found
+
+
+def _sizes(written: str, known: Mapping[str, Path] = MappingProxyType({})) -> list[list[str]]:
     """The pictures in a cell, each as the paths of its sizes: one path, or a list as Python and JSON write it, or
     several with "|" or ";" between them."""
-    pictures = [[written]]
     if written.startswith("["):
         for text in (written, written.replace("'", '"')):
             try:
                 sizes = [list(_texts(value)) for value in json.loads(text)]
             except (ValueError, RecursionError):
                 continue
-            pictures = [each for each in sizes if each] or pictures
-            break
-    elif plain_id(written) not in known and re.search(r"[|;]", written):
-        pictures = [[part.strip()] for part in re.split(r"[|;]", written) if part.strip()] or pictures
-    if _are_addresses(written):
-        return [[unquote(urlsplit(size).path) for size in sizes] for sizes in pictures]
-    return pictures
+            return [each for each in sizes if each] or [[written]]
+    separator = r"[|;]" if not _are_addresses(written) else r"[|;]\s*(?=https?://)"
+    if plain_id(written) not in known and re.search(separator, written):
+        return [[part.strip()] for part in re.split(separator, written) if part.strip()] or [[written]]
+    return [[written]]
+
+
+def _written_pictures(written: str, known: Mapping[str, Path]) -> list[list[str]]:
+    """`_sizes`, of addresses their paths alone."""
+    pictures = _sizes(written, known)
+    return (
+        [[unquote(urlsplit(size).path) for size in sizes] for sizes in pictures]
+        if _are_addresses(written)
+        else pictures
+    )
+
+
+LARGEST = ("hi_res", "large")
+"""What Amazon's metadata call the largest sizes of a picture."""
 
 
 def _texts(value: object) -> Iterable[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
-        for inner in value.values():
-            yield from _texts(inner)
+        for name in sorted(value, key=lambda name: LARGEST.index(name) if name in LARGEST else len(LARGEST)):
+            yield from _texts(value[name])
 
 
 def _inside(folder: Path, path: PureWindowsPath) -> str | None:

@@ -374,6 +374,43 @@ def _check_days(train_until: int, test_from: int, validate_from: object) -> None
         )
 
 
+def with_given_split(
+    name: str, tables: Sequence[pd.DataFrame], catalogue: pd.DataFrame, keep_unused_items: bool
+) -> Dataset:
+    """A dataset whose split came with it.
+
+    Args:
+        name: the dataset's name.
+        tables: interactions by ids for training, perhaps for validation, and for the test, see `given_split`.
+        catalogue: the item table; every item of the interactions has a row.
+        keep_unused_items: whether items that nobody interacted with stay in the catalogue.
+
+    Raises:
+        InputError: see `given_split`.
+    """
+    users, user_ids = index_ids(pd.concat([table[Columns.USER] for table in tables]))
+    catalogue = catalogue.sort_values(Columns.ITEM)
+    if not keep_unused_items:
+        used = pd.concat([table[Columns.ITEM] for table in tables])
+        catalogue = catalogue[catalogue[Columns.ITEM].isin(used)]
+    catalogue = catalogue.reset_index(drop=True)
+    index = pd.Index(catalogue[Columns.ITEM])
+    if len(tables) == 2:
+        tables = [tables[0], tables[0][:0], tables[1]]
+    parts, start = [], 0
+    for table in tables:
+        part = table.assign(
+            **{
+                Columns.USER: users[start : start + len(table)],
+                Columns.ITEM: index.get_indexer(table[Columns.ITEM]),
+            }
+        )
+        parts.append(part)
+        start += len(table)
+    split = given_split(parts[0], parts[1], parts[2], len(user_ids), len(catalogue))
+    return Dataset(name, user_ids, catalogue, *split, split={"kind": "given"})
+
+
 def _tell_what_was_dropped(name: str, table: pd.DataFrame, kept: pd.DataFrame, min_interactions: int | None) -> None:
     before, after = table[Columns.USER].nunique(), kept[Columns.USER].nunique()
     if after < before:

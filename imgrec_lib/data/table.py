@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -15,8 +16,8 @@ from imgrec_lib.data.decoding import Fit, Resample
 from imgrec_lib.data.formats import EmptyTable, check_encoding, find_table
 from imgrec_lib.data.interactions import Repeated, check_counting, read_interactions
 from imgrec_lib.data.items import read_items, settle_unlisted
-from imgrec_lib.data.pictures import pictures_by_column, pictures_by_name, with_pictures
-from imgrec_lib.data.split import check_split, given_split, index_ids, split_dataset
+from imgrec_lib.data.pictures import addresses_of, pictures_by_column, pictures_by_name, with_pictures
+from imgrec_lib.data.split import check_split, split_dataset, with_given_split
 from imgrec_lib.data.storing import reading_of
 from imgrec_lib.data.times import check_forms
 from imgrec_lib.errors import InputError, tell
@@ -164,7 +165,8 @@ def load_table(
             test_from=test_from,
         )
     else:
-        dataset = _with_given_split(name, [table for _, table in tables], catalogue, keep_unused_items)
+        dataset = with_given_split(name, [table for _, table in tables], catalogue, keep_unused_items)
+    dataset = replace(dataset, picture_addresses=addresses_of(written or {}))
     if pictures is None:
         return dataset
     return with_pictures(
@@ -247,7 +249,7 @@ def _pictures(
         if written is not None:
             tell(
                 f"{items_path} names pictures but there is no image folder: the data is read without pictures. To use "
-                "them, give `images` the path of their folder."
+                "them, give `images` the path of their folder; addresses are downloaded by 'imgrec pictures'."
             )
         return None
     ids = sorted(items)
@@ -272,30 +274,3 @@ def _with_pictures(
             f"{lost:,} interactions."
         )
     return chosen, kept
-
-
-def _with_given_split(
-    name: str, tables: Sequence[pd.DataFrame], catalogue: pd.DataFrame, keep_unused_items: bool
-) -> Dataset:
-    """A dataset whose split came with it: training, perhaps validation, and test."""
-    users, user_ids = index_ids(pd.concat([table[Columns.USER] for table in tables]))
-    catalogue = catalogue.sort_values(Columns.ITEM)
-    if not keep_unused_items:
-        used = pd.concat([table[Columns.ITEM] for table in tables])
-        catalogue = catalogue[catalogue[Columns.ITEM].isin(used)]
-    catalogue = catalogue.reset_index(drop=True)
-    index = pd.Index(catalogue[Columns.ITEM])
-    if len(tables) == 2:
-        tables = [tables[0], tables[0][:0], tables[1]]
-    parts, start = [], 0
-    for table in tables:
-        part = table.assign(
-            **{
-                Columns.USER: users[start : start + len(table)],
-                Columns.ITEM: index.get_indexer(table[Columns.ITEM]),
-            }
-        )
-        parts.append(part)
-        start += len(table)
-    split = given_split(parts[0], parts[1], parts[2], len(user_ids), len(catalogue))
-    return Dataset(name, user_ids, catalogue, *split, split={"kind": "given"})

@@ -39,9 +39,9 @@ def test_a_tilde_is_home_in_roots_and_paths(tmp_path: Path, monkeypatch: pytest.
     assert load("table", None, interactions="~/my shop/interactions.csv").fingerprint == dataset.fingerprint
 
 
-def test_registry_lists_the_four_readers() -> None:
+def test_registry_lists_the_readers() -> None:
     cards = list_datasets()
-    assert list(cards) == ["wardrobe", "hm", "dvbpr", "table"]
+    assert list(cards) == ["wardrobe", "hm", "dvbpr", "amazon2023", "covers", "table"]
     assert all(card.name == name and card.title for name, card in cards.items())
     assert cards["wardrobe"].root == "" and all(cards[name].root for name in ("hm", "dvbpr", "table"))
     assert cards["hm"].options["min_interactions"].default == 5

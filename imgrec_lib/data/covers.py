@@ -1,0 +1,225 @@
+"""Reader of data sets of covers: PixelRec, NineRec and MicroLens, as published, and whatever has their layout."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from imgrec_lib.data.columns import ITEM_NAMES, TIME_NAMES, USER_NAMES, plain_name
+from imgrec_lib.data.dataset import Columns, Dataset, HeldOut, Interactions
+from imgrec_lib.data.decoding import Fit, Resample
+from imgrec_lib.data.ids import how_ids_differ, plain_id, read_ids
+from imgrec_lib.data.items import UNKNOWN, read_items
+from imgrec_lib.data.pictures import list_pictures, with_pictures
+from imgrec_lib.data.split import check_split, split_dataset
+from imgrec_lib.data.storing import reading_of
+from imgrec_lib.data.streams import first_line, stream_csv, unix_seconds
+from imgrec_lib.errors import InputError, tell
+from imgrec_lib.files import plain_path
+from imgrec_lib.options import Count, CountOrNone, Positive
+
+TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+COVERS = ("cover", "image", "picture")
+ABOUT_ITEMS = ("item", "title", "tag", "info", "text", "meta")
+
+
+def load_covers(
+    root: str | Path,
+    *,
+    interactions: str | Path | None = None,
+    items: str | Path | None = None,
+    covers: str | Path | None = None,
+    min_interactions: int | None = 5,
+    split: Literal["random", "time", "date"] = "random",
+    seed: CountOrNone = 0,
+    held_out: Positive = 1,
+    validate: bool = True,
+    validate_from: str | None = None,
+    test_from: str | None = None,
+    require_image: bool = True,
+    image_size: Count = 224,
+    image_fit: Fit = "squash",
+    image_resample: Resample = "bicubic",
+    cache: str | Path | None = None,
+    progress: bool = True,
+) -> Dataset:
+    """Read interactions and covers.
+
+    The interactions are a table of comma- or tab-separated text in one of two forms, compressed or not. With a header:
+    columns of the user, the item and perhaps the time (PixelRec's `item_id,user_id,timestamp`, MicroLens's
+    `user,item,timestamp`); times are seconds or milliseconds since 1970. Or without: a user and, behind a tab, all of
+    its items with blanks between them, the latest last (NineRec's behaviours, MicroLens's and PixelRec's sequences);
+    these have an order and no times, and `split="time"` goes by the order. Both are read in a stream.
+
+    The catalogue are the items of the interactions. The cover of item `X` is the file `X` of the folder of covers, at
+    any depth. A table of items may add names, descriptions, tags (a header is needed, or two columns: item and title).
+
+    Args:
+        root: folder in which the rest is found: the only table whose name does not speak of items, titles or tags; the
+            only folder whose name speaks of covers or images; no table of items.
+        interactions, items, covers: paths that replace those found, relative to the root or absolute.
+        min_interactions: users with fewer different items are dropped; None drops none.
+        split: "random" or "time" (the latest of every user), or "date" (of all users what came after a day).
+        seed, held_out, validate, validate_from, test_from: how much is held out, and when: see `split_dataset`.
+        require_image: whether items without a cover, and their interactions, are left out.
+        image_size: height and width of the stored covers, in pixels.
+        image_fit: "squash" changes the aspect ratio (the papers' choice), "pad" adds white, "crop" keeps the centre.
+        image_resample: "bicubic", "bilinear" or "nearest".
+        cache: where the image store is kept; by default `default_cache()`.
+        progress: whether to show progress bars.
+
+    Raises:
+        InputError: a file or column is missing or damaged, several could be meant, no cover is named after an item, or
+            nothing is left.
+    """
+    reading = reading_of(load_covers, locals())
+    check_split(min_interactions, split, held_out, validate, validate_from, test_from)
+    root = plain_path(root)
+    if not root.is_dir():
+        raise InputError(f"there is no folder {root}: give `root` the folder of the interactions and covers.")
+    path = root / plain_path(interactions) if interactions is not None else _only_table(root)
+    folder = root / plain_path(covers) if covers is not None else _only_folder(root)
+    table, timed = _interactions(path, progress)
+    ids = table[Columns.ITEM].unique()
+    pictures = {plain_id(each.stem): each for each in list_pictures(folder)}
+    without = [item for item in ids if item not in pictures]
+    if len(without) == len(ids):
+        difference = how_ids_differ(without, pictures)
+        raise InputError(
+            f"no cover in {folder} is named after an item of {path}, such as {ids[0]!r}"
+            f"{f': {difference}' if difference else ': name the folder with the option covers'}."
+        )
+    if require_image and without:
+        lost = table[Columns.ITEM].isin(without)
+        tell(
+            f"{len(without):,} of {len(ids):,} items have no cover and are left out, and their {int(lost.sum()):,} "
+            "interactions."
+        )
+        table = table[~lost].reset_index(drop=True)
+    catalogue = pd.DataFrame({Columns.ITEM: np.sort(table[Columns.ITEM].unique().astype(object))})
+    dataset = split_dataset(
+        "covers", table, catalogue, min_interactions=min_interactions, split=split, seed=seed, held_out=held_out,
+        validate=validate, validate_from=validate_from, test_from=test_from,
+    )  # fmt: skip
+    if not timed:
+        dataset = _without_times(dataset)
+    if items is not None:
+        dataset = replace(dataset, items=_described(dataset.items, root / plain_path(items)))
+    covers_of = {item: [pictures[item]] for item in dataset.items[Columns.ITEM] if item in pictures}
+    return with_pictures(
+        dataset,
+        "covers",
+        covers_of,
+        cache,
+        size=image_size,
+        fit=image_fit,
+        resample=image_resample,
+        progress=progress,
+        reading=reading,
+    )
+
+
+def _only_table(root: Path) -> Path:
+    found = sorted(
+        path
+        for path in root.iterdir()
+        if path.name.lower().endswith(TABLES) and not any(word in path.name.lower() for word in ABOUT_ITEMS)
+    )
+    # Where the same interactions are there in both forms, those with times say more.
+    timed = [path for path in found if "pair" in path.name.lower()]
+    found = found if len(timed) != 1 else timed
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found[:5])
+        raise InputError(
+            f"{root} has {len(found)} tables that could be the interactions{f' ({names})' if names else ''}: name one "
+            "with the option interactions."
+        )
+    return found[0]
+
+
+def _only_folder(root: Path) -> Path:
+    folders = sorted(path for path in root.iterdir() if path.is_dir())
+    found = [path for path in folders if any(word in path.name.lower() for word in COVERS)]
+    if len(found) != 1:
+        raise InputError(
+            f"{root} has {len(found)} folders that could hold the covers: name one with the option covers."
+        )
+    return found[0]
+
+
+def _interactions(path: Path, progress: bool) -> tuple[pd.DataFrame, bool]:
+    """Columns `user`, `item` and `timestamp`, where there are times or an order; and whether these are times."""
+    separator, header = _header(path)
+    if header is None:
+        return _sequences(path, progress), False
+    plain = {plain_name(column): column for column in reversed(header)}
+    kinds = {"user": USER_NAMES, "item": ITEM_NAMES, "time": TIME_NAMES}
+    known = {kind: next((plain[name] for name in names if name in plain), None) for kind, names in kinds.items()}
+    user, item, time = known["user"], known["item"], known["time"]
+    if user is None or item is None:
+        raise InputError(f"{path} has the columns {', '.join(header)}, and no user and item among them: rename them.")
+    table = stream_csv(path, (user, item), () if time is None else (time,), separator=separator, progress=progress)
+    found = {Columns.USER: read_ids(table[user], user, path), Columns.ITEM: read_ids(table[item], item, path)}
+    if time is not None:
+        found[Columns.TIME] = pd.Series(unix_seconds(table[time].to_numpy(), time, path))
+    return pd.DataFrame(found), time is not None
+
+
+def _header(path: Path) -> tuple[str, list[str] | None]:
+    """The separator of a table, and its columns; None where its first row is a user and a sequence of items."""
+    first = first_line(path)
+    separator = "\t" if "\t" in first else ","
+    cells = [cell.strip().strip('"') for cell in first.split(separator)]
+    named = {plain_name(cell) for cell in cells} & {*USER_NAMES, *ITEM_NAMES}
+    if named or len(cells) != 2:
+        return separator, cells
+    return separator, None
+
+
+def _sequences(path: Path, progress: bool) -> pd.DataFrame:
+    """Each user's items one a row, with their places in the user's order in place of times."""
+    separator, _ = _header(path)
+    table = stream_csv(path, ("user", "items"), separator=separator, names=("user", "items"), progress=progress)
+    users = read_ids(table["user"], "user", path)
+    listed = [str(items).split() for items in table["items"]]
+    lengths = np.array([len(items) for items in listed])
+    places = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    items = pd.Series(pd.Categorical([item for items in listed for item in items]))
+    return pd.DataFrame(
+        {
+            Columns.USER: users.iloc[np.repeat(np.arange(len(users)), lengths)].reset_index(drop=True),
+            Columns.ITEM: read_ids(items, "items", path),
+            Columns.TIME: places,
+        }
+    )
+
+
+def _without_times(dataset: Dataset) -> Dataset:
+    """A dataset whose interactions had an order for the split, and have no times for models."""
+
+    def untimed(part: HeldOut) -> HeldOut:
+        return HeldOut(Interactions.from_pairs(part.users, part.flat, dataset.n_users, dataset.n_items))
+
+    train = replace(dataset.train, times=None)
+    return replace(dataset, train=train, validation=untimed(dataset.validation), test=untimed(dataset.test))
+
+
+def _described(catalogue: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The catalogue with what a table says of its items."""
+    described, _ = read_items(path)
+    known = catalogue[Columns.ITEM].isin(described[Columns.ITEM])
+    if not known.any():
+        difference = how_ids_differ(catalogue[Columns.ITEM], described[Columns.ITEM])
+        raise InputError(f"{path} describes no item of the interactions{f': {difference}' if difference else ''}.")
+    if not known.all():
+        tell(f"{int((~known).sum()):,} of {len(known):,} items have no row in {path}: nothing but their ids is known.")
+    whole = catalogue.merge(described, on=Columns.ITEM, how="left")
+    if Columns.CATEGORY in whole:
+        whole[Columns.CATEGORY] = whole[Columns.CATEGORY].fillna(UNKNOWN)
+    if Columns.GROUP in whole:
+        whole[Columns.GROUP] = whole[Columns.GROUP].fillna(whole[Columns.ITEM])
+    return whole.fillna("")
