@@ -91,6 +91,38 @@ def models(as_json: Json = False) -> None:
 
 
 @app.command()
+def backbones(
+    name: Annotated[str, typer.Argument(help="A backbone; without one: which there are.")] = "",
+    weights: Annotated[
+        str, typer.Option(help="As for train; what a network is can be told without its weights.")
+    ] = "random",
+    as_json: Json = False,
+) -> None:
+    """List the backbones, or say what one is.
+
+    Size, preprocessing, licence and source, whether it reads text, and the blocks at which ImgRec-EtE can cut it.
+
+    Example: imgrec backbones timm/convnext_tiny.fb_in22k
+    """
+    from imgrec_lib.features.backbones import FAMILIES, build_backbone, list_backbones
+
+    if name:
+        _print([build_backbone(name, weights=weights).card()], as_json)
+        return
+    own = [
+        {
+            "name": spec.name,
+            "size": spec.size,
+            "weights": list(spec.weights),
+            "licence": spec.licence,
+            "source": spec.source,
+        }
+        for spec in list_backbones().values()
+    ]
+    _print([*own, *({"name": form, "source": whose} for form, whose in FAMILIES.values())], as_json)
+
+
+@app.command()
 def datasets(as_json: Json = False) -> None:
     """List the dataset readers.
 
@@ -121,8 +153,10 @@ def train(
     option: Annotated[
         list[str] | None, typer.Option("-o", "--option", help="An option of the dataset, name=value; repeatable.")
     ] = None,
-    backbone: Annotated[str, typer.Option(help="Where visual features come from.")] = "efficientnet-lite0",
-    weights: Annotated[str, typer.Option(help="default, random, a name of torchvision's, or a file.")] = "default",
+    backbone: Annotated[
+        str, typer.Option(help="Where visual features come from: a backbone of 'imgrec backbones'.")
+    ] = "efficientnet-lite0",
+    weights: Annotated[str, typer.Option(help="default, random, a published name, a file or a folder.")] = "default",
     features: Annotated[
         list[str] | None,
         typer.Option(

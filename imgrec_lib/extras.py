@@ -13,6 +13,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "notebooks": (*_REPORT, "anywidget", "ipykernel", "ipywidgets", "jupyterlab", "papermill"),
     "dask": ("distributed",),
     "umap": ("umap",),
+    "hf": ("transformers",),
+    "open-clip": ("open_clip",),
     "sentences": ("sentence_transformers",),
     "serve": ("fastapi", "fastapi_offline", "uvicorn", "python_multipart"),
 }

@@ -14,7 +14,7 @@ from imgrec_lib.data import check_dataset_options, list_datasets, load_dataset
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.errors import InputError, one_line
 from imgrec_lib.features import Features, item_feature_options, item_features
-from imgrec_lib.features.backbones import backbone_spec
+from imgrec_lib.features.backbones import check_backbone
 from imgrec_lib.features.controls import SHUFFLED_PICTURES, check_control, with_control
 from imgrec_lib.features.sets import OF_TABLE, PICTURES
 from imgrec_lib.models import check_needs, list_models, model_card, network_parameters, resolve_profile
@@ -115,7 +115,7 @@ class Request:
         values["feature_files"] = {
             name: path if path in COMPUTED else _absolute(path) for name, path in self.feature_files.items()
         }
-        if Path(self.weights).expanduser().is_file():
+        if self.weights not in ("default", "random") and Path(self.weights).expanduser().exists():
             values["weights"] = _absolute(self.weights)
         return values
 
@@ -152,7 +152,7 @@ class Request:
         _ = self.resolved
         if self.dataset is not None:
             check_dataset_options(self.dataset, self.root, self.dataset_options)
-        backbone_spec(self.backbone)
+        check_backbone(self.backbone)
         check_options("features", item_feature_options(self.feature_files), self.feature_options, "option")
         for path in self.feature_files.values():
             if path not in COMPUTED and not Path(path).expanduser().is_file():

@@ -16,6 +16,7 @@ from imgrec_lib.cli import app
 
 COMMANDS = [
     "models",
+    "backbones",
     "datasets",
     "train",
     "evaluate",
@@ -25,6 +26,7 @@ COMMANDS = [
     "watch",
     "recommend",
     "refit",
+    "compare-lists",
     "similar",
     "score",
     "embed",
@@ -42,6 +44,15 @@ def test_every_command_has_help_with_an_example(
     for command in COMMANDS:
         status, out, _ = call(monkeypatch, capsys, command, "--help")
         assert status == 0 and "Example: imgrec" in out, command
+
+
+def test_backbones_say_what_they_are(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = call(monkeypatch, capsys, "backbones")
+    assert out.startswith("efficientnet-lite0\n") and "open_clip/<model>/<weights>\n" in out and "Apache-2.0" in out
+    status, out, _ = call(monkeypatch, capsys, "backbones", "timm/test_vit", "--json")
+    (card,) = json.loads(out)
+    assert status == 0 and (card["size"], card["features"], card["licence"]) == (160, 64, "apache-2.0")
+    assert card["blocks"] == [f"blocks.{i}" for i in range(6)] and not card["text"]
 
 
 def test_lists_in_json_and_in_words(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

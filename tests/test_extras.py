@@ -16,7 +16,7 @@ BLOCKED = sorted({module for modules in EXTRAS.values() for module in modules} -
 
 BLOCK = f"""
 import sys
-for name in {[*BLOCKED, "IPython", "traitlets", "nbclient", "jupyter_client", "seaborn"]}:
+for name in {[*BLOCKED, "timm", "IPython", "traitlets", "nbclient", "jupyter_client", "seaborn"]}:
     sys.modules[name] = None
 """
 

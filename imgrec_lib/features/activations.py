@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,8 +43,8 @@ class Activations:
             items: (B,) int64.
 
         Returns:
-            (B, channels, h, w) on the device of `items`, channels last in memory: float16 where they are kept; else as
-            the network computes.
+            (B, *Backbone.activation_shape) on the device of `items`: float16 where they are kept; else as the network
+            computes. Maps of convolutions have their channels last in memory.
         """
         different, place = items.unique(return_inverse=True)
         found = self.look_up(different).to(items.device)
@@ -91,9 +91,9 @@ def trunk_activations(
     fold_batch_norms(trunk)
     if keep == "recompute":
         return Activations(partial(_computed, trunk, images, batch_size), 0)
-    channels, height, width = network.activation_shape
-    # Channels last, so that a batch of rows is what the convolutions of the tail want.
-    shape = (len(images), height, width, channels)
+    # As they lie in memory, channels last for convolutions, so that a batch of rows is what the tail wants.
+    order = network.memory_order
+    shape = (len(images), *(network.activation_shape[i] for i in order))
     n_bytes = 2 * int(np.prod(shape))
     blocks = partial(_blocks, trunk, images, batch_size, f"activations at the cut, {_size(n_bytes)}", progress)
     if keep == "memory":
@@ -108,14 +108,14 @@ def trunk_activations(
         for block in blocks(np.arange(len(images))):
             kept[start : start + len(block)] = block
             start += len(block)
-        return Activations(partial(_from_tensor, kept), n_bytes)
+        return Activations(partial(_from_tensor, kept, order), n_bytes)
     # The pooling comes after the cut, and the weights' content counts, not what their file is called.
     key = {name: value for name, value in network.description.items() if name not in ("weights", "pooling")}
     key["precision"] = "float32" if device.type == "cpu" else "bfloat16"
     folder = cache_folder(cache, "activations")
 
     def place(pictures: str) -> Path:
-        return folder / f"{network.spec.name}-{fingerprint(pictures, key, network.spec.trainable)}.npy"
+        return folder / f"{network.spec.name.replace('/', '_')}-{fingerprint(pictures, key, network.cut.block)}.npy"
 
     def make(temporary: Path) -> None:
         _check_room(folder, n_bytes)
@@ -138,8 +138,8 @@ def trunk_activations(
         raise InputError(f"the activations in {path} are damaged: delete the file, it will be made again.")
     # Half of what is free: the other half is for training.
     if device.type == "cuda" and 2 * n_bytes < torch.cuda.mem_get_info(device)[0]:
-        return Activations(partial(_from_tensor, torch.from_numpy(np.array(values)).to(device)), n_bytes)
-    return Activations(partial(_from_file, values), n_bytes)
+        return Activations(partial(_from_tensor, torch.from_numpy(np.array(values)).to(device), order), n_bytes)
+    return Activations(partial(_from_file, values, order), n_bytes)
 
 
 def _check_room(folder: Path, n_bytes: int) -> None:
@@ -152,12 +152,17 @@ def _check_room(folder: Path, n_bytes: int) -> None:
         )
 
 
-def _from_tensor(kept: Tensor, items: Tensor) -> Tensor:
-    return kept[items.to(kept.device)].permute(0, 3, 1, 2)
+def _from_tensor(kept: Tensor, order: Sequence[int], items: Tensor) -> Tensor:
+    return _as_computed(kept[items.to(kept.device)], order)
 
 
-def _from_file(values: np.ndarray, items: Tensor) -> Tensor:
-    return torch.from_numpy(values[items.cpu().numpy()]).permute(0, 3, 1, 2)
+def _from_file(values: np.ndarray, order: Sequence[int], items: Tensor) -> Tensor:
+    return _as_computed(torch.from_numpy(values[items.cpu().numpy()]), order)
+
+
+def _as_computed(rows: Tensor, order: Sequence[int]) -> Tensor:
+    """Rows in the order of `Backbone.memory_order` -> in that of `Backbone.activation_shape`."""
+    return rows.permute(0, *(1 + order.index(i) for i in range(len(order))))
 
 
 def _computed(trunk: Backbone, images: ImageStore, batch_size: int, items: Tensor) -> Tensor:
@@ -165,7 +170,7 @@ def _computed(trunk: Backbone, images: ImageStore, batch_size: int, items: Tenso
 
 
 def _run(trunk: Backbone, images: ImageStore, items: np.ndarray) -> Tensor:
-    """Activations of the given items' pictures, as the network computes: (B, channels, h, w)."""
+    """Activations of the given items' pictures, as the network computes: (B, *Backbone.activation_shape)."""
     pixels = np.array(images.pixels[items])
     pixels[~images.present[items]] = 255
     device = trunk.mean.device
@@ -176,11 +181,11 @@ def _run(trunk: Backbone, images: ImageStore, items: np.ndarray) -> Tensor:
 def _blocks(
     trunk: Backbone, images: ImageStore, batch_size: int, title: str, progress: bool, wanted: np.ndarray
 ) -> Iterator[Tensor]:
-    """The activations of the wanted items in order, some at a time: (B, h, w, channels) float16."""
+    """The activations of the wanted items in order, some at a time: (B, ...) float16, as they lie in memory."""
     with progress_bar(total=len(wanted), desc=title, unit="image", disable=not progress) as bar:
         for start in range(0, len(wanted), batch_size):
             items = wanted[start : start + batch_size]
-            values = _run(trunk, images, items).permute(0, 2, 3, 1)
+            values = _run(trunk, images, items).permute(0, *(1 + i for i in trunk.memory_order))
             block = values.half()
             # Rounding costs 2^-11 of a value; much more is lost of values beyond the range, on either side.
             lost, largest = ((x.abs().flatten(1).amax(1)) for x in (block - values, values))

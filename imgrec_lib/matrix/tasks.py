@@ -474,12 +474,13 @@ def _address(notebook: str, parameters: Mapping[str, Any], **inputs: list[str]) 
 
 
 def _contents(value: Any) -> list[str]:
-    """Fingerprints of the files that parameters name, such as a backbone's weights."""
+    """Fingerprints of the files, and of the weights in folders, that parameters name, such as a backbone's."""
     if isinstance(value, Mapping):
         return [digits for key, each in value.items() if key not in ("root", "runs") for digits in _contents(each)]
-    if isinstance(value, str) and value and Path(value).is_file():
-        return [fingerprint(Path(value).read_bytes())]
-    return []
+    if not isinstance(value, str) or not value:
+        return []
+    files = [Path(value)] if Path(value).is_file() else sorted(Path(value).glob("*.safetensors"))
+    return [fingerprint(file.read_bytes()) for file in files]
 
 
 def _chosen_only(made: Plan, only: Mapping[str, Iterable[str]]) -> Plan:

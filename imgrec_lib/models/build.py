@@ -15,7 +15,7 @@ from imgrec_lib.models.base import ModelCard, Profile, Recommender, TrainSetting
 from imgrec_lib.models.registry import model_card
 from imgrec_lib.options import Option, check_options, options_of
 
-NETWORK_OPTIONS = ("pooling", "size", "stride", "preprocessing", "seed")
+NETWORK_OPTIONS = ("pooling", "size", "stride", "preprocessing", "crop", "seed")
 """Options of `extract_features` that say what the network is (`build_backbone`)."""
 
 

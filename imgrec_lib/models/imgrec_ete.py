@@ -28,7 +28,7 @@ class ImgRecEtE(ImgRec):
     """ImgRec with phi_i = ReLU(W_phi f_i + b_phi), f_i the backbone's pooled output (Elsayed et al. 2022, variant EtE).
 
     Phase 1 trains the recommender on fixed features; it is ImgRec-FT. Phase 2 starts from its best weights and also
-    trains the backbone's tail, in ResNet50 the last 50 of Keras' 176 layers (`BackboneSpec.trainable`). The trunk
+    trains the backbone's tail, in ResNet50 the last 50 of Keras' 176 layers (`build_backbone`). The trunk
     before it stays in inference mode for ever and looks at each picture once (`trunk_activations`).
 
     In phase 2 a step looks at its pictures, each of them once unless `repeats`. What differs is which pictures:
@@ -48,7 +48,8 @@ class ImgRecEtE(ImgRec):
         l2_users: see `ImgRec`; of both phases.
         phase2_l2: weight of `l2` and `l2_layer` in phase 2. The tail has none.
         backbone, weights: see `build_backbone`.
-        pooling: "avg" or "max"; empty: what the weights are used with.
+        pooling: "avg", "max" or "own"; empty: what the weights are used with.
+        cut: where the tail begins: a block's name, or how many of the last blocks it has; empty: see `build_backbone`.
         size: height and width of the network's input, in pixels; 0: the backbone's own.
         keep: where the activations at the cut are kept: "disk", "memory" or "recompute", see `trunk_activations`.
         batches: what phase 2 draws, "items" or "interactions".
@@ -82,6 +83,7 @@ class ImgRecEtE(ImgRec):
         weights: str = "default",
         pooling: str = "",
         size: int = 0,
+        cut: str = "",
         keep: str = "disk",
         batches: str = "items",
         repeats: bool = False,
@@ -91,12 +93,14 @@ class ImgRecEtE(ImgRec):
         if batches not in BATCHES:
             raise unknown_name("kind of batches", batches, BATCHES)
         super().__init__(data, units, factors=factors, l2=l2, l2_users=l2_users, l2_layer=l2_layer, crelu=False)
-        network = build_backbone(backbone, weights=weights, pooling=pooling or None, size=size or None)
+        network = build_backbone(backbone, weights=weights, pooling=pooling or None, size=size or None, cut=cut)
         self.layer = feature_layer(network.n_features, units)
         # Only the tail is registered: the trunk is neither a parameter nor in a checkpoint, and is moved in `_apply`.
         self._backbone = (network,)
-        names = (name.replace(".", "_") for name in network.spec.trainable)
-        self.tail = nn.ModuleDict(dict(zip(names, network.tail_modules(), strict=True)))
+        tail, loose = network.cut.trainable, network.cut.loose
+        self.tail = nn.ModuleDict({_key(name): network.network.get_submodule(name) for name in tail})
+        # Weights after the cut that stand beside modules before it, such as the projection of a CLIP.
+        self.tail_weights = nn.ParameterDict({_key(name): network.network.get_parameter(name) for name in loose})
         self.images, self.keep = data.images, keep
         self.batches, self.repeats, self.users_per_batch = batches, repeats, users_per_batch
         self.batch_statistics = batch_statistics
@@ -157,7 +161,7 @@ class ImgRecEtE(ImgRec):
     def start_phase(self, phase: int) -> Iterable[nn.Parameter]:
         """Phase 0 freezes the tail, any later one trains it."""
         self.features = None
-        for name, module in zip(self.backbone.spec.trainable, self.tail.values(), strict=True):
+        for name, module in zip(self.backbone.cut.trainable, self.tail.values(), strict=True):
             # A trainer on several GPUs has replaced these modules by ones whose batch norms synchronise.
             self.backbone.network.set_submodule(name, module)
         self.backbone.requires_grad_(False)
@@ -219,6 +223,10 @@ class ImgRecEtE(ImgRec):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         self.backbone._apply(fn, recurse)
         return super()._apply(fn, recurse)
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "_")
 
 
 def _forget_features(model: nn.Module, _: Any) -> None:

@@ -77,7 +77,8 @@ class SAERS(Recommender):
         held_out: share of the items on which the heads are not trained, for `attribute_accuracy`.
         head_penalty: see `fit_heads`.
         threshold: see `boxes_from_maps`.
-        backbone, weights: see `build_backbone`.
+        backbone, weights: see `build_backbone`; any network with a last feature map, be it of convolutions or of the
+            tokens of a transformer's patches.
         size: height and width of the network's input, in pixels; 0: the backbone's own.
         keep: "disk" keeps activations, heads and regions in the cache, in half precision; "memory" and "recompute"
             keep nothing there, see `trunk_activations`.
@@ -121,7 +122,8 @@ class SAERS(Recommender):
         self.l2_visual, self.l2_attention = l2_visual, l2_attention
         self.held_out, self.head_penalty, self.threshold = held_out, head_penalty, threshold
         self.labels = attribute_labels(data, [name.strip() for name in attributes.split(",") if name.strip()])
-        network = build_backbone(backbone, weights=weights, size=size or None)
+        # The average of the last feature map is what its heads are linear in.
+        network = build_backbone(backbone, weights=weights, size=size or None, pooling="avg")
         fold_batch_norms(network)
         # In no checkpoint: it is that of the backbone's weights. Always in full precision; `prepare` moves it.
         self._maps = (FeatureMaps(data.images, network, keep, progress=progress),)

@@ -278,6 +278,8 @@ def _pictures(record: Record) -> str:
     backbone, size = found.get("backbone", ""), found["size"]
     if size == 0 and backbone in list_backbones():
         size = list_backbones()[backbone].size
+    if size == 0:
+        return f"{backbone} at its own size"
     return f"{backbone} at {size} px" if backbone else f"{size} px"
 
 

@@ -20,7 +20,7 @@ from imgrec_lib.models.base import Extensible, InnerProduct, PictureEmbedding
 from imgrec_lib.serving.ids import positions
 from imgrec_lib.serving.trained import Trained
 
-BACKBONE_OPTIONS = ("pooling", "size", "stride", "preprocessing", "seed")
+BACKBONE_OPTIONS = ("pooling", "size", "stride", "preprocessing", "crop", "seed")
 
 
 def read_picture(trained: Trained, source: Path | bytes) -> np.ndarray:

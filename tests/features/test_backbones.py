@@ -165,7 +165,7 @@ def test_only_the_tail_learns_and_only_after_unfreezing(name: str) -> None:
     backbone(pictures(3, 64)).square().sum().backward()
     optimiser.step()
 
-    tail = tuple(f"{module}." for module in backbone.spec.trainable)
+    tail = tuple(f"{module}." for module in backbone.cut.trainable)
     for key, parameter in backbone.network.named_parameters():
         assert (parameter.grad is not None) == key.startswith(tail), key
     for key, value in backbone.network.state_dict().items():
@@ -187,7 +187,7 @@ def test_feature_map_of_resnet50(size: int, side: int) -> None:
     backbone = build_backbone("resnet50", weights="random", size=size)
     activations = backbone.trunk(pictures(1, size))
     assert activations.shape[1:] == backbone.activation_shape == (1024, 2 * side, 2 * side)
-    assert backbone.spec.tail(backbone.network, activations).shape == (1, 2048, side, side)
+    assert backbone.maps(activations).shape == (1, 2048, side, side)
 
 
 @pytest.mark.parametrize("size", [64, 100, 224])
@@ -196,7 +196,7 @@ def test_feature_map_of_lite0(size: int) -> None:
     activations = backbone.trunk(pictures(1, size))
     assert activations.shape[1:] == backbone.activation_shape
     side = -(-size // 32)
-    assert backbone.spec.tail(backbone.network, activations).shape == (1, 1280, side, side)
+    assert backbone.maps(activations).shape == (1, 1280, side, side)
 
 
 # --- Pixels to input
@@ -297,7 +297,7 @@ def test_max_and_average_pooling() -> None:
     pixels = pictures(2, 64)
     average = build_backbone("efficientnet-lite0", size=64)
     maximum = build_backbone("efficientnet-lite0", size=64, pooling="max")
-    features = average.spec.tail(average.network, average.trunk(pixels))
+    features = average.maps(average.trunk(pixels))
     torch.testing.assert_close(average(pixels), features.mean((2, 3)))
     torch.testing.assert_close(maximum(pixels), features.amax((2, 3)))
     assert not torch.allclose(average(pixels), maximum(pixels))
@@ -355,7 +355,7 @@ def test_folded_biases_change_nothing_in_training_either(tmp_path: Path) -> None
     x = backbone.preprocess(pixels)
     backbone.unfreeze()
     backbone.train()
-    for name in backbone.spec.trainable:
+    for name in backbone.cut.trainable:
         reference.get_submodule(name).train()
     torch.testing.assert_close(backbone(pixels), reference(x), rtol=1e-3, atol=1e-3)
     # Both have updated their moving averages; inference still agrees.
@@ -409,8 +409,7 @@ def test_hub_weights_are_downloaded_once_and_checked(
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
     with pytest.raises(InputError, match="not 0676ba61"):  # the copy is not what the published name promises
         build_backbone("resnet50", weights="IMAGENET1K_V1")
-    for module in ("backbone", "resnet50"):
-        monkeypatch.setattr(f"imgrec_lib.features.backbones.{module}.named_prefix", lambda path: digest[:8])
+    monkeypatch.setattr("imgrec_lib.features.backbones.weights.named_prefix", lambda path: digest[:8])
     backbone = build_backbone("resnet50", weights="IMAGENET1K_V1")
     assert backbone.description["weights"] == "IMAGENET1K_V1"
     assert backbone.description["weights_sha256"] == digest[:16]

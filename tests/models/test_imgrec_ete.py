@@ -129,7 +129,7 @@ def test_phase_two_trains_the_tail_and_nothing_before_it(backbone: str, batches:
     assert len(trained) == len(tail)
     optimiser.step()
     changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
-    trainable = tuple(f"{name}." for name in model.backbone.spec.trainable)
+    trainable = tuple(f"{name}." for name in model.backbone.cut.trainable)
     assert changed == {name for name in before if name.startswith(trainable)}
     assert {name.rsplit(".", 1)[1] for name in changed} >= {"weight", "running_mean", "running_var"}
     assert not any(p.requires_grad for p in model.start_phase(0) if id(p) in tail)

@@ -56,7 +56,7 @@ class FeatureMaps:
         """The maps of different items, ascending: (B,) int64 -> (B, n_features, h, w) float32."""
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             rows = self.activations.rows(items).to(self.backbone.mean.dtype)
-            return self.backbone.spec.tail(self.backbone.network, rows).float().contiguous()
+            return self.backbone.maps(rows).float().contiguous()
 
     def batches(self, title: str) -> Iterator[tuple[Tensor, Tensor]]:
         """All items in order, some at a time, with their maps; `title` names the work on the progress bar."""

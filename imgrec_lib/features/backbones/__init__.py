@@ -1,24 +1,25 @@
 """Backbones: the networks that turn pictures into visual features, by name.
 
-Each is cut in two. The trunk comes before the cut and is never trained: its activations can be computed once and kept.
-The tail comes after it and is what end-to-end training (ImgRec-EtE) unfreezes. `BackboneSpec` states the cut.
+Each can be cut in two. The trunk comes before the cut and is never trained: its activations can be computed once and
+kept. The tail comes after it and is what end-to-end training (ImgRec-EtE) unfreezes.
 
-torchvision and the EfficientNet packages are imported where they are used: importing them takes a second, which
-commands that only list names should not pay.
+The libraries that the networks come from are imported where they are used: importing them takes seconds, which commands
+that only list names should not pay.
 """
 
 from imgrec_lib.features.backbones.backbone import Backbone, build_backbone
-from imgrec_lib.features.backbones.registry import backbone_spec, list_backbones
+from imgrec_lib.features.backbones.registry import FAMILIES, check_backbone, list_backbones
 from imgrec_lib.features.backbones.resnet50 import KERAS_CUT, KERAS_LAYERS
 from imgrec_lib.features.backbones.spec import BackboneSpec, Preprocessing
 
 __all__ = [
+    "FAMILIES",
     "KERAS_CUT",
     "KERAS_LAYERS",
     "Backbone",
     "BackboneSpec",
     "Preprocessing",
-    "backbone_spec",
     "build_backbone",
+    "check_backbone",
     "list_backbones",
 ]

@@ -1,81 +1,62 @@
-"""Which backbones there are."""
+"""Which backbones there are: two with their own modules here, and those of four libraries by name."""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 from imgrec_lib.errors import unknown_name
-from imgrec_lib.features.backbones.lite0 import LITE0_CUT, build_lite0, find_lite0, lite0_tail, lite0_trunk
-from imgrec_lib.features.backbones.resnet50 import (
-    RESNET50_TRAINABLE,
-    build_resnet50,
-    find_resnet50,
-    resnet50_tail,
-    resnet50_trunk,
-)
+from imgrec_lib.features.backbones import lite0, resnet50
 from imgrec_lib.features.backbones.spec import BackboneSpec
 
-BACKBONES = {
-    spec.name: spec
-    for spec in (
-        BackboneSpec(
-            name="efficientnet-lite0",
-            n_features=1280,
-            size=224,
-            weights=("imagenet",),
-            preprocessing="efficientnet-lite",
-            pooling="avg",
-            licence="Apache-2.0",
-            source="Tan and Le 2019, EfficientNet; its Lite variant",
-            build=build_lite0,
-            find=find_lite0,
-            classifier="_fc.",
-            trunk=lite0_trunk,
-            tail=lite0_tail,
-            # The block boundary whose tail is most like ResNet50's in its share of the weights, 73 % (ResNet50: 72 %),
-            # and of the convolutions, 13 of 49 (15 of 53). The tail works on the smallest maps alone.
-            trainable=(*(f"_blocks.{i}" for i in range(LITE0_CUT, 16)), "_conv_head", "_bn1"),
-            channels=192,
-            reduction=32,
-        ),
-        BackboneSpec(
-            name="resnet50",
-            n_features=2048,
-            size=224,
-            weights=("IMAGENET1K_V2", "IMAGENET1K_V1"),
-            preprocessing="torchvision",
-            pooling="avg",
-            licence="BSD-3-Clause",
-            source="He et al. 2016, Deep residual learning for image recognition",
-            build=build_resnet50,
-            find=find_resnet50,
-            classifier="fc.",
-            trunk=resnet50_trunk,
-            tail=resnet50_tail,
-            # layer3[4].conv2, bn2, conv3, bn3, then layer3[5] and layer4: 15 convolutions, 15 batch norms.
-            trainable=RESNET50_TRAINABLE,
-            channels=1024,
-            reduction=16,
-        ),
-    )
+BACKBONES = {"efficientnet-lite0": lite0, "resnet50": resnet50}
+FAMILIES = {
+    "timm": ("timm/<model>", "any model of timm"),
+    "torchvision": ("torchvision/<model>", "any classifier of torchvision"),
+    "hf": ("hf/<owner>/<model>", "any encoder of images, or of images and text, of Hugging Face transformers"),
+    "open_clip": ("open_clip/<model>/<weights>", "any model of OpenCLIP; on the hub: open_clip/<owner>/<model>"),
 }
+"""The libraries whose models are backbones: the form of their names, and which they are."""
+
+_MODULES = {"hf": "transformers_models"}
 
 
 def list_backbones() -> dict[str, BackboneSpec]:
-    """All backbones by name, the default first.
+    """The backbones with names of their own, the default first; those of libraries are named as `FAMILIES` says.
 
     Example:
         >>> from imgrec_lib import list_backbones
         >>> next(iter(list_backbones()))
         'efficientnet-lite0'
     """
-    return dict(BACKBONES)
+    return {name: module.SPEC for name, module in BACKBONES.items()}
 
 
-def backbone_spec(name: str) -> BackboneSpec:
-    """One backbone.
+def family(name: str) -> Any:
+    """The module that opens a backbone.
 
     Raises:
-        InputError: no backbone has that name.
+        InputError: no library's names begin like this one.
     """
+    if name in BACKBONES:
+        return BACKBONES[name]
+    prefix, slash, rest = name.partition("/")
+    if slash and prefix not in FAMILIES:
+        raise unknown_name("backbone", name, [f"{known}/{rest}" for known in FAMILIES])
+    if not rest:
+        import timm
+
+        also = [f"timm/{name}"] if timm.is_model(name.partition(".")[0]) else []
+        raise unknown_name("backbone", name, [*BACKBONES, *also, *(form for form, _ in FAMILIES.values())])
+    return import_module(f"imgrec_lib.features.backbones.{_MODULES.get(prefix, f'{prefix}_models')}")
+
+
+def check_backbone(name: str) -> None:
+    """Refuse a backbone that there is not, without opening one.
+
+    Raises:
+        InputError: with the nearest name; or the library is not installed.
+    """
+    module = family(name)
     if name not in BACKBONES:
-        raise unknown_name("backbone", name, BACKBONES)
-    return BACKBONES[name]
+        module.check_name(name)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
-import torch
 from torch import Tensor, nn
 
-from imgrec_lib.errors import InputError
-from imgrec_lib.features.backbones.weights import named_prefix
+from imgrec_lib.features.backbones.spec import BackboneSpec, Opened
+from imgrec_lib.features.backbones.weights import (
+    checked_origin,
+    downloaded,
+    find_weights,
+    label_of,
+    load_weights,
+    random_origin,
+    read_weights,
+    with_seed,
+)
 
 
 def _keras_layers() -> tuple[tuple[str, str | None], ...]:
@@ -52,7 +60,7 @@ _KERAS_VARIABLES = {
 }  # fmt: skip
 
 
-def build_resnet50(size: int) -> nn.Module:
+def build_resnet50() -> nn.Module:
     from torchvision.models import resnet50
 
     network = resnet50(weights=None)
@@ -63,30 +71,12 @@ def build_resnet50(size: int) -> nn.Module:
 def find_resnet50(name: str) -> Path:
     from torchvision.models import ResNet50_Weights
 
-    url = ResNet50_Weights[name].url
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=named_prefix(path))
-        except (OSError, RuntimeError) as error:
-            raise InputError(
-                f"the weights {name} of resnet50 could not be downloaded ({error}): name a weights file on this "
-                "machine instead (weights=PATH), or use the backbone 'efficientnet-lite0', whose weights are installed."
-            ) from None
-    return path
+    return downloaded(ResNet50_Weights[name].url, f"the weights {name} of resnet50")
 
 
-def resnet50_trunk(network: Any, x: Tensor) -> Tensor:
+def resnet50_maps(network: Any, x: Tensor) -> Tensor:
     x = network.maxpool(network.relu(network.bn1(network.conv1(x))))
-    x = network.layer2(network.layer1(x))
-    return network.layer3[:4](x)
-
-
-def resnet50_tail(network: Any, x: Tensor) -> Tensor:
-    # The cut lies inside the first block here. Its shortcut needs the block's input, so that is what the trunk hands
-    # over; the block's frozen conv1 and bn1 are run again, 4 % of the tail's work, and get no gradient.
-    return network.layer4(network.layer3[4:](x))
+    return network.layer4(network.layer3(network.layer2(network.layer1(x))))
 
 
 def move_stride(network: Any) -> None:
@@ -130,3 +120,40 @@ def from_keras(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
         if f"{norm}.running_mean" in state:
             state[f"{norm}.running_mean"] = state[f"{norm}.running_mean"] - bias
     return state, bool(biased)
+
+
+SPEC = BackboneSpec(
+    name="resnet50",
+    size=224,
+    preprocessing="torchvision",
+    pooling="avg",
+    licence="BSD-3-Clause",
+    source="He et al. 2016, Deep residual learning for image recognition",
+    weights=("IMAGENET1K_V2", "IMAGENET1K_V1"),
+    # The cut lies inside the first block here. Its shortcut needs the block's input, so that is what the trunk hands
+    # over; the block's frozen conv1 and bn1 are run again, 4 % of the tail's work, and get no gradient.
+    cut="layer3.4",
+    # layer3[4].conv2, bn2, conv3, bn3, then layer3[5] and layer4: 15 convolutions, 15 batch norms.
+    trainable=RESNET50_TRAINABLE,
+)
+
+
+def open_network(name: str, weights: str | Path, size: int | None, seed: int, stride: str | None = None) -> Opened:
+    """See `build_backbone`. Weights converted from Keras bring the options of ImgRec's published graph."""
+    keras = False
+    if weights == "random":
+        network = with_seed(build_resnet50, seed)
+        origin = random_origin(network, seed)
+    else:
+        path = find_weights(name, SPEC.weights, find_resnet50, weights)
+        origin = checked_origin(path, label_of(weights, SPEC.weights))
+        state, keras = from_keras(read_weights(path))
+        network = with_seed(build_resnet50, seed, "meta")
+        load_weights(network, state, name, "fc.", path)
+    if keras:
+        set_keras_batch_norm(network)
+    origin["stride"] = stride or ("keras-v1" if keras else "v1.5")
+    if origin["stride"] == "keras-v1":
+        move_stride(network)
+    spec = replace(SPEC, pooling="max", preprocessing="caffe") if keras else SPEC
+    return Opened(spec, network, size or SPEC.size, origin, maps=resnet50_maps)

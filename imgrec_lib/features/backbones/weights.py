@@ -4,29 +4,106 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from imgrec_lib.errors import InputError, unknown_name
-from imgrec_lib.features.backbones.spec import BackboneSpec
+from imgrec_lib.errors import InputError, one_line, unknown_name
+from imgrec_lib.features.backbones.hub import ANY_WEIGHTS, PICKLED, file_in
+from imgrec_lib.files import plain_path
 
 
-def find_weights(spec: BackboneSpec, weights: str | Path) -> tuple[Path, str]:
-    """The weights' file and what to call them."""
-    name = spec.weights[0] if weights == "default" else str(weights)
-    if name in spec.weights:
-        return spec.find(name), name
-    path = Path(weights).expanduser()
-    if path.is_file():
-        return path, path.name
+def find_weights(name: str, published: Sequence[str], find: Callable[[str], Path], weights: str | Path) -> Path:
+    """The weights' file.
+
+    Args:
+        name: the backbone's.
+        published: names of the published weights, the default first.
+        find: name of published weights -> their file.
+        weights: "default", one of the names, or the path of a file, or of a folder with a file of a usual name.
+
+    Raises:
+        InputError: nothing has that name, or no file lies there; or see `find`.
+    """
+    if weights == "default" and published:
+        weights = published[0]
+    if weights in published:
+        return find(str(weights))
+    path = local_weights(weights)
+    if path is None:
+        raise unknown_name(f"weights of {name}", str(weights), [*published, "random"])
+    return file_in(path, (*ANY_WEIGHTS, *PICKLED)) if path.is_dir() else path
+
+
+def local_weights(weights: str | Path) -> Path | None:
+    """The file or folder that is meant; None where no path is.
+
+    Raises:
+        InputError: a path, at which nothing lies.
+    """
+    path = plain_path(weights)
+    if path.exists():
+        return path
     if path.suffix or len(path.parts) > 1:
         raise InputError(f"there is no weights file {path}: check the path, or leave 'weights' out for the default.")
-    raise unknown_name(f"weights of {spec.name}", name, [*spec.weights, "random"])
+    return None
+
+
+def label_of(weights: str | Path, published: Sequence[str]) -> str:
+    """What to call weights: their published name, else "" for that of their file."""
+    name = published[0] if weights == "default" else str(weights)
+    return name if name in published else ""
+
+
+def downloaded(url: str, what: str) -> Path:
+    """A file of published weights, in the cache folder of torch.hub.
+
+    Raises:
+        InputError: it is not there, and cannot be downloaded.
+    """
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=named_prefix(path))
+        except (OSError, RuntimeError) as error:
+            raise InputError(
+                f"{what} could not be downloaded ({one_line(error)}): name a weights file on this machine instead "
+                "(weights=PATH), or use the backbone 'efficientnet-lite0', whose weights are installed."
+            ) from None
+    return path
+
+
+def with_seed(build: Callable[[], nn.Module], seed: int, device: str = "cpu") -> nn.Module:
+    """A network with initial weights drawn from a seed; PyTorch's global random stream is left as it was.
+
+    On "meta" it has shapes alone, which takes no time.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        torch.manual_seed(seed)
+        return build()
+
+
+def random_origin(network: nn.Module, seed: int) -> dict[str, str]:
+    """What is said of random weights."""
+    return {"weights": f"random weights (seed {seed})", "weights_sha256": sha256_of_weights(network)}
+
+
+def checked_origin(path: Path, label: str = "") -> dict[str, str]:
+    """What is said of a weights file, whose name may promise its SHA-256.
+
+    Raises:
+        InputError: the promise is not kept.
+    """
+    digest = sha256(path)
+    check_sha256(path, digest, named_prefix(path) or "", "get the file again, or rename it if that is no hash.")
+    return {"weights": label or path.name, "weights_sha256": digest[:16]}
 
 
 def named_prefix(path: Path) -> str | None:
@@ -85,14 +162,25 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def load_weights(network: nn.Module, state: dict[str, Tensor], spec: BackboneSpec, path: Path) -> None:
-    """Load weights into a network that was built on "meta", all of them and nothing else, the classifier aside."""
+def load_weights(network: nn.Module, state: dict[str, Tensor], name: str, classifier: str, path: Path) -> None:
+    """Load weights into a network, all of them and nothing else, the classifier aside.
+
+    Args:
+        network: with weights, or built on "meta".
+        state: the weights by name.
+        name: the backbone's.
+        classifier: prefix of the entries that are not loaded.
+        path: the weights' file.
+
+    Raises:
+        InputError: they are another network's.
+    """
 
     def relevant(entries: dict[str, Tensor]) -> dict[str, Tensor]:
         return {
             key: value
             for key, value in entries.items()
-            if not key.startswith(spec.classifier) and not key.endswith("num_batches_tracked")
+            if not key.startswith(classifier) and not key.endswith("num_batches_tracked")
         }
 
     wanted, given = relevant(network.state_dict()), relevant(state)
@@ -101,8 +189,10 @@ def load_weights(network: nn.Module, state: dict[str, Tensor], spec: BackboneSpe
     for fault, keys in (("lacks", missing), ("has the unknown entry", surplus), ("has another shape in", reshaped)):
         if keys:
             raise InputError(
-                f"the weights file {path} is not of {spec.name}: it {fault} {min(keys)!r} ({len(keys)} such entries); "
-                f"name a file of {spec.name}, or the backbone that the file belongs to."
+                f"the weights file {path} is not of {name}: it {fault} {min(keys)!r} ({len(keys)} such entries); "
+                f"name a file of {name}, or the backbone that the file belongs to."
             )
     counters = {k: torch.tensor(0) for k in network.state_dict() if k.endswith("num_batches_tracked")}
-    network.to_empty(device="cpu").load_state_dict(counters | given)
+    if any(parameter.is_meta for parameter in network.parameters()):
+        network.to_empty(device="cpu")
+    network.load_state_dict(counters | given)
