@@ -33,8 +33,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+Track = Annotated[
+    list[str] | None,
+    typer.Option(help="Also write finished runs to a tracker: mlflow, wandb or tensorboard; repeatable."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress: results and errors alone.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Roots = Annotated[
     list[str] | None,
     typer.Option(help="File or folder of a dataset, in place of the matrix's: NAME=PATH, or PATH; repeatable."),
@@ -172,6 +176,7 @@ def train(
     ] = "",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     notebook: Annotated[bool, typer.Option(help="Run the notebook, or train alone, as under torchrun.")] = True,
+    track: Track = None,
     quiet: Quiet = False,
 ) -> None:
     """Train and test one model.
@@ -185,6 +190,7 @@ def train(
     from imgrec_lib.notebooks import run_notebook
     from imgrec_lib.request import Request
     from imgrec_lib.runs import open_run, train_run
+    from imgrec_lib.tracking import check_trackers
     from imgrec_lib.training import distributed
 
     request = Request(
@@ -203,6 +209,7 @@ def train(
         control=control or None,
     )
     request.check()
+    check_trackers(track or [])
     if notebook:
         if distributed.launched():
             raise InputError("a notebook is one process: under torchrun, add --no-notebook.")
@@ -210,6 +217,7 @@ def train(
         del values["varied"]  # which is a search's
         run_notebook("03_train", values, out / "notebook.ipynb", progress=not quiet)
         _print_result(open_run(out))
+        _track(open_run(out), track)
         typer.echo(f"open {out / 'notebook.ipynb'}; beside other runs: imgrec report {out.parent} --out reports")
         return
     with distributed.process_group(device) as own_device:
@@ -219,6 +227,7 @@ def train(
         run = train_run(data, own, out, features=vectors, progress=progress)
         if first:
             _print_result(run)
+            _track(run, track)
 
 
 @app.command()
@@ -542,6 +551,7 @@ def run(
     retry: Annotated[str, typer.Option(help="'failed': run again what has failed.")] = "",
     force: Annotated[bool, typer.Option("--force", help="Run again also what is done; its results are lost.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print where every notebook stands and stop.")] = False,
+    track: Track = None,
     quiet: Quiet = False,
 ) -> None:
     """Run a matrix, and write its report.
@@ -560,6 +570,8 @@ def run(
     content = with_roots(read_matrix(matrix), root or [])
     if device:
         content = replace(content, devices=[device])
+    if track:
+        content = replace(content, track=track)
     _run(
         content, runs, reports, _conditions(only), workers=workers, dask=dask, retry_failed=retry == "failed",
         force=force, dry_run=dry_run, quiet=quiet,
@@ -729,6 +741,34 @@ def cache(
     verb = {("list", False): "kept", ("prune", True): "would go"}.get((action, dry_run), "deleted")
     total = sum(each.n_bytes for each in kept)
     typer.echo(f"{total / 1e6:10,.1f} MB {verb} in {default_cache()}")
+
+
+@app.command()
+def doctor(
+    runs: Annotated[
+        Path | None, typer.Argument(help="A folder of runs, of which to say whether their data are there.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what this installation is made of, and what is wrong with it.
+
+    Versions, devices, kernel, cache, disk and data, as plain text that a report of a fault may quote.
+
+    Example: imgrec doctor
+    """
+    from imgrec_lib.doctor import as_text, diagnosis
+
+    found = diagnosis(runs)
+    typer.echo(json.dumps(found, indent=2) if as_json else as_text(found))
+    if found["problems"]:
+        raise typer.Exit(1)
+
+
+def _track(run: Run, trackers: list[str] | None) -> None:
+    from imgrec_lib.tracking import track
+
+    for name in trackers or []:
+        typer.echo(f"{name}: {track(run, name)}")
 
 
 @contextmanager

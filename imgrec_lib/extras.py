@@ -16,6 +16,9 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "hf": ("transformers",),
     "open-clip": ("open_clip",),
     "sentences": ("sentence_transformers",),
+    "mlflow": ("mlflow",),
+    "tensorboard": ("tensorboard",),
+    "wandb": ("wandb",),
     "serve": ("fastapi", "fastapi_offline", "uvicorn", "python_multipart"),
 }
 """The modules that each extra of pyproject.toml brings."""

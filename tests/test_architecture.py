@@ -28,7 +28,7 @@ ORDER = [
     ["generation"],
     ["runs"],
     ["search"],
-    ["serving"],
+    ["serving", "tracking"],
     ["gallery"],
     ["explorer"],
     ["results"],
@@ -36,6 +36,7 @@ ORDER = [
     ["report"],
     ["notebooks"],
     ["matrix"],
+    ["doctor"],
     ["cli"],
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
@@ -159,6 +160,7 @@ def test_the_extras_of_pyproject_bring_the_modules_that_are_asked_for() -> None:
     distributions = {
         **packages_distributions(),
         "umap": ["umap-learn"],
+        "wandb": ["wandb"],
         "sentence_transformers": ["sentence-transformers"],
     }
     for extra, modules in EXTRAS.items():

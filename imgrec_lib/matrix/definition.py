@@ -78,6 +78,7 @@ class Matrix:
             {"text": "text"}, "both": {"picture": "pictures", "text": "text"}}; in place of `features`.
         devices: "cpu", "cuda" (every GPU that is visible) or single ones such as "cuda:1".
         runs_per_device: runs at a time on each GPU.
+        track: experiment trackers to which finished trials are written, see `tracking.track`.
         compare: notebooks that read all trials of a dataset, executed at the end, with their parameters; where
             anything is searched, and this is not empty, the notebook of searches is executed too.
     """
@@ -98,6 +99,7 @@ class Matrix:
     feature_sets: dict[str, dict[str, str]] = field(default_factory=dict)
     devices: list[str] = field(default_factory=lambda: ["cpu"])
     runs_per_device: Count = 1
+    track: list[str] = field(default_factory=list)
     compare: dict[str, dict[str, Any]] = field(default_factory=lambda: {"04_compare": {}, "05_neighbours": {}})
 
     def profiles_of(self, names: Iterable[str], data: Data) -> list[tuple[str, str]]:

@@ -46,6 +46,7 @@ from imgrec_lib.notebooks import how_it_ended, run_notebook
 from imgrec_lib.request import Request
 from imgrec_lib.runs import open_run
 from imgrec_lib.search import try_out
+from imgrec_lib.tracking import check_trackers, track
 
 
 def run_matrix(
@@ -78,9 +79,10 @@ def run_matrix(
         Where every notebook of the matrix stands now.
 
     Raises:
-        InputError: another driver is at work in `runs`, a device is not there, or the scheduler cannot be reached or
-            has workers of several threads.
+        InputError: a tracker is unknown or not installed, another driver is at work in `runs`, a device is not there,
+            or the scheduler cannot be reached or has workers of several threads.
     """
+    check_trackers(matrix.track)
     runs, reports = Path(runs), Path(reports)
     make_folder(runs)
     try:
@@ -104,6 +106,7 @@ def run_matrix(
                 driver.prepare(places)
                 driver.train(places)
                 driver.compare(places)
+                driver.track()
         finally:
             for task, _ in driver.running.values():  # by Ctrl-C; their processes are gone by now
                 task.record("interrupted")
@@ -202,6 +205,16 @@ class _Driver:
         for task in self.plan().comparisons:
             if task.state != "done":
                 self.ended(task, places[0].alone(_execute, task, places[0].device, places[0].cores))
+
+    def track(self) -> None:
+        """Write the finished trials to the experiment trackers that the matrix names; one that fails stops nothing."""
+        for name in self.matrix.track:
+            for task in self.plan().trials:
+                if task.state == "done":
+                    try:
+                        track(open_run(task.folder), name)
+                    except Exception as error:  # of the tracker's client, its network or its server
+                        self.say(f"not tracked by {name}: {task.name}: {type(error).__name__}: {one_line(error)}")
 
     def ended(self, task: Task, error: str | None) -> None:
         if error is not None and task.state != "failed":
