@@ -145,8 +145,9 @@ def datasets(as_json: Json = False) -> None:
 
 @app.command()
 def train(
-    model: Annotated[str, typer.Option(help="A model of 'imgrec models'.")],
+    context: typer.Context,
     out: Annotated[Path, typer.Option(help="The run's folder.")],
+    model: Annotated[str, typer.Option(help="A model of 'imgrec models'.")] = "",
     dataset: Annotated[str, typer.Option(help="A dataset of 'imgrec datasets'.")] = "wardrobe",
     root: Annotated[str, typer.Option(help="File or folder of the dataset.")] = "",
     profile: Annotated[str, typer.Option(help="Named hyper-parameters: default, paper, code.")] = "default",
@@ -174,6 +175,12 @@ def train(
     control: Annotated[
         str, typer.Option(help="'shuffled pictures', of words 'shuffled features': give each item another's.")
     ] = "",
+    warm_start: Annotated[
+        Path | None,
+        typer.Option(
+            help="A finished run to start from: its weights by id, and its settings but for those given here."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     notebook: Annotated[bool, typer.Option(help="Run the notebook, or train alone, as under torchrun.")] = True,
     track: Track = None,
@@ -185,6 +192,8 @@ def train(
 
     Example: imgrec train --dataset wardrobe --model imgrec-ft --seed 0 -p factors=32 --out runs/ft-0
 
+    More epochs, or grown data: imgrec train --warm-start runs/ft-0 --out runs/ft-1
+
     Several processes or GPUs: torchrun --nproc-per-node 2 --no-python imgrec train --no-notebook --device cuda ...
     """
     from imgrec_lib.notebooks import run_notebook
@@ -193,21 +202,34 @@ def train(
     from imgrec_lib.tracking import check_trackers
     from imgrec_lib.training import distributed
 
-    request = Request(
-        model=model,
-        profile=profile,
-        parameters=_assignments(parameter),
-        seed=seed,
-        device=device,
-        dataset=dataset,
-        root=root or None,
-        dataset_options=_assignments(option),
-        backbone=backbone,
-        weights=weights,
-        feature_options=_assignments(feature_option),
-        feature_files=_named_files(features),
-        control=control or None,
-    )
+    asked: dict[str, Any] = {
+        "model": model,
+        "profile": profile,
+        "parameters": _assignments(parameter),
+        "seed": seed,
+        "device": device,
+        "dataset": dataset,
+        "root": root or None,
+        "dataset_options": _assignments(option),
+        "backbone": backbone,
+        "weights": weights,
+        "feature_options": _assignments(feature_option),
+        "feature_files": _named_files(features),
+        "control": control or None,
+    }
+    if warm_start is None:
+        request = Request.from_json({name: value for name, value in asked.items() if name != "model" or value})
+    else:
+        own = open_run(warm_start).request
+        options = {"parameters": "parameter", "dataset_options": "option", "feature_options": "feature_option"}
+        options["feature_files"] = "features"
+        for name, value in list(asked.items()):
+            source = context.get_parameter_source(options.get(name, name))
+            if source is not None and source.name == "DEFAULT" and name != "device":
+                del asked[name]
+            elif name in ("parameters", "dataset_options", "feature_options"):
+                asked[name] = getattr(own, name) | value
+        request = replace(own, grid={}, searched={}, warm_start=str(warm_start), **asked)
     request.check()
     check_trackers(track or [])
     if notebook:
@@ -863,10 +885,13 @@ def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
 
 
 def _print_result(run: Run) -> None:
-    """What came out of a run: the metric that it was chosen by with its interval, and all protocols."""
+    """What came out of a run: what it started from, the metric that it was chosen by with its interval, all protocols."""
     from imgrec_lib.results import Results, Standings
     from imgrec_lib.results.trials import metric_heading
+    from imgrec_lib.runs.warm import started_in_words
 
+    if run.record.started_from is not None:
+        typer.echo(started_in_words(run.record.started_from))
     results = Results.of([run])
     if results.ranked:
         standings = Standings(results)

@@ -48,6 +48,8 @@ class Request:
         control: see `with_control`; None for none.
         varied: those of `parameters` that a search varies; empty for a trial.
         searched: those of `parameters` that a search chose; empty where there was none.
+        warm_start: folder of a finished run of the same model, whose weights training starts from; None for initial
+            weights.
 
     Example:
         >>> from imgrec_lib import Request
@@ -71,6 +73,7 @@ class Request:
     control: str | None = None
     varied: dict[str, Any] = field(default_factory=dict)
     searched: dict[str, Any] = field(default_factory=dict)
+    warm_start: str | None = None
 
     def __post_init__(self) -> None:
         check_options("a request", options_of(Request), vars(self))
@@ -115,6 +118,8 @@ class Request:
         values["feature_files"] = {
             name: path if path in COMPUTED else _absolute(path) for name, path in self.feature_files.items()
         }
+        if self.warm_start is not None:
+            values["warm_start"] = _absolute(self.warm_start)
         if self.weights not in ("default", "random") and Path(self.weights).expanduser().exists():
             values["weights"] = _absolute(self.weights)
         return values

@@ -24,7 +24,8 @@ MAKES_NO_NUMBER = frozenset(
         "options",
         "progress",
         "request",  # what is asked for, which the run's identity holds
-        "runs.record",  # how a finished run is read
+        "runs.load",  # how a finished run is opened
+        "runs.record",  # how it is read
         "source",
     )
 )

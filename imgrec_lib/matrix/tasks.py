@@ -438,7 +438,7 @@ def _notebook_task(
 
 def _run_task(stage: Stage, labels: Mapping[str, str], request: Request, runs: Path, data: str) -> Task:
     notebook = "" if stage == "search" else "03_train"
-    unused = ("searched", "control") if stage == "search" else ("varied",)
+    unused = ("warm_start", *(("searched", "control") if stage == "search" else ("varied",)))
     parameters = {key: value for key, value in request.to_parameters().items() if key not in unused}
     asked = _asked(parameters)
     address, parts = _address(notebook, asked, data=[data], code=_code(request))

@@ -7,6 +7,7 @@
 <run>/training.safetensors     only while training: where to go on after a crash
 <run>/progress.json            only while training: the last epoch, for who watches
 <run>/notebook.ipynb           the executed notebook, where a notebook made the run
+<run>/ids.parquet              whose the rows of the weights are: users, items and categories by id
 <run>/lists.parquet            of lists from elsewhere: user and item (ids) and value, in place of curve and weights
 
 A run is a trial, one configuration of a search ("search"), a model for use ("refit") or no model's at all but the lists
@@ -48,6 +49,7 @@ FILES = (
     "training.safetensors",
     "progress.json",
     "notebook.ipynb",
+    "ids.parquet",
     "lists.parquet",
 )
 Metrics = dict[str, dict[str, float | int | None]]
@@ -200,6 +202,8 @@ class Record:
         personal: the share of the ranking that depends on the user (`evaluation.personal_share`); None for a model
             that is not trained, for a search's run, and in records of versions that did not measure it.
         pruned: whether a search ended the training early, because it lagged behind others.
+        started_from: the run whose weights training started from, and how many users and items had some
+            (`runs.warm.start_from`); None for initial weights.
         device: where the model was trained, in words.
         processes, threads: how many processes trained it, with how many threads each.
         versions: of Python and the packages that make numbers, by name.
@@ -231,6 +235,7 @@ class Record:
     threads: int = 1
     personal: float | None = None
     pruned: bool = False
+    started_from: dict[str, Any] | None = None
     versions: dict[str, str] = field(default_factory=dict)
     finished: str
 

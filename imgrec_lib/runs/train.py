@@ -24,6 +24,7 @@ from imgrec_lib.models import build_model, model_card
 from imgrec_lib.models.base import InnerProduct, TrainSettings
 from imgrec_lib.request import Request
 from imgrec_lib.runs.record import Cost, DatasetRecord, Metrics, Record, Run, Validation, open_run, weights_of
+from imgrec_lib.runs.warm import start_from, write_ids
 from imgrec_lib.source import run_fingerprint
 from imgrec_lib.training import distributed, fit, write_checkpoint
 
@@ -111,6 +112,14 @@ def train_run(
     if stage not in TRAINED:
         raise unknown_name("stage", stage, TRAINED)
     source = run_fingerprint(request.model)
+    started = None if request.warm_start is None else open_run(Path(request.warm_start))
+    if started is not None:
+        if started.record.model != request.model:
+            raise InputError(
+                f"run {started.name} is of {started.record.title}, whose weights are of no use to {card.title}: name a "
+                "run of the same model."
+            )
+        what |= {"started_from": started.record.identity}
     identity = fingerprint(what if stage == "trial" else what | {"stage": stage})
     if (out / "run.json").exists():
         remove_abandoned(out)  # it was perhaps killed just after its last file took its name
@@ -129,6 +138,7 @@ def train_run(
     data = dataset.training_data(features if uses_features else None)
     began = time.perf_counter()
     recommender = build_model(request.model, data, profile=request.profile, seed=request.seed, **request.overrides)
+    started_from = None if started is None else start_from(recommender, started, dataset)
     make_folder(out)
     result = fit(
         recommender,
@@ -168,6 +178,8 @@ def train_run(
     if stage != "search":
         weights = {"model": recommender.state_dict()}
         write_checkpoint(out / "model.safetensors", weights, {}, weights_of(dataset, request.model))
+        if resolved.phases:
+            write_ids(dataset, out)
     evaluated = time.perf_counter()
     seconds = result.curve["seconds"]
     record = Record(
@@ -202,6 +214,7 @@ def train_run(
         ),
         personal=personal,
         pruned=result.stopped,
+        started_from=started_from,
         device=_device_name(request.device),
         processes=distributed.world_size(),
         threads=torch.get_num_threads(),

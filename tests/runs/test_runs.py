@@ -224,7 +224,7 @@ def test_runs_of_the_first_format_still_open_and_are_written_as_they_were(tmp_pa
     written = record.to_json()
     later = {name: written["validation"].pop(name) for name in ("choose_by", "metrics")}
     assert later == {"choose_by": "auc", "metrics": {}}  # what records say since models are chosen by other metrics too
-    assert written.pop("personal") is None and written["dataset"].pop("parts") == {}
+    assert written.pop("personal") is None and written.pop("started_from") is None and written["dataset"].pop("parts") == {}
     assert json.dumps(written) == json.dumps(json.loads(content))
 
 

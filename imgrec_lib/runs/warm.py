@@ -1,0 +1,162 @@
+"""A warm start: the weights of a finished run, put by id into a model of other, grown data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from imgrec_lib.data.dataset import Columns, Dataset
+from imgrec_lib.errors import InputError, one_line
+from imgrec_lib.files import replacing
+from imgrec_lib.models import model_card
+from imgrec_lib.models.base import Recommender
+from imgrec_lib.runs.load import load_inputs
+from imgrec_lib.runs.record import Run
+from imgrec_lib.training import read_checkpoint
+
+FILE = "ids.parquet"
+KINDS = {"user": "users", "item": "items", "category": "categories"}
+"""What rows of weights may belong to, and how sentences call several."""
+
+
+def ids_of(dataset: Dataset) -> dict[str, np.ndarray]:
+    """Who and what the rows of weights belong to: the ids of each of `KINDS`, in the order of the rows."""
+    categories = dataset.categories
+    return {
+        "user": dataset.user_ids.astype(str),
+        "item": dataset.items[Columns.ITEM].to_numpy().astype(str),
+        "category": np.array([] if categories is None else categories[1], str),
+    }
+
+
+def write_ids(dataset: Dataset, folder: Path) -> None:
+    """Keep with a run what its rows belong to: its data may have grown when it is started from."""
+    ids = ids_of(dataset)
+    table = pd.DataFrame(
+        {"kind": np.repeat(list(ids), [len(each) for each in ids.values()]), "id": np.concatenate([*ids.values()])}
+    )
+    with replacing(folder / FILE) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
+def read_ids(run: Run) -> dict[str, np.ndarray]:
+    """What the rows of a run's weights belong to.
+
+    Raises:
+        InputError: the file is damaged; or the run is of a version that kept none, and its data have changed.
+    """
+    path = run.folder / FILE
+    if path.exists():
+        try:
+            table = pd.read_parquet(path, columns=["kind", "id"])
+        except Exception as error:  # the engines of pandas raise many kinds of exception on damaged files
+            raise InputError(f"{path} is damaged ({one_line(error)}): train the run again.") from None
+        return {kind: table["id"].to_numpy()[table["kind"].to_numpy() == kind].astype(str) for kind in KINDS}
+    dataset, _ = load_inputs(run, progress=False)
+    if dataset.fingerprint != run.record.dataset.fingerprint:
+        raise InputError(
+            f"run {run.name} does not say whose its weights are, and its data have changed since: "
+            f"{run.record.dataset.changes(dataset)}. Train it anew."
+        )
+    return ids_of(dataset)
+
+
+def start_from(model: Recommender, run: Run, dataset: Dataset) -> dict[str, Any]:
+    """Give a new model the weights of a finished run, by the ids of users, items and categories.
+
+    What the run did not know keeps the new model's initial weights.
+
+    Args:
+        model: the new model, in place.
+        run: a finished run of the same model, with the same hyper-parameters.
+        dataset: what the new model will be trained on.
+
+    Returns:
+        For the record: "run" and its "identity", then of each of `KINDS` how many are "kept", "new" and "gone".
+
+    Raises:
+        InputError: the model is not trained in epochs, or the weights do not fit.
+    """
+    record = run.record
+    if not model.phases:
+        raise InputError(f"{record.title} is not trained in epochs: there is nothing to start from; train it anew.")
+    before, now = read_ids(run), ids_of(dataset)
+    kinds = [kind for kind in KINDS if kind != "category" or "categories" in model_card(record.model).uses]
+    sources = {kind: pd.Index(before[kind]).get_indexer(pd.Index(now[kind])) for kind in kinds}
+    weights = read_checkpoint(run.folder / "model.safetensors").group("model")
+    state = model.state_dict()
+    for name, new in state.items():
+        old = weights.get(name)
+        places = (
+            None
+            if old is None or old.ndim != new.ndim
+            else [_place(old.shape[axis], new.shape[axis], before, now, sources) for axis in range(new.ndim)]
+        )
+        if old is None or places is None or any(place is None for place in places):
+            there = "none" if old is None else tuple(old.shape)
+            raise InputError(
+                f"the weights of run {run.name} do not fit: {name!r} is {tuple(new.shape)} here and {there} there; "
+                f"repeat its hyper-parameters ({record.parameters}), or, where the item table has other attributes "
+                "now, train anew."
+            )
+        state[name] = _filled(new, old, [place for place in places if place is not None])
+    model.load_state_dict(state)
+    kept = {kind: int((source >= 0).sum()) for kind, source in sources.items()}
+    return {
+        "run": str(run.folder.absolute()),
+        "identity": record.identity,
+        "kept": {KINDS[kind]: number for kind, number in kept.items()},
+        "new": {KINDS[kind]: len(now[kind]) - number for kind, number in kept.items()},
+        "gone": {KINDS[kind]: len(before[kind]) - number for kind, number in kept.items()},
+    }
+
+
+def started_in_words(started: dict[str, Any]) -> str:
+    """What `start_from` did, as a sentence."""
+    parts = [
+        f"{started['kept'][what]:,} {what} have the weights of {started['run']}, {started['new'][what]:,} are new, "
+        f"{started['gone'][what]:,} of its are gone"
+        for what in ("users", "items")
+    ]
+    return "; ".join(parts) + "."
+
+
+def _place(
+    old: int, new: int, before: dict[str, np.ndarray], now: dict[str, np.ndarray], sources: dict[str, np.ndarray]
+) -> np.ndarray | None:
+    """(new,) int64: where along an axis each new row comes from, -1 for nowhere; None where the sizes fit nothing.
+
+    The sizes tell whose rows they are: those of users are as many as there were users, and are now. An axis of another
+    kind, such as that of factors, is as long as before.
+
+    Raises:
+        InputError: it could be the axis of two kinds that moved differently.
+    """
+    fitting = {
+        kind: source for kind, source in sources.items() if old and old == len(before[kind]) and new == len(now[kind])
+    }
+    if not fitting:
+        return np.arange(new) if old == new else None
+    first, *others = fitting.values()
+    if any((source != first).any() for source in others):
+        raise InputError(
+            f"there are {old:,} each of {' and '.join(KINDS[kind] for kind in fitting)} in the run and {new:,} now: "
+            "the weights do not say whose they are; train anew."
+        )
+    return first
+
+
+def _filled(new: Tensor, old: Tensor, places: list[np.ndarray]) -> Tensor:
+    """The new weights with those of the old ones in their places."""
+    if not places:
+        return old.clone()
+    target = np.ix_(*(np.flatnonzero(place >= 0) for place in places))
+    source = np.ix_(*(place[place >= 0] for place in places))
+    values = new.detach().cpu().clone().numpy()
+    values[target] = old.cpu().numpy()[source]
+    return torch.from_numpy(values)
