@@ -885,7 +885,7 @@ def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
 
 
 def _print_result(run: Run) -> None:
-    """What came out of a run: what it started from, the metric that it was chosen by with its interval, all protocols."""
+    """What came out of a run: what it started from, the metric that it was chosen by, all protocols."""
     from imgrec_lib.results import Results, Standings
     from imgrec_lib.results.trials import metric_heading
     from imgrec_lib.runs.warm import started_in_words
