@@ -229,7 +229,7 @@ def train(
                 del asked[name]
             elif name in ("parameters", "dataset_options", "feature_options"):
                 asked[name] = getattr(own, name) | value
-        request = replace(own, grid={}, searched={}, warm_start=str(warm_start), **asked)
+        request = replace(own, varied={}, searched={}, warm_start=str(warm_start), **asked)
     request.check()
     check_trackers(track or [])
     if notebook:
