@@ -60,7 +60,9 @@ def grown(data: TrainingData) -> TrainingData:
 def named(data: TrainingData, users: np.ndarray, items: np.ndarray, first: int) -> Dataset:
     """A dataset of that many users and items, whose ids are the numbers of the old ones."""
     assert data.categories is not None
-    table = pd.DataFrame({Columns.ITEM: items.astype(str), Columns.CATEGORY: [f"c{c + first}" for c in data.categories]})
+    table = pd.DataFrame(
+        {Columns.ITEM: items.astype(str), Columns.CATEGORY: [f"c{c + first}" for c in data.categories]}
+    )
     nothing = HeldOut(np.full(data.n_users, -1))
     return Dataset("toy", users.astype(str), table, data.interactions, nothing, nothing)
 
@@ -77,7 +79,9 @@ def test_every_row_goes_to_its_id_and_new_ones_keep_their_initial_weights(name: 
     model, fresh = small(name, more, seed=5), small(name, more, seed=5).state_dict()
     run, now = Run(tmp_path, record(model=name)), named(more, user_ids, item_ids, 0)
     if "head_weight" in fresh:  # a classifier of attribute values, of which there is one more now
-        with pytest.raises(InputError, match="'head_weight' is .* where the item table has other attributes now, train"):
+        with pytest.raises(
+            InputError, match="'head_weight' is .* where the item table has other attributes now, train"
+        ):
             start_from(model, run, now)
         return
     started = start_from(model, run, now)
@@ -98,9 +102,7 @@ def test_every_row_goes_to_its_id_and_new_ones_keep_their_initial_weights(name: 
 def test_more_epochs_of_a_finished_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """The command takes model, settings and data from the run; what it starts with is what the run ended with."""
     options = {"n_users": 60, "n_items": 50, "image_size": 32}
-    request = Request(
-        "bpr-mf", parameters={"epochs": 2, "factors": 4}, dataset="wardrobe", dataset_options=options
-    )
+    request = Request("bpr-mf", parameters={"epochs": 2, "factors": 4}, dataset="wardrobe", dataset_options=options)
     first = train_run(request.load(progress=False)[0], request, tmp_path / "first", progress=False)
     arguments = ("train", "--warm-start", str(tmp_path / "first"), "--out", str(tmp_path / "more"), "-p", "epochs=3")
     status, text, err = call(monkeypatch, capsys, *arguments, "--no-notebook", "--quiet")
