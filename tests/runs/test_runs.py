@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from paths import TESTS
-
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from narrow import metric_value, not_none
+from paths import TESTS
 
 from imgrec_lib import InputError, evaluate, extract_features, find_runs, load_dataset, load_model, open_run, train_run
 from imgrec_lib.data.dataset import Dataset, HeldOut, Interactions
