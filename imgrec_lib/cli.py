@@ -144,6 +144,45 @@ def datasets(as_json: Json = False) -> None:
 
 
 @app.command()
+def pictures(
+    dataset: Annotated[str, typer.Argument(help="A dataset of 'imgrec datasets', whose item table has addresses.")],
+    root: Annotated[str, typer.Option(help="File or folder of the dataset.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Where the pictures go; by default images/ below the root.")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("-o", "--option", help="An option of the dataset, name=value; repeatable.")
+    ] = None,
+    most: Annotated[int, typer.Option(help="Pictures of an item, at most.", min=1)] = 1,
+    connections: Annotated[int, typer.Option(help="Connections at a time.", min=1)] = 8,
+    per_second: Annotated[float, typer.Option(help="Requests a second, at most.", min=0.01)] = 20.0,
+    quiet: Quiet = False,
+) -> None:
+    """Download the pictures whose addresses an item table has.
+
+    Again: what is missing is downloaded, and what is there is left alone. What failed, and why, is in failed.csv.
+
+    Only http and https addresses of public hosts are followed.
+
+    Example: imgrec pictures amazon2023 --root All_Beauty --most 3
+    """
+    from imgrec_lib.data import load_dataset
+    from imgrec_lib.data.downloads import FAILED, download_pictures
+
+    if out is None and not root:
+        raise InputError("say with --out where the pictures go.")
+    folder = out if out is not None else Path(root) / "images"
+    with _warnings_as_notes():
+        addresses = load_dataset(dataset, root or None, **_assignments(option)).picture_addresses
+    found = download_pictures(
+        addresses, folder, most=most, connections=connections, per_second=per_second, progress=not quiet
+    )
+    typer.echo(f"{found.done:,} pictures were downloaded to {folder}, and {found.there:,} were there before")
+    if len(found.failed):
+        typer.echo(f"{len(found.failed):,} failed: see {folder / FAILED}", err=True)
+        if not found.done and not found.there:
+            raise typer.Exit(1)
+
+
+@app.command()
 def train(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="The run's folder.")],

@@ -16,6 +16,8 @@ from imgrec_lib.cli import app
 
 COMMANDS = [
     "models",
+    "pictures",
+    "serve",
     "backbones",
     "datasets",
     "train",

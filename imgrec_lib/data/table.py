@@ -16,7 +16,7 @@ from imgrec_lib.data.decoding import Fit, Resample
 from imgrec_lib.data.formats import EmptyTable, check_encoding, find_table
 from imgrec_lib.data.interactions import Repeated, check_counting, read_interactions
 from imgrec_lib.data.items import read_items, settle_unlisted
-from imgrec_lib.data.pictures import addresses_of, pictures_by_column, pictures_by_name, with_pictures
+from imgrec_lib.data.pictures import addresses_of, list_pictures, pictures_by_column, pictures_by_name, with_pictures
 from imgrec_lib.data.split import check_split, split_dataset, with_given_split
 from imgrec_lib.data.storing import reading_of
 from imgrec_lib.data.times import check_forms
@@ -255,6 +255,12 @@ def _pictures(
     ids = sorted(items)
     if written is None or items_path is None:
         return pictures_by_name(image_folder, ids)
+    if addresses_of(written) and not list_pictures(image_folder):
+        tell(
+            f"{image_folder} has no pictures yet: 'imgrec pictures' downloads those whose addresses are in "
+            f"{items_path}."
+        )
+        return None
     return pictures_by_column(image_folder, ids, written, items_path)
 
 
