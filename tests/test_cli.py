@@ -11,7 +11,7 @@ import pytest
 from commands import call
 from narrow import not_none
 
-from imgrec_lib import list_models, open_run
+from imgrec_lib import list_datasets, list_models, open_run
 from imgrec_lib.cli import app
 
 COMMANDS = [
@@ -68,7 +68,7 @@ def test_lists_in_json_and_in_words(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     _, out, _ = call(monkeypatch, capsys, "models")
     assert "imgrec-ft" in out and "needs     features" in out
     _, out, _ = call(monkeypatch, capsys, "datasets", "--json")
-    assert [row["name"] for row in json.loads(out)] == ["wardrobe", "hm", "dvbpr", "table"]
+    assert [row["name"] for row in json.loads(out)] == list(list_datasets())
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,8 @@ def test_the_explorer_is_prepared_for_the_runs_that_are_named(
     status, text, err = call(monkeypatch, capsys, "explore", "my {runs}", "--out", "seen/e.ipynb", "--no-open")
     assert (status, text) == (0, "open seen/e.ipynb\n"), err
     parameters = json.loads((tmp_path / "seen" / "e.ipynb").read_text())["metadata"]["papermill"]["parameters"]
-    assert parameters == {"runs": str(tmp_path / "my {runs}"), "frozen": str(tmp_path / "seen" / "frozen")}
+    places = {"runs": str(tmp_path / "my {runs}"), "frozen": str(tmp_path / "seen" / "frozen")}
+    assert parameters == places | {"root": {}}
 
 
 def test_home_and_numbers_as_people_write_them(
