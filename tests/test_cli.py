@@ -34,6 +34,7 @@ COMMANDS = [
     "embed",
     "explore",
     "cache",
+    "doctor",
 ]
 
 
