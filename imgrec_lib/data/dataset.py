@@ -328,6 +328,21 @@ class Dataset:
             return None
         return pd.Categorical(self.items[Columns.GROUP].astype(str)).codes.astype(np.int64)
 
+    def bought_variants(self, held: HeldOut) -> np.ndarray | None:
+        """Which held-out items are variants of something bought: the user has a training item of the same group.
+
+        Args:
+            held: held-out items of this dataset.
+
+        Returns:
+            (n,) bool, in the order of `held.flat`; None without groups.
+        """
+        groups = self.groups
+        if groups is None:
+            return None
+        width = int(groups.max(initial=0)) + 1
+        return np.isin(held.users * width + groups[held.flat], self.train.users * width + groups[self.train.items])
+
     @property
     def attribute_columns(self) -> list[str]:
         """Names of the item table's attribute columns."""

@@ -36,8 +36,9 @@ class Evaluation:
             None. Ready for JSON.
         per_user: one row a held-out item, so one a user where each has one: `user`, in ascending order, and `item`
             (indices), `history_length` (training interactions of the user), `item_popularity` (those of the item),
-            `cold`, and for each protocol `<protocol>/higher`, `<protocol>/tied` and `<protocol>/candidates`, from which
-            `user_metrics` gives every metric.
+            `cold`, `variant` where the catalogue has groups (`Dataset.bought_variants`), and for each protocol
+            `<protocol>/higher`, `<protocol>/tied` and `<protocol>/candidates`, from which `user_metrics` gives every
+            metric.
         lists: what is recommended to each user of `per_user`, in their order, where `exact` was asked for, else None:
             (n, largest cut-off) int64 items, best first, of equal scores the lower index first; -1 past the end. An
             item may be recommended unless it is the user's training item or, in a test, validation item.
@@ -140,6 +141,9 @@ def per_user_table(counts: Mapping[str, Counts], held: HeldOut, dataset: Dataset
         "item_popularity": popularity,
         "cold": popularity == 0,
     }
+    variants = dataset.bought_variants(held)
+    if variants is not None:
+        columns["variant"] = variants
     for name, count in counts.items():
         columns |= {f"{name}/{kind}": values for kind, values in count._asdict().items()}
     return pd.DataFrame(columns)

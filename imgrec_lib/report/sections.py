@@ -45,6 +45,7 @@ from imgrec_lib.results.tables import (
     results_table,
     search_table,
     searches,
+    variants_table,
 )
 from imgrec_lib.results.trials import RANDOM, Trials, metric_heading
 from imgrec_lib.runs import Inputs, Run
@@ -425,7 +426,18 @@ def _bands(blocks: _Blocks, results: Results) -> list[Block]:
             "An AUC of 0.5 is a guess, one below it means that cold items are pushed to the end of every list.",
             cold_table(results),
         ),
+        *_variants(blocks, results),
     ]
+
+
+def _variants(blocks: _Blocks, results: Results) -> list[Block]:
+    """The figures with and without users whose held-out item is a variant of something bought."""
+    frame = variants_table(results)
+    look = (
+        "Who bought a shirt buys it in another colour, too. A model that finds variants alone looks good with the "
+        "users who did, and not without them."
+    )
+    return [] if frame is None else [blocks.table("variants", "Variants of one product", look, frame)]
 
 
 def _training(blocks: _Blocks, results: Results, searched: Results | None) -> list[Block]:

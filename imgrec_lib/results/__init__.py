@@ -21,6 +21,7 @@ from imgrec_lib.results.tables import (
     results_table,
     run_table,
     search_table,
+    variants_table,
 )
 
 __all__ = [
@@ -44,4 +45,5 @@ __all__ = [
     "run_table",
     "search_table",
     "sizes_table",
+    "variants_table",
 ]

@@ -158,6 +158,46 @@ def cold_table(results: Results) -> pd.DataFrame:
     return _with_plain(frame, results, {heading: partial(_number_of, key=key) for heading, key in counts.items()})
 
 
+def variants_table(results: Results) -> pd.DataFrame | None:
+    """Exact metrics of all users, and of those none of whose held-out items is a variant of something that the user has
+    bought (`Dataset.bought_variants`): a hit on another colour of the same shirt says nothing of taste.
+
+    Returns:
+        AUC, HR@10 and NDCG@10, each with and without those users; None where the runs do not know groups, or where no
+        user would be left.
+    """
+    if any(VARIANT not in run.per_user for run in results.runs):
+        return None
+    rest = {run.name: _without_variants(run) for run in results.runs}
+    if any(not len(each) for each in rest.values()):
+        return None
+    columns: dict[tuple[str, str], list[float]] = {("trials", ""): [len(row.runs) for row in results.rows]}
+    for metric in ("auc", "hr@10", "ndcg@10"):
+        for heading, tables in (
+            (metric_heading(metric), {run.name: user_metrics(run.per_user) for run in results.runs}),
+            (f"{metric_heading(metric)} without variants", rest),
+        ):
+            values = [[float(tables[run.name][metric].mean()) for run in row.runs] for row in results.rows]
+            columns[heading, "mean"], columns[heading, "sd"] = _mean(values), _deviation(values)
+    return pd.DataFrame(columns, pd.Index([row.label for row in results.rows], name="model"))
+
+
+VARIANT = "variant"
+
+
+def _without_variants(run: Run) -> pd.DataFrame:
+    """`user_metrics` of the users none of whose held-out items is a variant of something bought."""
+    users = run.per_user
+    return user_metrics(users[~users.groupby("user")[VARIANT].transform("any")])
+
+
+def variant_share(results: Results) -> float | None:
+    """The share of the held-out items that are variants of something that their user has bought; None where the runs
+    do not know groups."""
+    users = results.runs[0].per_user
+    return float(users[VARIANT].mean()) if VARIANT in users and len(users) else None
+
+
 def popularity_table(results: Results) -> pd.DataFrame:
     """Exact AUC by the training interactions of the held-out item; a heading names the band and its users."""
     return _banded(results, popularity_bands)
@@ -226,6 +266,9 @@ def search_table(rows: Sequence[Trials], chosen_by: str = "auc") -> pd.DataFrame
     return pd.DataFrame(columns, pd.Index([str(place) for place in range(1, len(rows) + 1)], name="place"))
 
 
+VARIANTS = "{:.1%} of the held-out items are variants of something that their user has bought in training."
+
+
 def measured(frame: pd.DataFrame) -> list[str]:
     """Headings of the columns of a frame that have a mean and a standard deviation."""
     return [str(column[0]) for column in frame.columns if column[1] == "mean"]
@@ -241,12 +284,14 @@ def caption(results: Results) -> str:
     # Records of versions that knew one held-out item a user count its users alone.
     held_out, cold = (exact.get(f"{of}held_out", exact[f"{of}users"]) or 0 for of in ("", "cold_"))
     seeds = _range([len(row.runs) for row in results.rows])
+    variants = variant_share(results)
     sentences = [
         f"Dataset {record.name}: {record.users:,} users, {record.items:,} items, "
         f"{record.training_interactions:,} training interactions; {kind} split{f' ({details})' if details else ''}.",
         "Candidates are all items of the catalogue, cold items included, but the user's own; "
         f"{cold / held_out if held_out else 0:.1%} of the {held_out:,} held-out items are cold (no training "
         "interaction).",
+        *([] if variants is None else [VARIANTS.format(variants)]),
         "AUC is mid-rank (a tie counts one half); strict AUC counts a tie as lost.",
         f"Mean ± sample standard deviation over trials ({seeds} seeds a row); best bold, second underlined.",
     ]

@@ -102,7 +102,7 @@ def statistic_of(samples: list[float], statistic: str) -> float:
 
 def measured(heading: str) -> tuple[str, str]:
     """Protocol and metric that a heading names, whatever the table."""
-    name, _, protocol = heading.removeprefix("cold ").partition(", ")
+    name, _, protocol = heading.removeprefix("cold ").removesuffix(" without variants").partition(", ")
     if name in ("exact", "dvbpr-100", "imgrec-100", "sampled-500"):
         return name, "auc_strict" if protocol == "strict" else "auc"
     metrics = {"AUC": "auc", "strict AUC": "auc_strict"}
@@ -196,6 +196,8 @@ def expected(folder: Path, line: dict[Hashable, Any]) -> Any:
     else:
         protocol, metric = measured(column)
     chosen = [users[users["item_popularity"] == 0] if column.startswith("cold ") else users for _, users in runs]
+    if column.endswith(" without variants"):
+        chosen = [users[~users["variant"]] for users in chosen]
     return statistic_of([values_of(users, protocol, metric).mean() for users in chosen], statistic)
 
 
