@@ -10,7 +10,16 @@ from .models import build_model, list_models, register_model
 from .models.base import ModelCard, Recommender
 from .request import Request
 from .runs import Run, find_runs, load_inputs, load_model, open_run, train_run
-from .serving import Trained, compare_lists, evaluate_lists, open_trained, recommend, train
+from .serving import (
+    Trained,
+    compare_lists,
+    evaluate_lists,
+    open_trained,
+    recommend,
+    similar_to_picture,
+    train,
+    with_pictures,
+)
 from .training import fit
 
 __version__: str
@@ -49,6 +58,8 @@ __all__ = [
     "recommend",
     "register_dataset",
     "register_model",
+    "similar_to_picture",
     "train",
     "train_run",
+    "with_pictures",
 ]

@@ -336,9 +336,16 @@ def recommend(
     where: Annotated[
         list[str] | None, typer.Option(help="Only items with this value in the item table, column=value; repeatable.")
     ] = None,
+    where_not: Annotated[
+        list[str] | None, typer.Option(help="No items with this value in the item table, column=value; repeatable.")
+    ] = None,
     one_per_group: Annotated[
         bool, typer.Option("--one-per-group", help="Of the variants of a product only the best.")
     ] = False,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(help="Pictures of new items, beside the catalogue: a file or a folder; file names are the ids."),
+    ] = None,
     root: Moved = None,
     quiet: Quiet = False,
 ) -> None:
@@ -348,10 +355,12 @@ def recommend(
 
     Example: imgrec recommend runs/ft-0 --out lists.csv -k 20 --where category=shoes
     """
-    from imgrec_lib.serving import open_trained
+    from imgrec_lib.serving import open_trained, with_pictures
     from imgrec_lib.serving.ids import read_ids
 
     trained = open_trained(run, root=_moved(root), progress=not quiet)
+    if pictures is not None:
+        trained = with_pictures(trained, _new_items(pictures))
     with _warnings_as_notes():
         lists = trained.recommend(
             read_ids(users) if users else None,
@@ -361,6 +370,7 @@ def recommend(
             items=read_ids(items) if items else None,
             without=read_ids(without) if without else (),
             where=_conditions(where),
+            where_not=_conditions(where_not),
             one_per_group=one_per_group,
         )
     _write_or_print(lists, out)
@@ -442,19 +452,34 @@ def similar(
     items: Annotated[str, typer.Option(help="Ids with commas between them, or a file with one a line; else all.")] = "",
     by: Annotated[
         str,
-        typer.Option(help="learned: as the model has learnt them; picture: by its features, or the name of one set."),
-    ] = "learned",
+        typer.Option(
+            help="learned: as the model has learnt them; picture: by its features, or the name of one set. By default "
+            "learned, and picture for a picture."
+        ),
+    ] = "",
+    picture: Annotated[
+        Path | None, typer.Option(help="In place of items: a picture, of something that is in no catalogue.")
+    ] = None,
     root: Moved = None,
     quiet: Quiet = False,
 ) -> None:
-    """Write the items most similar to each item.
+    """Write the items most similar to each item, or to a picture.
 
     Example: imgrec similar runs/ft-0 --items 0110065001,0110065002 --by picture
+
+    A photograph of yours: imgrec similar runs/ft-0 --picture dress.jpg
     """
-    from imgrec_lib.serving import open_trained
+    from imgrec_lib.serving import open_trained, similar_to_picture
     from imgrec_lib.serving.ids import read_ids
 
+    if picture is not None and items:
+        raise InputError("similar items of a picture or of items: give --picture or --items.")
+    by = by or ("learned" if picture is None else "picture")
+
     trained = open_trained(run, root=_moved(root), pictures=by != "learned", progress=not quiet)
+    if picture is not None:
+        _write_or_print(similar_to_picture(trained, picture, k, by=by), out)
+        return
     _write_or_print(trained.similar(read_ids(items) if items else None, k, by=by), out)
 
 
@@ -850,6 +875,18 @@ def _write_or_print(table: pd.DataFrame, out: Path | None) -> None:
         return
     write_table(table, out)
     typer.echo(f"{len(table):,} rows in {out}")
+
+
+def _new_items(path: Path) -> dict[str, Path]:
+    """A picture, or all of a folder, by the names of the files without their endings."""
+    from imgrec_lib.data.pictures import list_pictures
+
+    found: dict[str, Path] = {}
+    for each in list_pictures(path) if path.is_dir() else [path]:
+        if each.stem in found:
+            raise InputError(f"{found[each.stem]} and {each} would be the same item {each.stem!r}: rename one.")
+        found[each.stem] = each
+    return found
 
 
 def _conditions(texts: list[str] | None) -> dict[str, list[str]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,18 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from imgrec_lib.data.dataset import Columns
 from imgrec_lib.data.decoding import FORMATS_IN_WORDS, MAX_BYTES, decode
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.evaluation.neighbours import nearest_to
 from imgrec_lib.features import Backbone, build_backbone
-from imgrec_lib.models.base import Extensible, InnerProduct, PictureEmbedding
+from imgrec_lib.files import fingerprint
+from imgrec_lib.models import list_models
+from imgrec_lib.models.base import Extensible, InnerProduct, PictureEmbedding, Recommender, Scorer
 from imgrec_lib.serving.ids import positions
 from imgrec_lib.serving.trained import Trained
 
+PICTURES_AT_ONCE = 32
 BACKBONE_OPTIONS = ("pooling", "size", "stride", "preprocessing", "crop", "seed")
 
 
@@ -125,6 +130,81 @@ def score_picture(trained: Trained, picture: Path | bytes, users: Iterable[Any])
         higher, tied = int((others > scores[-1]).sum()), int((others == scores[-1]).sum())
         rows.append((float(scores[-1]), higher + tied // 2 + 1))
     return pd.DataFrame(rows, columns=["score", "place"]).assign(user=trained.users[known])[["user", "score", "place"]]
+
+
+def with_pictures(trained: Trained, pictures: Mapping[str, Path | bytes]) -> Trained:
+    """The same model, with new items beside the catalogue, of each of which there is a picture alone.
+
+    Nobody has bought them. What belongs to an item's id counts as it does in the mean over the catalogue (for a model
+    that learns without ids: not at all). They have no attributes, and each is a product of its own.
+
+    Args:
+        trained: an opened run of a model that scores pictures (`PictureEmbedding`).
+        pictures: a file, or the bytes of one, by the id of each new item.
+
+    Returns:
+        What recommends, scores and compares the new items with all others.
+
+    Raises:
+        InputError: see `read_picture` and `backbone_of`; the model cannot score pictures; an id that the catalogue has;
+            no picture at all.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from imgrec_lib import Request, open_trained, train_run, with_pictures
+        >>> tiny = {"n_users": 40, "n_items": 50, "image_size": 32}
+        >>> request = Request("visrank", dataset="wardrobe", dataset_options=tiny, feature_options={"size": 32})
+        >>> dataset, features = request.load(progress=False)
+        >>> run = train_run(dataset, request, Path("runs/looks"), features=features, progress=False)
+        >>> Image.fromarray(dataset.images.pixels[3]).save("dress.png")
+        >>> more = with_pictures(open_trained(run, progress=False), {"dress": Path("dress.png")})
+        >>> more.recommend(["user-0007"], k=1, items=["dress"])["item"].tolist()
+        ['dress']
+    """
+    model, scorer = trained.model, trained.scorer
+    if not isinstance(model, PictureEmbedding) or not isinstance(scorer, Extensible):
+        able = [name for name, card in list_models().items() if hasattr(card.build, "embed_pictures")]
+        raise InputError(
+            f"{trained.title} cannot score an item by its picture alone, for it needs the item's id: train it again "
+            f"with the item, or take one of {', '.join(able)}."
+        )
+    known = [name for name in pictures if name in trained.items]
+    if known:
+        raise InputError(f"the catalogue has an item {known[0]!r} already: give the new one another id.")
+    if not pictures:
+        raise InputError("there is no picture of a new item: give one or more.")
+    decoded = []
+    for name, picture in pictures.items():
+        try:
+            decoded.append(read_picture(trained, picture))
+        except InputError as error:
+            raise InputError(f"the picture of the new item {name!r} cannot be used: {error}") from None
+    pixels = torch.from_numpy(np.stack(decoded))
+    with torch.no_grad():
+        features = torch.cat([backbone_of(trained)(part) for part in pixels.split(PICTURES_AT_ONCE)])
+        rows = model.embed_pictures(pixels, features)
+    dataset, ids = trained.dataset, np.array(list(pictures), object)
+    new = pd.DataFrame({Columns.ITEM: ids, Columns.NAME: ids, Columns.GROUP: ids})
+    table = pd.concat([dataset.items, new[[c for c in new if c in dataset.items]]], ignore_index=True).fillna("")
+    train = replace(dataset.train, n_items=dataset.n_items + len(ids))
+    grown = replace(dataset, items=table, train=train, images=None, further_pictures=None, oracle=None)
+    looks = trained.features
+    if looks is not None:
+        both = np.concatenate([looks.values, features.numpy()])
+        looks = replace(looks, values=both, fingerprint=fingerprint(looks.fingerprint, features.numpy()))
+    return Trained(_Extended(scorer, rows), grown, looks, trained.finished, trained.title)
+
+
+class _Extended(Recommender):
+    """A model with the rows of new items behind those of the catalogue."""
+
+    def __init__(self, inner: Extensible, rows: Tensor) -> None:
+        super().__init__()
+        self.inner, self.rows = inner, rows
+
+    def scorer(self, times: Tensor | None = None) -> Scorer:
+        return self.inner.extended(self.rows)
 
 
 def _feature(trained: Trained, picture: Path | bytes) -> tuple[Tensor, Tensor]:

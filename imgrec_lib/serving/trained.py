@@ -140,6 +140,7 @@ class Trained:
         items: Iterable[Any] | None = None,
         without: Iterable[Any] = (),
         where: Mapping[str, Any] | None = None,
+        where_not: Mapping[str, Any] | None = None,
         one_per_group: bool = False,
     ) -> pd.DataFrame:
         """The k best items of each user, in the catalogue's own ids.
@@ -155,6 +156,7 @@ class Trained:
             without: ids of items that may not.
             where: values of columns of the item table that an item must have, such as {"category": "shoes"} or
                 {"colour": ["red", "pink"]}.
+            where_not: the same of values that an item must not have.
             one_per_group: of the variants of a product (column `group` of the item table) only the best.
 
         Returns:
@@ -173,7 +175,9 @@ class Trained:
             >>> shoes["user"].tolist()
             ['user-0007', 'user-0007', 'user-0008', 'user-0008']
         """
-        choice = _Choice(k, self._admissible(items, without, where), self._groups() if one_per_group else None)
+        choice = _Choice(
+            k, self._admissible(items, without, where, where_not), self._groups() if one_per_group else None
+        )
         parts = []
         if users is not None or baskets is None:
             known = np.arange(self.dataset.n_users) if users is None else positions("user", self.users, users)
@@ -360,10 +364,14 @@ class Trained:
         return self._lists(_BasketScorer(self.model, baskets), np.arange(len(ids)), ids, owned, empty, choice)
 
     def _admissible(
-        self, items: Iterable[Any] | None, without: Iterable[Any], where: Mapping[str, Any] | None
+        self,
+        items: Iterable[Any] | None,
+        without: Iterable[Any],
+        where: Mapping[str, Any] | None,
+        where_not: Mapping[str, Any] | None,
     ) -> np.ndarray | None:
         without = [without] if isinstance(without, str) else list(without)
-        if items is None and not without and not where:
+        if items is None and not without and not where and not where_not:
             return None
         mask = np.full(self.dataset.n_items, items is None)
         if items is not None:
@@ -371,17 +379,23 @@ class Trained:
         if without:
             mask[positions("item", self.items, without)] = False
         for column, wanted in (where or {}).items():
-            if column not in self.dataset.items:
-                raise unknown_name("column of the item table", column, map(str, self.dataset.items.columns))
-            values = [str(each) for each in (wanted if isinstance(wanted, list | tuple | set) else [wanted])]
-            own = self.dataset.items[column].astype(str)
-            for value in values:
-                if not (own == value).any():
-                    raise unknown_name(f"value of column {column!r}", value, own.unique()[:50].tolist())
-            mask &= own.isin(values).to_numpy()
+            mask &= self._having(column, wanted)
+        for column, wanted in (where_not or {}).items():
+            mask &= ~self._having(column, wanted)
         if not mask.any():
             raise InputError("no item may be recommended by these conditions: leave one of them out.")
         return mask
+
+    def _having(self, column: str, wanted: Any) -> np.ndarray:
+        """(n_items,) bool: the items that have one of some values in a column of the item table."""
+        if column not in self.dataset.items:
+            raise unknown_name("column of the item table", column, map(str, self.dataset.items.columns))
+        values = [str(each) for each in (wanted if isinstance(wanted, list | tuple | set) else [wanted])]
+        own = self.dataset.items[column].astype(str)
+        for value in values:
+            if not (own == value).any():
+                raise unknown_name(f"value of column {column!r}", value, own.unique()[:50].tolist())
+        return own.isin(values).to_numpy()
 
     def _groups(self) -> np.ndarray:
         groups = self.dataset.groups

@@ -120,6 +120,7 @@ def test_conditions_on_items(trained: Trained) -> None:
     cases: list[tuple[dict[str, Any], list[int]]] = [
         ({"where": {"category": "shoes"}}, shoes),
         ({"where": {"category": ["shoes", "tops"], "group": "g1"}}, [3, 4, 5]),
+        ({"where": {"group": "g1"}, "where_not": {"category": "shoes"}}, [3, 5]),
         ({"items": ["40", 39, 38]}, [0, 1, 2]),
         ({"items": ["40", "39"], "without": ["40"]}, [1]),
         ({"without": [N_ITEMS - i for i in shoes]}, [i for i in range(N_ITEMS) if i % 4]),
