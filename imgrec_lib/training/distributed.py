@@ -3,7 +3,8 @@
     torchrun --nproc-per-node 2 --no-python imgrec train --no-notebook --model imgrec-ft --out runs/ft-0
 
 Every process holds the whole model and draws the same batch from the same seed; it computes the loss on its own part
-(`Recommender.shard`), and the gradients are summed. The learning curve is therefore that of one process within
+(`Recommender.shard`), and the gradients are summed: of tables that are trained by row (`training.rows`) the rows of the
+batch alone are sent, of everything else the whole gradient. The learning curve is therefore that of one process within
 rounding, whatever the number of processes, and a checkpoint of one goes on in several. The first process alone
 validates and writes files; on several machines the run's folder must lie on a file system that all of them see.
 
@@ -17,7 +18,7 @@ Without torchrun there is one process, and every function here does nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -118,10 +119,42 @@ def add_up(tensors: Iterable[Tensor]) -> None:
             work.wait()
 
 
-def add_up_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace gradients by their sum over the processes; a parameter that this process did not use counts as 0."""
-    if not _alone():
-        for parameter in (parameters := list(parameters)):
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        add_up(p.grad for p in parameters if p.grad is not None)
+def add_up_gradients(parameters: Iterable[nn.Parameter], tables: Sequence[nn.Parameter] = ()) -> None:
+    """Replace gradients by their sum over the processes; a parameter that this process did not use counts as 0.
+
+    Args:
+        parameters: all that is trained.
+        tables: those of them whose gradients hold some of their rows (`training.rows`). Of these, the rows alone
+            are sent: the bytes of a step follow the batch, and not the catalogue. Their gradients come out with the
+            rows of all processes, one process behind the other, so that every process adds up in the same order.
+    """
+    if _alone():
+        return
+    by_row = {id(table) for table in tables}
+    whole = [parameter for parameter in parameters if id(parameter) not in by_row]
+    for parameter in whole:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    add_up(p.grad for p in whole if p.grad is not None)
+    for table in tables:
+        table.grad = _gathered(table)
+
+
+def _gathered(table: nn.Parameter) -> Tensor:
+    """The rows of a table's gradient in all processes: a sparse tensor of the table's shape."""
+    if table.grad is None:
+        index, values = torch.zeros(0, dtype=torch.int64), table.detach().new_zeros(0, *table.shape[1:])
+    else:
+        gradient = table.grad.coalesce()  # each row is sent once
+        index, values = gradient.indices()[0], gradient.values()
+    counts = [torch.zeros(1, dtype=torch.int64) for _ in range(world_size())]
+    dist.all_gather(counts, torch.tensor([len(index)]))
+    longest = int(max(counts))
+
+    def from_all(tensor: Tensor) -> Tensor:
+        filled = torch.cat([tensor, tensor.new_zeros(longest - len(tensor), *tensor.shape[1:])])
+        parts = [torch.empty_like(filled) for _ in counts]
+        dist.all_gather(parts, filled)
+        return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])
+
+    return torch.sparse_coo_tensor(from_all(index).unsqueeze(0), from_all(values), table.shape, check_invariants=False)

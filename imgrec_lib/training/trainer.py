@@ -267,7 +267,11 @@ def _epoch(
                 loss = loss * (weight / settings.accumulate)
                 loss.backward()
                 losses[step] += loss.detach()  # stays on the device: reading it here would stall a GPU at every step
-            distributed.add_up_gradients(parameters)
+            distributed.add_up_gradients(parameters, tables)
+            if world_size > 1 and isinstance(optimiser, RowAdam):
+                for table in tables:
+                    if table.grad is not None:  # other processes have looked some of these rows up, this one not yet
+                        optimiser.look_up(table, table.grad._indices()[0])
             if settings.gradient_clip:
                 nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)
             optimiser.step()
@@ -379,11 +383,11 @@ def _row_tables(
 ) -> list[nn.Parameter]:
     """The trained tables so much larger than a batch that it pays to update them by row.
 
-    Not on a GPU, where a dense step over a large table is a fraction of a millisecond; nor where gradients are clipped
-    or shared among processes, which is done with whole ones; nor where Adam's rate changes from step to step, for
-    `RowAdam` makes up for idle steps at one rate.
+    Not on a GPU, where a dense step over a large table is a fraction of a millisecond; nor where gradients are clipped,
+    which is done with whole ones; nor where Adam's rate changes from step to step, for `RowAdam` makes up for idle
+    steps at one rate.
     """
-    if device.type != "cpu" or settings.gradient_clip or distributed.world_size() > 1:
+    if device.type != "cpu" or settings.gradient_clip:
         return []
     if settings.optimiser == "adam" and settings.schedule == "linear":
         return []

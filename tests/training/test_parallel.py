@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from toy import planted_dataset, toy_data
 
 from imgrec_lib.data.dataset import Dataset, TrainingData
@@ -24,7 +27,7 @@ from imgrec_lib.evaluation import ValidationAUC
 from imgrec_lib.models import build_model, list_models
 from imgrec_lib.models.base import Recommender, TrainSettings
 from imgrec_lib.runs import Record, open_run
-from imgrec_lib.training import distributed, fit, read_checkpoint, write_checkpoint
+from imgrec_lib.training import distributed, fit, read_checkpoint, trainer, write_checkpoint
 
 pytestmark = pytest.mark.skipif(
     not (dist.is_available() and dist.is_gloo_available()), reason="this build of PyTorch has no torch.distributed"
@@ -36,11 +39,16 @@ CASES: dict[str, dict[str, Any]] = {
     "bpr-mf": {"batch_size": 75, "l2": 1e-3},
     "imgrec-ft": {"units": 5, "batch_size": 25, "accumulate": 3, "l2": 1e-4, "gradient_clip": 0.05},
 }
+BY_ROW = {"by row, adam": "adam", "by row, adagrad": "adagrad", "by row, sgd": "sgd"}
+"""BPR-MF with tables of which only the rows of a batch are trained and sent, by optimiser."""
 OPTIONS: dict[str, Any] = {"seed": 3, "identity": "parallel", "save_every": 0.0, "progress": False}
 
 
-def build(name: str, data: TrainingData) -> Recommender:
-    return build_model(name, data, factors=4, learning_rate=1e-2, epochs=4, patience=0, **CASES[name])
+def build(name: str, data: TrainingData, optimiser: str = "adam") -> Recommender:
+    rate = 1e-2 if optimiser == "adam" else 0.3
+    return build_model(
+        name, data, factors=4, learning_rate=rate, epochs=4, patience=0, optimiser=optimiser, **CASES[name]
+    )
 
 
 def inputs() -> tuple[Dataset, TrainingData]:
@@ -85,7 +93,33 @@ def one_of_two(rank: int, folder: Path, port: int) -> None:
             result.curve.to_csv(folder / f"{key}.{rank}.csv", index=False)
         with pytest.raises(InputError, match="batch of 1 cannot be shared by 2"):
             fit(build_model("bpr-mf", data, batch_size=1), data, validate, progress=False)
+        trainer.ROWS_PER_LOOK_UP = 0
+        for key, optimiser in BY_ROW.items():
+            model = build("bpr-mf", data, optimiser)
+            sent = counted_bytes(partial(fit, model, data, validate, device=device, **OPTIONS))
+            write_checkpoint(folder / f"{key}.{rank}", {"model": model.state_dict()}, {}, "")
+            (folder / f"{key}.{rank}.bytes").write_text(json.dumps(sent))
     assert not dist.is_initialized()
+
+
+def counted_bytes(train: Callable[[], Any]) -> dict[str, int]:
+    """The bytes of the gradients that this process hands over while `train` runs: whole ones, and rows."""
+    sent = {"whole": 0, "rows": 0}
+    all_reduce, all_gather = dist.all_reduce, dist.all_gather
+
+    def reducing(tensor: Tensor, **options: Any) -> Any:
+        sent["whole"] += tensor.nbytes
+        return all_reduce(tensor, **options)
+
+    def gathering(parts: list[Tensor], tensor: Tensor) -> Any:
+        sent["rows"] += tensor.nbytes
+        return all_gather(parts, tensor)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dist, "all_reduce", reducing)
+        patch.setattr(dist, "all_gather", gathering)
+        train()
+    return sent
 
 
 def free_port() -> int:
@@ -122,6 +156,25 @@ def test_two_processes_have_the_curve_and_the_weights_of_one(folder: Path, key: 
         curve = pd.read_csv(folder / f"{key}.{rank}.csv")
         np.testing.assert_allclose(curve["loss"], expected["loss"], rtol=1e-5)
         np.testing.assert_allclose(curve["validation_auc"], expected["validation_auc"], atol=1e-3)
+
+
+@pytest.mark.parametrize("key", BY_ROW)
+def test_rows_that_two_processes_exchange_train_as_those_of_one_do(
+    folder: Path, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, data = inputs()
+    monkeypatch.setattr(trainer, "ROWS_PER_LOOK_UP", 0)
+    model = build("bpr-mf", data, BY_ROW[key])
+    fit(model, data, ValidationAUC(dataset), **OPTIONS)
+    first, second = (read_checkpoint(folder / f"{key}.{rank}").group("model") for rank in range(2))
+    for part, value in model.state_dict().items():
+        assert torch.equal(first[part], second[part])
+        torch.testing.assert_close(first[part], value, rtol=1e-3, atol=1e-5)
+    sent = json.loads((folder / f"{key}.0.bytes").read_text())
+    steps = 4 * max(1, len(data.interactions.items) // 75)
+    rows, tables = 75 * 2, 3  # at most so many different rows a step in each; the numbers of rows come before them
+    assert 0 < sent["rows"] <= steps * tables * (rows * (8 + 4 * 4) + 8)
+    assert sent["whole"] == 4 * 4 * max(1, len(data.interactions.items) // 75), "the losses, and no gradient"
 
 
 def test_all_processes_end_with_the_same_weights_and_only_the_checkpoint_of_the_first_was_written(folder: Path) -> None:
