@@ -25,15 +25,15 @@ def after_a_change(first: ImageStore, replaced: bool) -> ImageStore:
 
 @pytest.fixture
 def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many pictures each step of the trunk has seen."""
+    """How many pictures each step of the network has seen."""
     counts: list[int] = []
-    trunk = Backbone.trunk
+    preprocess = Backbone.preprocess
 
     def noted(self: Backbone, pixels: object) -> object:
         counts.append(len(pixels))  # type: ignore[arg-type]
-        return trunk(self, pixels)  # type: ignore[arg-type]
+        return preprocess(self, pixels)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Backbone, "trunk", noted)
+    monkeypatch.setattr(Backbone, "preprocess", noted)
     return counts
 
 
