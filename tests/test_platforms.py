@@ -21,10 +21,9 @@ import pkgutil, importlib
 import imgrec_lib, imgrec_lib.cli
 for module in pkgutil.walk_packages(imgrec_lib.__path__, "imgrec_lib."):
     importlib.import_module(module.name)
-from pathlib import Path
 from imgrec_lib import load_dataset, train_run
 dataset = load_dataset("wardrobe", n_users=40, n_items=50, image_size=8, progress=False, cache="cache")
-run = train_run(dataset, "poprank", Path("run"), progress=False)
+run = train_run(dataset, "poprank", "run", progress=False)  # a folder may also be given as text
 print(run.record.cost.peak_memory_bytes, run.metrics["exact"]["auc"] > 0)
 """
 

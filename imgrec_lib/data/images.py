@@ -27,6 +27,7 @@ import numpy as np
 from PIL import Image
 
 from imgrec_lib.data.decoding import Source, original_picture
+from imgrec_lib.data.decoding import decode as decode  # where it stood before, and where scripts look for it
 from imgrec_lib.errors import InputError, one_line, tell
 
 FORMAT, VERSION = "imgrec-images", 1

@@ -19,7 +19,7 @@ import torch
 from imgrec_lib.data.dataset import Dataset, ItemFeatures
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.evaluation import IMPERSONAL, ValidationMetrics, evaluate, personal_share
-from imgrec_lib.files import fingerprint, make_folder, remove_abandoned, replacing, write_json
+from imgrec_lib.files import fingerprint, make_folder, plain_path, remove_abandoned, replacing, write_json
 from imgrec_lib.models import build_model, model_card
 from imgrec_lib.models.base import InnerProduct, TrainSettings
 from imgrec_lib.request import Request
@@ -41,7 +41,7 @@ LATER_SETTINGS = {"restore": "best", "choose_by": "auc"}
 def train_run(
     dataset: Dataset,
     model: str | Request,
-    out: Path,
+    out: str | Path,
     *,
     features: Features | None = None,
     profile: str = "default",
@@ -90,7 +90,7 @@ def train_run(
         >>> sorted(path.name for path in run.folder.iterdir())
         ['curve.csv', 'model.safetensors', 'per_user.parquet', 'run.json']
     """
-    request = model
+    out, request = plain_path(out), model
     if not isinstance(request, Request):
         request = Request(str(model), profile, dict(parameters or {}), seed, device)
     resolved, card = request.resolved, model_card(request.model)
