@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONHASHSEED := 0
 
-.PHONY: help reproduce test test-fast lint lab explore voila book clean
+.PHONY: help reproduce test test-fast lint lab explore book clean
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -35,18 +35,10 @@ lint: $(VENV)/installed-test ## ruff and mypy
 lab: $(VENV)/installed ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --ip 127.0.0.1 notebooks
 
-# Both listen on the loopback interface alone, and ask for the token that the address they print carries.
-explore: $(VENV)/installed ## open the explorer (notebook 09) on the runs in RUNS (runs/, where there is one)
+explore: $(VENV)/installed ## open the explorer in the browser on the runs in RUNS (runs/, where there is one)
 	$(BIN)/imgrec explore $(if $(RUNS),'$(RUNS)')
 
-voila: reports/explore.ipynb ## the explorer as a page without code cells, through Voila
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[voila]'
-	$(BIN)/voila --Voila.ip=127.0.0.1 --token=$(shell $(PYTHON) -c 'import secrets; print(secrets.token_hex(16))') reports/explore.ipynb
-
 RUNS ?= $(wildcard runs)
-.PHONY: reports/explore.ipynb
-reports/explore.ipynb: $(VENV)/installed
-	$(BIN)/imgrec explore $(if $(RUNS),'$(RUNS)') --out $@ --no-open
 
 book: $(VENV)/installed ## build the book, docs/_build/html, from chapters, notebooks and docstrings; no network is needed to read it
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[book,notebooks]'

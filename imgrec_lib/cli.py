@@ -595,30 +595,40 @@ def explore(
     runs: Annotated[
         Path | None, typer.Argument(help="A folder of finished runs; without it small ones are made.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where the notebook goes; what is frozen goes beside it.")] = Path(
-        "reports/explore.ipynb"
-    ),
+    address: Annotated[
+        str, typer.Option(help="What to show first, as in the page's address: 'user=anna&view=map'.")
+    ] = "",
     root: Moved = None,
-    open_it: Annotated[bool, typer.Option("--open/--no-open", help="Open it in JupyterLab.")] = True,
+    port: Annotated[
+        int, typer.Option(help="Where to listen, on this machine alone; a free one where it is taken.")
+    ] = 8642,
+    open_it: Annotated[bool, typer.Option("--open/--no-open", help="Open the browser.")] = True,
+    notebook: Annotated[
+        Path | None, typer.Option(help="Write notebook 09 with the same explorer there instead, and open no page.")
+    ] = None,
 ) -> None:
     """See what runs recommend, to whom and why.
 
-    The explorer's notebook is opened in JupyterLab, on this machine alone.
+    The browser opens on the best run that sees pictures. Nobody but you, on this machine, can open the page.
 
     Example: imgrec explore runs
     """
-    from imgrec_lib.notebooks import open_notebook, prepare_notebook
+    if notebook is not None:
+        from imgrec_lib.notebooks import prepare_notebook
 
-    places = {
-        "runs": str(runs.absolute()) if runs else "",
-        "root": _moved(root),
-        "frozen": str((out.parent / "frozen").absolute()),
-    }
-    prepare_notebook("09_explore", places, out)
-    if open_it:
-        open_notebook(out)
-    else:
-        typer.echo(f"open {out}")
+        places = {"runs": str(runs.absolute()) if runs else "", "root": _moved(root), "address": address}
+        prepare_notebook("09_explore", places, notebook)
+        typer.echo(f"open {notebook}")
+        return
+    from imgrec_lib.explorer.server import serve
+
+    def load() -> Any:
+        from imgrec_lib.explorer import Runs, example_runs
+
+        return Runs(runs or example_runs(), root=_moved(root))
+
+    with suppress(KeyboardInterrupt):
+        serve(load, address=address, port=port, open_it=open_it, say=typer.echo)
 
 
 @app.command()

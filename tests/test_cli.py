@@ -149,11 +149,10 @@ def test_the_explorer_is_prepared_for_the_runs_that_are_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    status, text, err = call(monkeypatch, capsys, "explore", "my {runs}", "--out", "seen/e.ipynb", "--no-open")
+    status, text, err = call(monkeypatch, capsys, "explore", "my {runs}", "--notebook", "seen/e.ipynb")
     assert (status, text) == (0, "open seen/e.ipynb\n"), err
     parameters = json.loads((tmp_path / "seen" / "e.ipynb").read_text())["metadata"]["papermill"]["parameters"]
-    places = {"runs": str(tmp_path / "my {runs}"), "frozen": str(tmp_path / "seen" / "frozen")}
-    assert parameters == places | {"root": {}}
+    assert parameters == {"runs": str(tmp_path / "my {runs}"), "root": {}, "address": ""}
 
 
 def test_home_and_numbers_as_people_write_them(

@@ -195,7 +195,7 @@ def test_figures_of_hostile_names(evil: Dataset) -> None:
 RECIPES = [
     line.strip().lstrip("@")
     for line in (ROOT / "Makefile").read_text().splitlines()
-    if re.match(r"\t@?\$\(BIN\)/(jupyter (lab|notebook|server)|voila)\b", line)
+    if re.match(r"\t@?\$\(BIN\)/jupyter (lab|notebook|server)\b", line)
 ]
 
 

@@ -249,7 +249,7 @@ class FurtherPictures:
     images: ImageStore
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """Users, items, the split interactions, the item table and the pictures.
 

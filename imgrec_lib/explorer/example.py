@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from imgrec_lib.files import default_cache, fingerprint
+from imgrec_lib.models import list_models
+from imgrec_lib.models.base import ModelCard
 from imgrec_lib.request import Request
 from imgrec_lib.runs import train_run
 from imgrec_lib.source import run_fingerprint
@@ -13,17 +15,34 @@ from imgrec_lib.source import run_fingerprint
 DATASET_OPTIONS = {"n_users": 300, "n_items": 240, "image_size": 64}
 
 
-def example_runs(models: Sequence[str], folder: Path | None = None, progress: bool = True) -> Path:
+def showcase() -> list[str]:
+    """One model of each kind of which the explorer tells something of its own.
+
+    These are the first in the registry, of those that need nothing but pictures: one that sees pictures and splits its
+    score, one that sees none, and one that compares pictures with purchases.
+    """
+    plain = {name: card for name, card in list_models().items() if card.needs <= {"features"}}
+    said = ("contributions", "embed_pictures")
+    kinds: list[Callable[[ModelCard], bool]] = [
+        lambda card: card.family == "visual" and all(hasattr(card.build, name) for name in said),
+        lambda card: card.family == "collaborative",
+        lambda card: bool(card.needs) and hasattr(card.build, "purchase_similarity"),
+    ]
+    return [next(name for name, card in plain.items() if kind(card)) for kind in kinds]
+
+
+def example_runs(models: Sequence[str] = (), folder: Path | None = None, progress: bool = True) -> Path:
     """Train a few models on a small wardrobe; what is there already is not trained again.
 
     Args:
-        models: names of the models.
+        models: names of the models; none: one of each kind that the explorer tells something of its own about.
         folder: where the runs go; by default the cache.
         progress: show progress bars.
 
     Returns:
         The folder of the runs.
     """
+    models = models or showcase()
     requests = [Request(model, dataset="wardrobe", dataset_options=DATASET_OPTIONS) for model in models]
     dataset, features = requests[0].load(with_features=True, progress=progress)
     # Other profiles, or other code, make other runs.

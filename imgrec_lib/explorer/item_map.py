@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +35,8 @@ _MAP = Markup(
     '<path d="{dots}" stroke="#8b949e" stroke-width="3" stroke-linecap="round"/></svg>{thumbnails}{chosen}</div>\n'
 )
 _THUMBNAIL = Markup(
-    '<figure class="thumbnail" data-region="{region}" style="{style}" title="{alt}"><img src="{source}" alt="{alt}">'
+    '<figure class="thumbnail" tabindex="0" role="button" aria-label="{alt}" data-region="{region}" style="{style}" '
+    'title="{alt}"><img src="{source}" alt="">'
     "</figure>"
 )
 
@@ -113,7 +115,7 @@ class ItemMap:
         x, y = self.positions[self.shown].T
         return self.shown[(left <= x) & (x <= right) & (top <= y) & (y <= bottom)]
 
-    def html(self) -> Markup:
+    def html(self, size: int = 96, *, style: bool = True, link: Callable[[int], str] | None = None) -> Markup:
         """HTML without any reference to the outside; a thumbnail carries its cell as `data-region`."""
         x, y = self.positions[self.shown].T
         dots = "".join(f"M{960 * a:.0f} {560 * b:.0f}h0" for a, b in zip(x, y, strict=True))
@@ -127,9 +129,9 @@ class ItemMap:
             j, i = divmod(cell, COLUMNS)
             region = " ".join(f"{value:.4f}" for value in (i / COLUMNS, j / ROWS, (i + 1) / COLUMNS, (j + 1) / ROWS))
             others = f" and {count - 1:,} others near it" if count > 1 else ""
-            style = f"left:{100 * (i + 0.5) / COLUMNS:.2f}%;top:{100 * (j + 0.5) / ROWS:.2f}%"
+            where = f"left:{100 * (i + 0.5) / COLUMNS:.2f}%;top:{100 * (j + 0.5) / ROWS:.2f}%"
             alt, source = f"{self.names[item]}{others}", thumbnail_uri(self.images, item, 96)[0]
-            thumbnails.append(_THUMBNAIL.format(region=region, style=style, alt=alt, source=source))
+            thumbnails.append(_THUMBNAIL.format(region=region, style=where, alt=alt, source=source))
         chosen = Markup()
         if self.region:
             left, top, right, bottom = (100 * value for value in self.region)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from imgrec_lib.files import fingerprint, replacing
+from imgrec_lib.data.decoding import FORMATS_IN_WORDS, MAX_BYTES, original_picture
+from imgrec_lib.data.images import ImageStore
+from imgrec_lib.errors import InputError
+from imgrec_lib.files import cache_folder, fingerprint, replacing
 from imgrec_lib.models.base import Extensible, InnerProduct, PictureEmbedding, Scorer
 from imgrec_lib.serving import Trained
 from imgrec_lib.serving.pictures import backbone_of, read_picture
+
+KEPT_SIDE = 1024
+"""The longer side of a kept picture, at most, in pixels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +30,8 @@ class NewItem:
     """A picture as an item that nobody has bought.
 
     Attributes:
-        pixels: (size, size, 3) uint8, as the image store would hold it.
+        shown: (height, width, 3) uint8, the picture as people see it.
+        pixels: (size, size, 3) uint8, as the image store would hold it and networks see it.
         feature: (n_features,) float32, as the catalogue's.
         learned: its vector in `Trained.learned`, or None where the model has none.
         scores: (n_users,) float32: every user's score for it; None where the model cannot score pictures.
@@ -30,6 +39,7 @@ class NewItem:
             in the AUC, rounded down; None likewise.
     """
 
+    shown: np.ndarray
     pixels: np.ndarray
     feature: Tensor
     learned: Tensor | None
@@ -37,46 +47,119 @@ class NewItem:
     places: np.ndarray | None
 
 
-def keep_picture(pixels: np.ndarray, folder: Path) -> Path:
-    """Write a decoded picture as a PNG, under a name that follows from its pixels: an upload itself is never kept.
+def keep_picture(source: Path | bytes) -> str:
+    """Keep a picture that somebody gave, decoded and written anew as a PNG in the cache: the file itself is not kept.
 
     Args:
-        pixels: (size, size, 3) uint8.
-        folder: where the file goes.
+        source: a file, or the bytes of one.
+
+    Returns:
+        The name by which `picture_path` finds it, which follows from its pixels.
+
+    Raises:
+        InputError: this is no picture that can be read.
     """
-    path = folder / f"picture-{fingerprint(pixels)[:8]}.png"
-    with replacing(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG")
+    with _sentence():
+        image = original_picture(source, KEPT_SIDE)
+    name = f"picture-{fingerprint(np.asarray(image))[:12]}"
+    with replacing(_kept() / f"{name}.png") as temporary:
+        image.save(temporary, format="PNG")
+    return name
+
+
+def picture_path(name: str) -> Path:
+    """Where a picture lies that `keep_picture` has kept.
+
+    Raises:
+        InputError: it is there no more, or no picture is ever called so.
+    """
+    path = _kept() / f"{name}.png"
+    if not re.fullmatch(r"picture-[0-9a-f]{12}", name) or not path.is_file():
+        raise InputError(f"there is no picture {name!r} any more: give it again.")
     return path
 
 
+def _kept() -> Path:
+    return cache_folder(None, "pictures")
+
+
+def _images(opened: Trained) -> ImageStore:
+    if opened.dataset.images is None:
+        raise InputError(f"dataset {opened.dataset.name!r} has no pictures: a picture can be compared with nothing.")
+    return opened.dataset.images
+
+
+@contextmanager
+def _sentence() -> Iterator[None]:
+    """What is wrong with a picture, as a sentence with a remedy."""
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(f"{error}: choose a {FORMATS_IN_WORDS} below {MAX_BYTES // 10**6} MB.") from None
+
+
 @lru_cache(16)
-def new_item(opened: Trained, path: Path, user_block: int = 512) -> NewItem:
-    """Embed a picture with the run's backbone and trained layers, and rank it for every user.
+def new_item(opened: Trained, name: str, user_block: int = 512) -> NewItem:
+    """Embed a picture that was kept with the run's backbone and trained layers, and rank it for every user.
 
     Args:
         opened: the run.
-        path: a picture file.
+        name: see `keep_picture`.
         user_block: users ranked at a time.
 
     Raises:
-        InputError: see `read_picture`.
+        InputError: see `read_picture` and `picture_path`.
     """
-    pixels = read_picture(opened, path)
-    batch = torch.from_numpy(pixels[None].copy())
+    path = picture_path(name)
+    return _embedded(opened, read_picture(opened, path), np.asarray(original_picture(path, KEPT_SIDE)), user_block)
+
+
+@lru_cache(16)
+def item_anew(opened: Trained, item: int, user_block: int = 512) -> NewItem:
+    """An item of the catalogue as if nobody had bought it, known by its picture alone; otherwise as `new_item`.
+
+    Raises:
+        InputError: it has no picture.
+    """
+    images = _images(opened)
+    if not images.present[item]:
+        raise InputError(f"item {opened.item_ids[item]} has no picture: choose another one.")
+    shown = np.asarray(images.photograph(item, KEPT_SIDE))
+    return _embedded(opened, np.asarray(images.pixels[item]), shown, user_block)
+
+
+def embed(opened: Trained, pixels: np.ndarray) -> tuple[Tensor, Tensor | None]:
+    """Pictures through the run's backbone and trained layers.
+
+    Args:
+        opened: the run.
+        pixels: (P, size, size, 3) uint8, as in the image store.
+
+    Returns:
+        (P, n_features) float32 features, and the (P, k) float32 rows by which the scorer takes them in; None where the
+        model cannot score pictures.
+
+    Raises:
+        InputError: the features of the run come from files, so that nobody knows those of another picture.
+    """
+    batch = torch.from_numpy(np.array(pixels))
     with torch.no_grad():
         features = backbone_of(opened)(batch)
+        if not isinstance(opened.model, PictureEmbedding) or not isinstance(opened.scorer, Extensible):
+            return features, None
+        return features, opened.model.embed_pictures(batch, features)
+
+
+def _embedded(opened: Trained, pixels: np.ndarray, shown: np.ndarray, user_block: int) -> NewItem:
+    features, row = embed(opened, pixels[None])
     feature = features[0]
-    if not isinstance(opened.model, PictureEmbedding) or not isinstance(opened.scorer, Extensible):
-        return NewItem(pixels, feature, None, None, None)
-    with torch.no_grad():
-        row = opened.model.embed_pictures(batch, features)
-        scorer = opened.scorer.extended(row)
+    if row is None or not isinstance(opened.scorer, Extensible):
+        return NewItem(shown, pixels, feature, None, None, None)
     learned = None
     if isinstance(opened.scorer, InnerProduct) and opened.learned is not None:
         learned = row[0] * opened.scorer.personal()
-    scores, places = _places_of_last(scorer, opened, user_block)
-    return NewItem(pixels, feature, learned, scores, places)
+    scores, places = _places_of_last(opened.scorer.extended(row), opened, user_block)
+    return NewItem(shown, pixels, feature, learned, scores, places)
 
 
 @torch.no_grad()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from imgrec_lib.data.dataset import Columns, Dataset
 from imgrec_lib.errors import InputError, unknown_name
+from imgrec_lib.explorer.state import USER_ORDERS
+from imgrec_lib.models import list_models
 from imgrec_lib.runs import TESTED, Inputs, Run, check_roots, find_runs
 from imgrec_lib.serving import Trained
 
@@ -35,6 +38,7 @@ class Runs:
                 raise unknown_name(f"run in {self.folder}", name, [run.name for run in found])
         check_roots(root, self.by_name.values())
         self._opened: dict[str, Trained] = {}
+        self._lock = threading.RLock()  # a page asks from several threads
         self._inputs = Inputs(root)
 
     @property
@@ -47,20 +51,51 @@ class Runs:
             groups.setdefault(name, []).append(run)
         return groups
 
+    def best_first(self, runs: Sequence[Run]) -> list[Run]:
+        """Runs in the order in which one looks at them: those that see pictures, by their validation, then the others.
+
+        A run with shuffled pictures is a control, and comes last. Validation decides, for whoever looks at the runs
+        that are best in the test will find the test too good.
+        """
+        cards = list_models()
+
+        def key(run: Run) -> tuple[bool, bool, float]:
+            record = run.record
+            sees = record.features is not None or (record.model in cards and "images" in cards[record.model].uses)
+            value = record.validation.auc
+            return record.control is not None, not sees, -1.0 if value is None else -value
+
+        return sorted(runs, key=key)
+
+    @cached_property
+    def best(self) -> str:
+        """Name of the best run that sees pictures, on the dataset of which there are most runs."""
+        return self.best_first(max(self.datasets.values(), key=len))[0].name
+
+    def on_the_same_data(self, name: str) -> list[Run]:
+        """The runs on the same data as one, itself included, see `best_first`."""
+        digits = self.by_name[name].record.dataset.fingerprint
+        return self.best_first([run for run in self.by_name.values() if run.record.dataset.fingerprint == digits])
+
+    def is_open(self, name: str) -> bool:
+        """Whether a run is in memory already."""
+        return name in self._opened
+
     def open(self, name: str) -> Trained:
-        """One run, opened; the first one when `name` is empty.
+        """One run, opened; the best one that sees pictures when `name` is empty.
 
         Raises:
             InputError: no run has that name, or its data is no longer where it was.
         """
-        name = name or next(iter(self.by_name))
+        name = name or self.best
         if name not in self.by_name:
             raise unknown_name("run", name, self.by_name)
-        if name not in self._opened:
-            run = self.by_name[name]
-            # The features are loaded also for a run without any: for neighbours by picture.
-            self._opened[name] = Trained.of(run, *self._inputs.of(run, pictures=True))
-        return self._opened[name]
+        with self._lock:
+            if name not in self._opened:
+                run = self.by_name[name]
+                # The features are loaded also for a run without any: for neighbours by picture.
+                self._opened[name] = Trained.of(run, *self._inputs.of(run, pictures=True))
+            return self._opened[name]
 
     def before_fine_tuning(self, name: str) -> str:
         """The run that stopped where this one began to train its network: all else equal, its last phases unused.
@@ -118,9 +153,6 @@ def _find(kind: str, ids: np.ndarray, texts: np.ndarray, wanted: str) -> int:
 def random_order(n_users: int, seed: int = 0) -> np.ndarray:
     """The users in a random order, the same each time."""
     return np.random.default_rng(seed).permutation(n_users)
-
-
-USER_ORDERS = ("as listed", "random", "longest history", "shortest history", "worst served", "best served")
 
 
 @lru_cache(8)

@@ -40,21 +40,34 @@ def candidates(opened: Trained, user: int, state: State) -> np.ndarray:
     """(n_items,) bool: the items that pass the state's filters.
 
     Raises:
-        InputError: a category that the dataset does not have.
+        InputError: a column of the item table, or a value of one, that the dataset does not have.
+    """
+    mask = described(opened, state)
+    if state.seen != "all":
+        seen = np.zeros(len(mask), bool)
+        seen[opened.dataset.train.of(user)] = True
+        mask &= seen if state.seen == "bought" else ~seen
+    return mask
+
+
+def described(opened: Trained, state: State) -> np.ndarray:
+    """(n_items,) bool: the items that are as popular, and as the item table says, as the state wants them.
+
+    Raises:
+        InputError: see `candidates`.
     """
     low, high = POPULARITY[state.popularity]
     mask = opened.popularity >= low
     if high is not None:
         mask &= opened.popularity <= high
-    if state.category:
-        codes, names = opened.categories or (np.empty(0), [])
-        if state.category not in names:
-            raise unknown_name(f"category of {opened.dataset.name}", state.category, names)
-        mask &= codes == names.index(state.category)
-    if state.seen != "all":
-        seen = np.zeros(len(mask), bool)
-        seen[opened.dataset.train.of(user)] = True
-        mask &= seen if state.seen == "bought" else ~seen
+    table = opened.dataset.items
+    for column, value in state.where:
+        if column not in table:
+            raise unknown_name(f"column of {opened.dataset.name}'s item table", column, map(str, table.columns))
+        same = table[column].astype(str).to_numpy() == value
+        if not same.any():
+            raise unknown_name(f"{column} of {opened.dataset.name}", value, table[column].astype(str).unique().tolist())
+        mask &= same
     return mask
 
 

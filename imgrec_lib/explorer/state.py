@@ -1,21 +1,13 @@
-"""What the explorer shows, as plain values, which are also parameters of notebook 09: so a view can be frozen."""
+"""What the explorer shows, as plain values. They are an address too: a state survives reload, restart and mail."""
 
 from __future__ import annotations
 
-import shlex
-import shutil
-import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
-
-import yaml
+from urllib.parse import parse_qsl, urlencode
 
 from imgrec_lib.errors import InputError, unknown_name
-from imgrec_lib.files import fingerprint, replacing, write_text
 
-NOTEBOOK = "09_explore"
 SEEN = ("not bought yet", "bought", "all")
 POPULARITY = {
     "any": (0, None),
@@ -27,6 +19,10 @@ POPULARITY = {
 """Bands of training interactions, both ends included."""
 PROJECTIONS = ("pca", "umap")
 SPACES = ("learned", "picture")
+USER_ORDERS = ("as listed", "random", "longest history", "shortest history", "worst served", "best served")
+COLUMN = "where."
+"""How a condition on a column of the item table begins in an address: `where.colour=red`."""
+LIMITS = {"number": (1, 200), "size": (48, 320), "page": (1, 10**9)}
 
 
 @dataclass(frozen=True)
@@ -34,96 +30,118 @@ class State:
     """The present state of the explorer.
 
     Attributes:
-        run: name of the run's folder; empty: the first one.
+        run: name of the run's folder; empty: the best run that sees pictures.
+        view: the name of one of `VIEWS`.
         other: name of a second run on the same data, for comparison; empty: none.
         user: a user's id; empty: the first user with a test item.
-        number: results a row.
-        category: only items of this category; empty: all.
+        order: the order in which one goes from user to user: one of `USER_ORDERS`.
+        item: id of the item that is looked at; empty: none.
+        search: words that are looked for; empty: none.
+        where: only items of which columns of the item table say so: (column, value), at most one value a column.
         popularity: only items so popular: one of `POPULARITY`.
         seen: only items that the user has, or has not, bought in training: one of `SEEN`.
-        item: id of the item whose neighbours are shown; empty: the first recommended one.
-        picture: a picture file, taken as an item that is not in the catalogue; empty: none.
+        number: results a row.
+        size: width of a picture in CSS pixels.
+        metric: by which users are sorted and compared, such as "auc" or "ndcg@10".
+        group: the group of users that is looked at in a comparison; empty: all.
+        sort: the column by which the table of users is sorted, with a minus for the largest first.
+        least, most: only users whose value in that column lies between the two; None: no bound.
+        page: the page of the table of users.
+        picture: name of a picture that somebody gave, taken as an item that is not in the catalogue; empty: none.
         space: what the map shows: items as "learned" by the run, or the "picture" features.
         projection: how the map is made: one of `PROJECTIONS`.
+        colour: what colours the map's dots: "popularity", "score" or a column of the item table.
         region: chosen part of the map: left, top, right, bottom, each from 0 to 1; empty: none.
     """
 
     run: str = ""
+    view: str = "recommendations"
     other: str = ""
     user: str = ""
-    number: int = 20
-    category: str = ""
+    order: str = "as listed"
+    item: str = ""
+    search: str = ""
+    where: tuple[tuple[str, str], ...] = ()
     popularity: str = "any"
     seen: str = "not bought yet"
-    item: str = ""
+    number: int = 20
+    size: int = 112
+    metric: str = "auc"
+    group: str = ""
+    sort: str = "auc"
+    least: float | None = None
+    most: float | None = None
+    page: int = 1
     picture: str = ""
     space: str = "learned"
     projection: str = "pca"
+    colour: str = "popularity"
     region: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for kind, value, known in (
             ("popularity", self.popularity, POPULARITY),
             ("choice of seen items", self.seen, SEEN),
+            ("order of users", self.order, USER_ORDERS),
             ("space of the map", self.space, SPACES),
             ("projection", self.projection, PROJECTIONS),
         ):
             if value not in known:
                 raise unknown_name(kind, value, known)
-        if self.number < 1:
-            raise InputError(f"the number of results must be at least 1, not {self.number}.")
+        for name, (low, high) in LIMITS.items():
+            if not low <= getattr(self, name) <= high:
+                raise InputError(f"{name} must be from {low} to {high}, not {getattr(self, name)}.")
         object.__setattr__(self, "region", tuple(float(x) for x in self.region))
         if self.region and (len(self.region) != 4 or not all(0 <= x <= 1 for x in self.region)):
             raise InputError(f"a region of the map is [left, top, right, bottom] from 0 to 1, not {list(self.region)}.")
+        object.__setattr__(self, "where", tuple(sorted(dict(self.where).items())))
 
+    def address(self, **changes: Any) -> str:
+        """The state, with changes, as the query of an address ("run=ft&user=anna"); what is as by default is left out.
 
-def state_of(parameters: dict[str, Any]) -> State:
-    """The state among the parameters of notebook 09.
+        Args:
+            changes: fields by name.
+        """
+        changed = replace(self, **changes)
+        pairs = []
+        for each in fields(State):
+            value = getattr(changed, each.name)
+            if value == each.default:
+                continue
+            if each.name == "where":
+                pairs += [(COLUMN + column, wanted) for column, wanted in value]
+            elif each.name == "region":
+                pairs.append((each.name, " ".join(f"{x:.4f}" for x in value)))
+            else:
+                pairs.append((each.name, str(value)))
+        return urlencode(pairs)
 
-    Raises:
-        InputError: a value that `State` does not admit.
-    """
-    return State(**{f.name: parameters[f.name] for f in fields(State)})
+    @classmethod
+    def at(cls, address: str) -> State:
+        """The state at an address, see `address`; what an address does not say is as by default.
 
-
-@dataclass(frozen=True)
-class Frozen:
-    """A state as files: `parameters` (YAML) for notebook 09, the `command` that runs it, and the `page` it leaves."""
-
-    parameters: Path
-    command: str
-    page: Path
-
-
-def freeze(state: State, runs: Path, notebook: Path, folder: Path, root: Mapping[str, str] | None = None) -> Frozen:
-    """Write a state as a parameter file of notebook 09, with a copy of the picture where one was given.
-
-    Args:
-        state: what is shown.
-        runs: the folder of the runs.
-        notebook: notebook 09.
-        folder: where the files go.
-        root: where the data lie now, if they were moved: see `Runs`.
-
-    Returns:
-        The file and the command that makes of it a static report with the same pictures.
-    """
-    folder = folder.resolve()
-    name = f"explore-{fingerprint(asdict(state), str(runs.resolve()))[:8]}"
-    if state.picture:
-        kept = folder / f"{name}{Path(state.picture).suffix}"
-        if kept != Path(state.picture).resolve():
-            with replacing(kept) as temporary:
-                shutil.copyfile(state.picture, temporary)
-        state = replace(state, picture=str(kept))
-    places = {"runs": str(runs.resolve()), "root": dict(root or {})}
-    parameters = places | asdict(state) | {"region": list(state.region), "static": True}
-    path = folder / f"{name}.yaml"
-    write_text(path, yaml.safe_dump(parameters, sort_keys=False, allow_unicode=True))
-    python, executed = shlex.quote(sys.executable), folder / f"{name}.ipynb"
-    command = (
-        f"{python} -m papermill {shlex.quote(str(notebook.resolve()))} {shlex.quote(str(executed))} "
-        f"-f {shlex.quote(str(path))} && "
-        f"{python} -m nbconvert --to html --no-input {shlex.quote(str(executed))}"
-    )
-    return Frozen(path, command, folder / f"{name}.html")
+        Raises:
+            InputError: a name that no state has, or a value that `State` does not admit.
+        """
+        known = {each.name: each for each in fields(State)}
+        found: dict[str, Any] = {}
+        where: dict[str, str] = {}
+        for name, text in parse_qsl(address.removeprefix("?"), keep_blank_values=True):
+            if name.startswith(COLUMN):
+                if text:
+                    where[name.removeprefix(COLUMN)] = text
+                continue
+            if name not in known or name == "where":
+                raise unknown_name("part of the explorer's address", name, known)
+            default = known[name].default
+            assert default is not MISSING
+            try:
+                if name in ("least", "most"):
+                    found[name] = float(text) if text else None
+                elif name == "region":
+                    found[name] = tuple(float(x) for x in text.split())
+                else:
+                    found[name] = int(text) if isinstance(default, int) else text
+            except ValueError:
+                raise InputError(f"{name} in the explorer's address is no number: {text!r}.") from None
+        return cls(**found, where=tuple(where.items()))

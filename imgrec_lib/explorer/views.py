@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
+from markupsafe import Markup
 from scipy import sparse
 from torch import Tensor
 
-from imgrec_lib.data.dataset import Columns, describe_item, latest_items
+from imgrec_lib.data.dataset import Columns, describe_item
 from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation.neighbours import nearest_to, search_neighbours
 from imgrec_lib.explorer.item_map import ItemMap, project
-from imgrec_lib.explorer.new_item import new_item
+from imgrec_lib.explorer.new_item import item_anew, new_item
 from imgrec_lib.explorer.opened import Runs, find_item, find_user
+from imgrec_lib.explorer.people import comparison_of_users, table_of_users
 from imgrec_lib.explorer.ranking import (
     Ranking,
     attended_attributes,
@@ -26,6 +26,8 @@ from imgrec_lib.explorer.ranking import (
     score_parts,
     user_scores,
 )
+from imgrec_lib.explorer.saw import what_it_saw
+from imgrec_lib.explorer.shown import Shown, Text, cell_of, history_row, user_name
 from imgrec_lib.explorer.state import State
 from imgrec_lib.gallery.gallery import Gallery
 from imgrec_lib.gallery.rows import Cell, Row
@@ -87,8 +89,8 @@ def recommendations(runs: Runs, state: State) -> list[Gallery]:
     if len(held):
         places = "; ".join(_place(ranking, int(item)) for item in held)
         title += f"; the held-out {'item is' if len(held) == 1 else 'items are'} {places}"
-    rows = [_history(opened, user, state.number), Row(title, tuple(cells))]
-    galleries = [Gallery(f"User {dataset.user_ids[user]}", tuple(rows), dataset.images)]
+    rows = [history_row(opened, user, state.number), Row(title, tuple(cells))]
+    galleries = [Gallery(user_name(opened, user), tuple(rows), dataset.images)]
     asked = [find_item(dataset, state.item)] if state.item else []
     explained = np.array(list(dict.fromkeys([*asked, *shown[:EXPLAINED].tolist()])), dtype=np.int64)
     because = closest_purchases(opened, user, explained, 8)
@@ -98,7 +100,7 @@ def recommendations(runs: Runs, state: State) -> list[Gallery]:
                 f"{describe_item(dataset, int(item))[0]} is like these purchases",
                 (
                     Cell(int(item), describe_item(dataset, int(item)), mark="recommended"),
-                    *(_cell(opened, other, value) for other, value in zip(*like, strict=True)),
+                    *(cell_of(opened, other, value) for other, value in zip(*like, strict=True)),
                 ),
             )
             for item, like in zip(explained, because, strict=True)
@@ -107,12 +109,19 @@ def recommendations(runs: Runs, state: State) -> list[Gallery]:
     return galleries
 
 
-def comparison(runs: Runs, state: State) -> list[Gallery]:
-    """Two runs for one user: what only one of them found, what both did, and how places move."""
+def comparison(runs: Runs, state: State) -> list[Shown]:
+    """Two runs: whom each serves better, and for one user what only one of them found, and how places move."""
     if not state.other:
-        raise InputError("two models side by side need a second run: choose one under 'Compare with'.")
+        raise InputError("There is nothing to compare with yet: open Model and choose 'compare' beside another run.")
     first = runs.open(state.run)
     second = second_of(runs, first, state.other)
+    found, shown = comparison_of_users(first, second, state), side_by_side(first, second, state)
+    # The users of a group are shown next to the table in which it was chosen.
+    return [*found, *shown] if state.group else [found[0], *shown, *found[1:]]
+
+
+def side_by_side(first: Trained, second: Trained, state: State) -> list[Gallery]:
+    """Two runs for one user: what only one of them found, what both did, and how places move."""
     user = user_of(first, state)
     a, b = rank(first, user, state), rank(second, user, state)
     top_a, top_b = a.items[: state.number], b.items[: state.number]
@@ -133,11 +142,11 @@ def comparison(runs: Runs, state: State) -> list[Gallery]:
         row(f"Only {names[1]} found", top_b[~np.isin(top_b, top_a)], b, a, names[0]),
         row("Both found", common, a, b, names[1]),
     )
-    title = f"User {first.dataset.user_ids[user]}: the first {state.number} of {names[0]} and of {names[1]}"
+    title = f"{user_name(first, user)}: the first {state.number} of {names[0]} and of {names[1]}"
     if len(test):
         places = "; ".join(f"{_place(a, item)}, and {_place(b, item)}" for item in test.tolist())
         title += f"; the held-out {'item is' if len(test) == 1 else 'items are'} {places}"
-    return [Gallery(title, (_history(first, user, state.number), *rows), first.dataset.images)]
+    return [Gallery(title, (history_row(first, user, state.number), *rows), first.dataset.images)]
 
 
 def neighbours(runs: Runs, state: State) -> list[Gallery]:
@@ -157,18 +166,24 @@ def neighbours(runs: Runs, state: State) -> list[Gallery]:
         else:
             rows.append(_nearest_row(opened, run.learned, item, state.number, f"As {run.title} has learnt{remark}"))
     rows.append(_bought_together(opened, item, state.number))
-    query = Row("The item", (_cell(opened, item, mark="query"),))
+    query = Row("The item", (cell_of(opened, item, mark="query"),))
     return [Gallery("Nearest items", (query, *rows), opened.dataset.images)]
 
 
-def cold_start(runs: Runs, state: State) -> list[Gallery]:
+def cold_start(runs: Runs, state: State) -> list[Shown]:
     """A picture as an item that nobody has bought: what is near it, who would like it, where it would stand."""
-    if not state.picture:
-        raise InputError("upload a photograph first, or take the picture of an item.")
     opened = runs.open(state.run)
-    new = new_item(opened, Path(state.picture))
+    if state.picture:
+        new = new_item(opened, state.picture)
+    elif state.item:
+        new = item_anew(opened, find_item(opened.dataset, state.item))
+    else:
+        return [
+            UPLOAD,
+            Text("Give a photograph of yours, or choose an item, to see it as an item that nobody has bought."),
+        ]
     dataset, user = opened.dataset, user_of(opened, state)
-    cell = Cell(-1, ("your picture",), mark="new", picture=new.pixels)
+    cell = Cell(-1, ("your picture",), mark="new", picture=new.shown)
     rows = [Row("The new item", (cell,))]
     if opened.features is not None:
         rows.append(_nearest_row(opened, opened.features.values, new.feature, state.number, "Nearest by picture"))
@@ -176,24 +191,27 @@ def cold_start(runs: Runs, state: State) -> list[Gallery]:
         rows.append(
             _nearest_row(opened, opened.learned, new.learned, state.number, f"Nearest as {opened.title} sees it")
         )
-    galleries = [Gallery("An item of which there is a picture alone", tuple(rows), dataset.images)]
+    galleries: list[Shown] = [
+        UPLOAD,
+        Gallery("An item of which there is a picture alone", tuple(rows), dataset.images),
+    ]
     if new.places is None or new.scores is None:
         title = f"{opened.title} cannot score an item by its picture: it needs an item's id"
         return [*galleries, Gallery(title, (), None)]
     ranking = rank(opened, user, state)
     place = int((ranking.scores[ranking.items] > new.scores[user]).sum())
     around = ranking.items[max(0, place - 5) : place + 5]
-    cells = [_cell(opened, int(i), float(ranking.scores[i])) for i in around]
+    cells = [cell_of(opened, int(i), float(ranking.scores[i])) for i in around]
     at = min(place, 5)
-    cells.insert(at, Cell(-1, ("your picture",), float(new.scores[user]), "new", picture=new.pixels))
+    cells.insert(at, Cell(-1, ("your picture",), float(new.scores[user]), "new", picture=new.shown))
     where = Row(
-        f"For user {dataset.user_ids[user]} it would be number {place + 1:,} of {len(ranking.items) + 1:,}; "
+        f"For {user_name(opened, user)} it would be number {place + 1:,} of {len(ranking.items) + 1:,}; "
         f"its median place over all users is {int(np.median(new.places)):,}",
         tuple(cells),
     )
     best = np.lexsort((-new.scores, new.places))[:5]
     likers = [
-        Row(f"User {dataset.user_ids[u]}: it would be number {new.places[u]:,}", _history(opened, int(u), 8).cells)
+        Row(f"{user_name(opened, int(u))}: it would be number {new.places[u]:,}", history_row(opened, int(u), 8).cells)
         for u in best
     ]
     return [
@@ -203,22 +221,31 @@ def cold_start(runs: Runs, state: State) -> list[Gallery]:
     ]
 
 
+def spaces_of(opened: Trained) -> list[str]:
+    """The spaces of which there can be a map: what the model has learnt, and the pictures."""
+    return [
+        space
+        for space, there in (("learned", opened.learned is not None), ("picture", opened.features is not None))
+        if there
+    ]
+
+
 def embedding_map(runs: Runs, state: State) -> list[Gallery | ItemMap]:
     """The catalogue on a plane, and the items of the chosen region in the order of the user's scores."""
     opened = runs.open(state.run)
     user = user_of(opened, state)
-    if state.space == "learned" and opened.learned is None:
-        raise InputError(f"{opened.title} has no vectors for items: choose the map of pictures, or another run.")
-    if state.space == "picture" and opened.features is None:
-        raise InputError(f"dataset {opened.dataset.name!r} has no pictures: choose the map of what was learnt.")
+    spaces = spaces_of(opened)
+    if not spaces:
+        raise InputError(f"{opened.title} has no vectors for items, and the data have no pictures: choose another run.")
+    space = state.space if state.space in spaces else spaces[0]
     mask = candidates(opened, user, state)
     order = np.argsort(-opened.popularity, kind="stable")
     dataset = opened.dataset
     names = dataset.items[Columns.NAME if Columns.NAME in dataset.items else Columns.ITEM].astype(str).to_numpy()
-    title = f"{int(mask.sum()):,} items, {'by picture' if state.space == 'picture' else f'as {opened.title} sees them'}"
+    title = f"{int(mask.sum()):,} items, {'by picture' if space == 'picture' else f'as {opened.title} sees them'}"
     shown = ItemMap(
         f"{title}. Draw a rectangle, or choose a thumbnail, to see what lies there.",
-        _positions(opened, state.space, state.projection),
+        _positions(opened, space, state.projection),
         order[mask[order]],
         names,
         dataset.images,
@@ -230,35 +257,29 @@ def embedding_map(runs: Runs, state: State) -> list[Gallery | ItemMap]:
     scores = user_scores(opened, user)
     best = inside[np.argsort(-scores[inside], kind="stable")][: state.number]
     row = Row(
-        f"{len(inside):,} items in the chosen region, {len(best)} of them shown, the best for user "
-        f"{dataset.user_ids[user]} first",
-        tuple(_cell(opened, int(item), float(scores[item])) for item in best),
+        f"{len(inside):,} items in the chosen region, {len(best)} of them shown, the best for "
+        f"{user_name(opened, user)} first",
+        tuple(cell_of(opened, int(item), float(scores[item])) for item in best),
     )
     return [shown, Gallery("Chosen on the map", (row,), dataset.images)]
 
 
-@dataclass(frozen=True)
-class View:
-    """One view: its function, and the fields of the state on which it depends."""
-
-    show: Callable[[Runs, State], Sequence[Gallery | ItemMap]]
-    fields: tuple[str, ...]
-
-
-FILTERS = ("run", "user", "number", "category", "popularity", "seen")
-VIEWS = {
-    "Recommendations": View(recommendations, (*FILTERS, "item")),
-    "Two models": View(comparison, (*FILTERS, "other")),
-    "Neighbours": View(neighbours, (*FILTERS, "other", "item")),
-    "New picture": View(cold_start, (*FILTERS, "picture")),
-    "Map": View(embedding_map, (*FILTERS, "space", "projection", "region")),
+VIEWS: dict[str, Callable[[Runs, State], Sequence[Shown]]] = {
+    "recommendations": recommendations,
+    "compare": comparison,
+    "users": lambda runs, state: table_of_users(
+        runs.open(state.run), second_of(runs, runs.open(state.run), state.other) if state.other else None, state
+    ),
+    "neighbours": neighbours,
+    "what it saw": lambda runs, state: what_it_saw(
+        runs.open(state.run), user_of(runs.open(state.run), state), item_of(runs.open(state.run), state)
+    ),
+    "new picture": cold_start,
+    "map": embedding_map,
 }
+"""What can be looked at: each a function of the runs and the state alone."""
 
-
-def report(runs: Runs, state: State) -> dict[str, Sequence[Gallery | ItemMap]]:
-    """All views that the state fills, by name: the static face of the explorer."""
-    absent = {"Two models": not state.other, "New picture": not state.picture}
-    return {name: view.show(runs, state) for name, view in VIEWS.items() if not absent.get(name, False)}
+UPLOAD = Text(Markup('<form><label>A photograph <input type="file" accept="image/*" data-upload></label></form>'))
 
 
 @lru_cache(8)
@@ -266,19 +287,6 @@ def _positions(opened: Trained, space: str, projection: str) -> np.ndarray:
     vectors = opened.learned if space == "learned" else opened.features.values if opened.features else None
     assert vectors is not None
     return project(vectors, projection)
-
-
-def _cell(opened: Trained, item: int, score: float | None = None, mark: str = "") -> Cell:
-    return Cell(int(item), describe_item(opened.dataset, int(item)), None if score is None else float(score), mark)
-
-
-def _history(opened: Trained, user: int, most: int) -> Row:
-    history = latest_items(opened.dataset, user)
-    title = f"Bought {len(history)} {'item' if len(history) == 1 else 'items'}"
-    return Row(
-        title + (f", {most} of them shown" if len(history) > most else ""),
-        tuple(_cell(opened, int(item)) for item in history[:most]),
-    )
 
 
 def _place(ranking: Ranking, item: int) -> str:
@@ -296,7 +304,7 @@ def _nearest_row(
         found, similarity = near.items[0], near.similarity[0]
     else:
         found, similarity = nearest_to(vectors, query, number)
-    return Row(title, tuple(_cell(opened, int(i), float(s)) for i, s in zip(found, similarity, strict=True)))
+    return Row(title, tuple(cell_of(opened, int(i), float(s)) for i, s in zip(found, similarity, strict=True)))
 
 
 @lru_cache(2)
@@ -316,5 +324,5 @@ def _bought_together(opened: Trained, item: int, number: int) -> Row:
     cosine = together / np.sqrt(np.maximum(opened.popularity, 1) * float(opened.popularity[item]))
     cosine[item] = 0
     best = np.argsort(-cosine, kind="stable")[:number]
-    cells = [_cell(opened, int(i), float(cosine[i])) for i in best if cosine[i] > 0]
+    cells = [cell_of(opened, int(i), float(cosine[i])) for i in best if cosine[i] > 0]
     return Row("Bought by the same users", tuple(cells))

@@ -108,8 +108,10 @@ def _cell(
     link: Callable[[int], str] | None,
 ) -> Markup:
     marked = " marked" if cell.mark else ""
+    # Where the caption is the name alone, the same words once more would say nothing to those who hear the page.
+    alt = f"picture of {cell.alt}" if (cell.alt,) == cell.caption else cell.alt
     if source:
-        picture = _PICTURE.format(marked=marked, source=source, size=size, height=height, alt=cell.alt)
+        picture = _PICTURE.format(marked=marked, source=source, size=size, height=height, alt=alt)
     else:
         text = cell.caption[0] if cell.caption else str(cell.item)
         picture = _TILE.format(marked=marked, size=size, height=height, text=text)
@@ -156,7 +158,9 @@ def _legend(row: Row) -> Markup:
         Markup('<span><i style="background:{}"></i>{}</span>').format(colour, name)
         for name, colour in zip(names, _colours(len(names)), strict=True)
     )
-    return Markup('<p class="legend">{}each score is the sum of: left of the line lowers it</p>\n').format(entries)
+    return Markup('<p class="legend">{}make up each score; what lowers it stands left of the line</p>\n').format(
+        entries
+    )
 
 
 def _colours(number: int) -> list[str]:

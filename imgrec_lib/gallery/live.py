@@ -1,4 +1,4 @@
-"""The live face of galleries and maps: HTML in a widget that says which picture, or which part of a map, was chosen.
+"""The live face of galleries: HTML in a widget that says which picture was chosen.
 
 HTML with the pictures inside draws several times faster than one image widget a picture.
 """
@@ -19,15 +19,13 @@ class Pictures(anywidget.AnyWidget):
     """HTML whose pictures can be chosen by a click or, from the keyboard, by Tab and Enter.
 
     Attributes:
-        html: what is shown; an element with `data-item` is a picture of that item, one with `data-map` a map.
+        html: what is shown; an element with `data-item` is a picture of that item.
         chosen: the item chosen last, -1 for none.
-        region: the part of the map chosen last: left, top, right and bottom, each from 0 to 1; empty for none.
     """
 
     _esm = Path(__file__).parent / "pictures.js"
     html = traitlets.Unicode().tag(sync=True)
     chosen = traitlets.Int(-1).tag(sync=True)
-    region = traitlets.List(traitlets.Float()).tag(sync=True)
 
 
 class LiveGallery(ipywidgets.VBox):

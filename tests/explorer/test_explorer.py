@@ -4,50 +4,58 @@ from __future__ import annotations
 
 import html
 import io
+import json
 import re
 import shutil
-import subprocess
+import warnings
 from collections import Counter
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-import yaml
 from conformance import CARDS, randomised, small
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from narrow import not_none
 from PIL import Image
 from toy import N_ITEMS, N_USERS, best_items, toy_data
 
 from imgrec_lib.data.dataset import Columns
+from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError
+from imgrec_lib.evaluation.neighbours import search_neighbours
 from imgrec_lib.explorer import (
-    NOTEBOOK,
     POPULARITY,
     SEEN,
     USER_ORDERS,
     VIEWS,
     Explorer,
+    Index,
     ItemMap,
     Runs,
     State,
+    answer,
+    compare_users,
+    facets,
     find_item,
     find_user,
-    freeze,
+    item_anew,
     keep_picture,
     new_item,
+    occlude,
+    picture_path,
     project,
     rank,
-    read_picture,
-    report,
     score_parts,
-    state_of,
+    shared_page,
     user_order,
+    users_of,
 )
-from imgrec_lib.explorer import views as views_module
+from imgrec_lib.explorer import occlusion as occlusion_module
 from imgrec_lib.explorer.ranking import user_scores
 from imgrec_lib.gallery import Gallery
 from imgrec_lib.models.base import (
@@ -58,10 +66,10 @@ from imgrec_lib.models.base import (
     Recommender,
     ScoreParts,
 )
-from imgrec_lib.notebooks import notebook_parameters, notebook_path
 from imgrec_lib.request import Request
 from imgrec_lib.runs import train_run
-from imgrec_lib.serving import Trained
+from imgrec_lib.serving import Trained, compare_lists
+from imgrec_lib.serving.pictures import read_picture
 
 REQUEST = Request(
     "poprank",
@@ -96,11 +104,11 @@ def runs(folder: Path) -> Runs:
 
 
 @pytest.fixture(scope="module")
-def picture(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The picture of item 7, as a file."""
-    images = runs.open("ft").dataset.images
-    assert images is not None
-    return keep_picture(np.asarray(images.pixels[7]), tmp_path_factory.mktemp("pictures"))
+def picture(runs: Runs) -> str:
+    """The name of the picture of item 7, kept as if somebody had given it."""
+    content = io.BytesIO()
+    Image.fromarray(np.asarray(not_none(runs.open("ft").dataset.images).pixels[7])).save(content, "PNG")
+    return keep_picture(content.getvalue())
 
 
 # --- What models say of their scores
@@ -183,7 +191,12 @@ def test_purchases_make_the_score(similarity: str, aggregate: str) -> None:
 def test_runs_share_their_data_and_are_opened_once(runs: Runs) -> None:
     first = runs.open("ft")
     assert runs.open("ft") is first and runs.open("bpr").dataset is first.dataset
-    assert runs.open("").run.name == next(iter(runs.by_name))
+    # Of the runs that see pictures the one that validates best comes first, and is what one sees first.
+    order = [run.name for run in runs.best_first(list(runs.by_name.values()))]
+    assert set(order[:-1]) == set(RUNS) - {"bpr"} and order[-1] == "bpr"
+    values = [not_none(runs.by_name[name].record.validation.auc) for name in order[:-1]]
+    assert values == sorted(values, reverse=True)
+    assert runs.open("").run.name == order[0] == runs.best
     (group,) = runs.datasets.values()
     assert {run.name for run in group} == set(RUNS)
     with pytest.raises(InputError, match="unknown run 'mixd': did you mean 'mixed'"):
@@ -246,7 +259,9 @@ def test_rank_equals_brute_force(runs: Runs, seen: str, popularity: str) -> None
             and (not wanted or dataset.items[Columns.CATEGORY][item] == wanted)
         ]
         expected = sorted(admitted, key=lambda item: (-scores[item], item))
-        found = rank(opened, user, State(seen=seen, popularity=popularity, category=wanted))
+        found = rank(
+            opened, user, State(seen=seen, popularity=popularity, where=((Columns.CATEGORY, wanted),) if wanted else ())
+        )
         assert found.items.tolist() == expected
         assert [found.places[item] for item in expected] == list(range(1, len(expected) + 1))
         assert np.count_nonzero(found.places) == len(expected)
@@ -257,7 +272,7 @@ def test_ties_go_by_index_and_an_unknown_category_is_refused(runs: Runs) -> None
     flat = Trained(_Flat(opened.dataset.n_items), opened.dataset, opened.features, opened.run, "Flat")
     assert rank(flat, 0, State(seen="all")).items.tolist() == list(range(opened.dataset.n_items))
     with pytest.raises(InputError, match="unknown category of wardrobe"):
-        rank(opened, 0, State(category="furniture"))
+        rank(opened, 0, State(where=(("category", "furniture"),)))
 
 
 class _Flat(Recommender):
@@ -297,18 +312,15 @@ def test_parts_shown_are_the_score(runs: Runs, name: str, parts: set[str]) -> No
 
 
 def galleries_of(view: str, runs: Runs, state: State) -> list[Gallery]:
-    """What a view shows that shows galleries alone."""
-    shown = list(VIEWS[view].show(runs, state))
-    galleries = [each for each in shown if isinstance(each, Gallery)]
-    assert galleries == shown
-    return galleries
+    """The galleries among what a view shows."""
+    return [each for each in VIEWS[view](runs, state) if isinstance(each, Gallery)]
 
 
 def test_recommendations(runs: Runs) -> None:
     opened = runs.open("ft")
     for user in (0, 11):
         state = State(run="ft", user=opened.dataset.user_ids[user], number=6)
-        (gallery,) = galleries_of("Recommendations", runs, state)
+        (gallery,) = galleries_of("recommendations", runs, state)
         history, recommended = gallery.rows
         assert set(history.cells[i].item for i in range(len(history.cells))) <= set(opened.dataset.train.of(user))
         expected = best_items(opened.scorer, opened.dataset, [user], 6)[0][0].tolist()
@@ -329,7 +341,7 @@ def test_visrank_shows_the_purchases_that_pull_items_up(runs: Runs) -> None:
     user = 3
     chosen = opened.dataset.items[Columns.ITEM][20]
     state = State(run="visrank", user=opened.dataset.user_ids[user], number=4, item=chosen)
-    _, because = galleries_of("Recommendations", runs, state)
+    _, because = galleries_of("recommendations", runs, state)
     expected = [20, *best_items(opened.scorer, opened.dataset, [user], 4)[0][0].tolist()]
     assert [row.cells[0].item for row in because.rows] == list(dict.fromkeys(expected))
     assert opened.features is not None
@@ -343,7 +355,7 @@ def test_visrank_shows_the_purchases_that_pull_items_up(runs: Runs) -> None:
 
 def test_two_models(runs: Runs) -> None:
     state = State(run="ft", other="visrank", number=10)
-    (gallery,) = galleries_of("Two models", runs, state)
+    gallery = next(each for each in galleries_of("compare", runs, state) if "the first 10" in each.title)
     _, only_first, only_second, both = ([cell.item for cell in row.cells] for row in gallery.rows)
     user = int((runs.open("ft").dataset.test.items >= 0).argmax())
     a, b = (rank(runs.open(name), user, state) for name in ("ft", "visrank"))
@@ -352,8 +364,8 @@ def test_two_models(runs: Runs) -> None:
     assert set(both) == set(b.items[:10].tolist()) & set(a.items[:10].tolist())
     for cell in gallery.rows[1].cells:
         assert cell.caption[-1] == f"number {a.places[cell.item]} ({b.places[cell.item]})"
-    with pytest.raises(InputError, match="need a second run"):
-        galleries_of("Two models", runs, State(run="ft"))
+    with pytest.raises(InputError, match="nothing to compare with yet"):
+        galleries_of("compare", runs, State(run="ft"))
 
 
 def test_neighbours_in_every_space(runs: Runs) -> None:
@@ -361,7 +373,7 @@ def test_neighbours_in_every_space(runs: Runs) -> None:
     dataset = opened.dataset
     item = int(dataset.train.popularity.argmax())
     state = State(run="ete", other="bpr", item=dataset.items[Columns.ITEM][item], number=5)
-    (gallery,) = galleries_of("Neighbours", runs, state)
+    (gallery,) = galleries_of("neighbours", runs, state)
     query, by_picture, final, before, second, together = gallery.rows
     assert query.cells[0].item == item
     assert "before fine-tuning" in before.title and "BPR-MF" in second.title
@@ -397,18 +409,18 @@ def test_two_runs_on_different_data_are_not_compared(runs: Runs, tmp_path: Path)
     both = Runs(tmp_path / "b")
     assert len(both.datasets) == 2
     with pytest.raises(InputError, match="other data"):
-        galleries_of("Two models", both, State(run="ft", other="other-data"))
-    (gallery,) = galleries_of("Recommendations", both, State(run="other-data"))
+        galleries_of("compare", both, State(run="ft", other="other-data"))
+    (gallery,) = galleries_of("recommendations", both, State(run="other-data"))
     assert not any(cell.parts for row in gallery.rows for cell in row.cells)
-    with pytest.raises(InputError, match="no vectors"):
-        VIEWS["Map"].show(both, State(run="other-data"))
+    (by_picture,) = VIEWS["map"](both, State(run="other-data"))  # a model without vectors of items has this map alone
+    assert isinstance(by_picture, ItemMap) and "by picture" in by_picture.title
 
 
 # --- Cold start
 
 
 @pytest.mark.parametrize("name", ["ft", "ete", "visrank", "mixed"])
-def test_a_new_picture_is_placed_as_brute_force_places_it(runs: Runs, picture: Path, name: str) -> None:
+def test_a_new_picture_is_placed_as_brute_force_places_it(runs: Runs, picture: str, name: str) -> None:
     opened = runs.open(name)
     new = new_item(opened, picture)
     assert opened.features is not None and opened.dataset.images is not None
@@ -422,19 +434,25 @@ def test_a_new_picture_is_placed_as_brute_force_places_it(runs: Runs, picture: P
         near = np.isclose(scores, new.scores[user], rtol=1e-5, atol=1e-6)
         higher = (scores[~near] > new.scores[user]).sum()
         assert higher + 1 <= new.places[user] <= higher + near.sum() + 1 and near.sum() <= 1
-    galleries = galleries_of("New picture", runs, State(run=name, picture=str(picture), number=3))
+    galleries = galleries_of("new picture", runs, State(run=name, picture=picture, number=3))
     by_picture = galleries[0].rows[1]
     assert by_picture.cells[0].item == 7 and by_picture.cells[0].score == pytest.approx(1, abs=1e-3)
     order = [int(row.title.split("number ")[1].replace(",", "")) for row in galleries[2].rows]
     assert order == sorted(new.places)[:5]
 
 
-def test_a_model_of_ids_alone_says_so(runs: Runs, picture: Path) -> None:
-    galleries = galleries_of("New picture", runs, State(run="bpr", picture=str(picture)))
+def test_a_model_of_ids_alone_says_so(runs: Runs, picture: str) -> None:
+    galleries = galleries_of("new picture", runs, State(run="bpr", picture=picture))
     assert galleries[0].rows[1].cells[0].item == 7
     assert "BPR-MF cannot score an item by its picture" in galleries[-1].title
-    with pytest.raises(InputError, match="upload a photograph first"):
-        galleries_of("New picture", runs, State(run="bpr"))
+    assert not galleries_of("new picture", runs, State(run="bpr"))
+
+
+def test_an_item_is_taken_for_a_new_one(runs: Runs, picture: str) -> None:
+    opened = runs.open("ft")
+    ways = State(run="ft", picture=picture), State(run="ft", item=str(opened.item_ids[7]))
+    for found, same in zip(*(galleries_of("new picture", runs, way) for way in ways), strict=True):
+        assert found.items == same.items and found.title == same.title
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -450,11 +468,15 @@ def test_an_upload_is_decoded_with_care(runs: Runs, tmp_path: Path) -> None:
         read_picture(opened, bomb.getvalue())
     photo = io.BytesIO()
     Image.new("RGB", (300, 200), (200, 30, 30)).save(photo, "JPEG")
-    pixels = read_picture(opened, photo.getvalue())
-    assert pixels.shape == (32, 32, 3)
-    kept = keep_picture(pixels, tmp_path)
-    assert kept.suffix == ".png"
-    np.testing.assert_array_equal(read_picture(opened, kept), pixels)
+    assert read_picture(opened, photo.getvalue()).shape == (32, 32, 3)
+    # What is kept is the picture in its own proportions, not the file, and only a name that was given finds it.
+    name = keep_picture(photo.getvalue())
+    with Image.open(picture_path(name)) as kept:
+        assert kept.size == (300, 200) and kept.format == "PNG"
+    assert new_item(opened, name).shown.shape == (200, 300, 3)
+    for wrong in ("picture-000000000000", f"../pictures/{name}", "", "/etc/passwd"):
+        with pytest.raises(InputError, match="give it again"):
+            picture_path(wrong)
 
 
 # --- The map
@@ -490,7 +512,7 @@ def test_umap_or_how_to_get_it() -> None:
 def test_map_holds_what_was_chosen(runs: Runs) -> None:
     opened = runs.open("ft")
     state = State(run="ft", region=(0.25, 0.0, 0.75, 0.5), number=4)
-    shown, chosen = VIEWS["Map"].show(runs, state)
+    shown, chosen = VIEWS["map"](runs, state)
     assert isinstance(shown, ItemMap) and isinstance(chosen, Gallery)
     x, y = shown.positions.T
     owned = opened.dataset.train.of(0)
@@ -503,8 +525,8 @@ def test_map_holds_what_was_chosen(runs: Runs) -> None:
     for left, top, right, bottom in regions:
         in_cell = (x >= left) & (x <= right) & (y >= top) & (y <= bottom)
         assert in_cell[shown.shown].any()
-    assert text.count("<img ") == text.count(' alt="') == len(regions)
-    (whole,) = VIEWS["Map"].show(runs, replace(state, region=()))
+    assert text.count("<img ") == text.count(' aria-label="') == len(regions)
+    (whole,) = VIEWS["map"](runs, replace(state, region=()))
     assert isinstance(whole, ItemMap) and whole.inside().size == 0
 
 
@@ -518,7 +540,7 @@ def test_map_escapes_names() -> None:
     assert "<script" not in shown.html() and html.escape(evil) in shown.html()
 
 
-# --- State and freezing
+# --- State
 
 
 @pytest.mark.parametrize(
@@ -537,148 +559,317 @@ def test_a_wrong_state_is_refused(wrong: dict[str, object]) -> None:
         State(**wrong)  # type: ignore[arg-type]
 
 
-def test_the_state_is_the_notebooks_parameters() -> None:
-    parameters = notebook_parameters(NOTEBOOK)
-    defaults = {name: parameter.default for name, parameter in parameters.items()}
-    assert state_of(defaults) == State()
-    assert set(parameters) - set(State.__dataclass_fields__) == {"runs", "root", "only", "static", "frozen"}
+STATES = st.builds(
+    State,
+    run=st.text(max_size=8),
+    other=st.text(max_size=8),
+    user=st.text(max_size=8),
+    order=st.sampled_from(USER_ORDERS),
+    search=st.text(max_size=8),
+    where=st.dictionaries(st.text(max_size=5), st.text(min_size=1, max_size=5), max_size=3).map(
+        lambda d: tuple(d.items())
+    ),
+    popularity=st.sampled_from(list(POPULARITY)),
+    number=st.integers(1, 200),
+    least=st.none() | st.floats(-9, 9),
+    region=st.just(()) | st.just((0.25, 0.5, 0.75, 1.0)),
+)
 
 
-def test_a_frozen_view_becomes_a_report_with_the_same_pictures(runs: Runs, picture: Path, tmp_path: Path) -> None:
-    dataset = runs.open("ft").dataset
-    state = State(
+@settings(max_examples=40, deadline=None)
+@given(STATES)
+def test_an_address_is_the_state(state: State) -> None:
+    assert State.at(state.address()) == state
+    assert State.at("?" + state.address(number=7)) == replace(state, number=7)
+
+
+def test_an_address_that_says_nothing_is_the_default() -> None:
+    assert State().address() == "" and State.at("") == State() and State.at("user=&where.colour=") == State()
+    with pytest.raises(InputError, match="unknown part of the explorer's address 'usr': did you mean 'user'"):
+        State.at("usr=anna")
+    with pytest.raises(InputError, match="number in the explorer's address is no number: 'many'"):
+        State.at("number=many")
+
+
+# --- The explorer as HTML
+
+
+def items_of(text: str) -> list[int]:
+    return [int(item) for item in re.findall(r'data-item="(-?\d+)"', text)]
+
+
+def links_of(text: str) -> list[State]:
+    return [State.at(html.unescape(link)) for link in re.findall(r'href="\?([^"]*)"', text)]
+
+
+def test_another_model_keeps_everything_else(runs: Runs) -> None:
+    opened = runs.open("ft")
+    asked = State(
         run="ft",
         other="visrank",
-        user=str(dataset.user_ids[9]),
+        view="neighbours",
+        user=str(opened.dataset.user_ids[9]),
+        item=str(opened.item_ids[12]),
+        where=(("category", str(opened.dataset.items[Columns.CATEGORY][4])),),
         number=7,
-        category=str(dataset.items[Columns.CATEGORY][4]),
         seen="all",
-        picture=str(picture),
-        region=(0.2, 0.2, 0.9, 0.9),
     )
-    frozen = freeze(state, runs.folder, notebook_path(NOTEBOOK), tmp_path / "kept here")
-    parameters = yaml.safe_load(frozen.parameters.read_text())
-    kept = Path(parameters["picture"])
-    assert kept.parent == tmp_path / "kept here" and kept.read_bytes() == picture.read_bytes()
-    assert state_of(parameters) == replace(state, picture=str(kept))
-    subprocess.run(frozen.command, shell=True, check=True, capture_output=True, timeout=240)
-    page = frozen.page.read_text(encoding="utf-8")
-    expected = [
-        each.items for galleries in report(runs, state).values() for each in galleries if isinstance(each, Gallery)
-    ]
-    assert [int(item) for item in re.findall(r'data-item="(-?\d+)"', page)] == [i for items in expected for i in items]
-    assert 'class="imgrec-map"' in page and "application/vnd.jupyter.widget" not in page
-    assert freeze(state_of(parameters), runs.folder, notebook_path(NOTEBOOK), tmp_path / "again").command
+    found = answer(runs, asked)
+    assert found.state == asked and items_of(found.html)
+    runs_of_links = {state.run: state for state in links_of(found.html) if replace(state, run="ft") == asked}
+    assert set(runs_of_links) == set(RUNS)
+    assert answer(runs, runs_of_links["mixed"]).state == replace(asked, run="mixed")
+    for view in VIEWS:
+        assert replace(asked, view=view) in links_of(found.html)
 
 
-# --- The page, without a browser
+def test_what_the_data_do_not_have_is_left_out_with_a_word(runs: Runs) -> None:
+    asked = State(run="gone", other="gone too", user="nobody", item="nothing", view="x", where=(("colour", "none"),))
+    found = answer(runs, asked)
+    assert found.state == State(run=runs.best)
+    assert found.html.count('class="note"') == 6 and 'role="alert"' not in found.html
+    part = str(runs.open("ft").dataset.user_ids[59])[1:].upper()
+    assert answer(runs, State(user=part)).state.user == runs.open("ft").dataset.user_ids[59]
 
 
-@pytest.fixture
-def page(runs: Runs, tmp_path: Path) -> Explorer:
-    return Explorer(runs, State(run="ft"), notebook_path(NOTEBOOK), tmp_path)
+def test_an_empty_view_is_no_error(runs: Runs) -> None:
+    for view in ("compare", "new picture"):
+        found = answer(runs, State(run="bpr", view=view))
+        assert 'class="note"' in found.html and 'role="alert"' not in found.html
+    assert 'class="note"' in answer(runs, State(run="bpr", view="what it saw")).html
 
 
-def items_of(page: Explorer) -> list[int]:
-    return [int(item) for item in re.findall(r'data-item="(-?\d+)"', page.pictures.html)]
-
-
-def test_the_page_shows_the_state(page: Explorer, runs: Runs) -> None:
-    assert items_of(page) == galleries_of("Recommendations", runs, State(run="ft"))[0].items
-    page.controls["order"].value = "worst served"
-    opened = runs.open("ft")
-    worst_served = user_order(opened, "worst served")
-    worst = str(opened.dataset.user_ids[worst_served[0]])
-    assert page.state.user == worst and page.controls["user"].value == worst
-    page.controls["position"].value = 4
-    assert page.state.user == opened.dataset.user_ids[worst_served[3]]
-    assert f'data-user="{page.state.user}"' in page.status.value
-    page.controls["number"].value = 5
-    assert items_of(page) == galleries_of("Recommendations", runs, page.state)[0].items
-    page.controls["view"].value = "Two models"
-    assert 'role="alert"' in page.alert.value and "second run" in page.alert.value and not page.pictures.html
-    page.controls["other"].value = "visrank"
-    assert not page.alert.value
-    assert items_of(page) == galleries_of("Two models", runs, page.state)[0].items
-    page.controls["view"].value = "Neighbours"
-    page.pictures.chosen = 12
-    assert page.state.item == opened.dataset.items[Columns.ITEM][12] and items_of(page)[0] == 12
-    page.controls["view"].value = "Map"
-    page.pictures.region = [0.0, 0.0, 1.0, 1.0]
-    assert page.state.region == (0, 0, 1, 1) and len(items_of(page)) == 5
-
-
-def test_a_photograph_is_uploaded_and_an_item_taken(page: Explorer, runs: Runs, tmp_path: Path) -> None:
-    page.controls["view"].value = "New picture"
-    assert "upload a photograph" in page.alert.value
-    page.controls["upload"].value = [_upload(b"not a picture")]
-    assert "broken" in page.alert.value and "Traceback" not in page.alert.value
-    photo = io.BytesIO()
-    Image.new("RGB", (300, 200), (200, 30, 30)).save(photo, "JPEG")
-    page.controls["upload"].value = [_upload(photo.getvalue())]
-    assert not page.alert.value and items_of(page)[0] == -1
-    page.controls["item"].value = runs.open("ft").dataset.items[Columns.ITEM][7]
-    page.controls["take"].click()
-    assert items_of(page)[:2] == [-1, 7]
-    page.controls["freeze"].click()
-    (written,) = tmp_path.glob("*.yaml")
-    assert str(written) in page.frozen.value and "papermill" in page.frozen.value
-    assert state_of(yaml.safe_load(written.read_text())).user == page.state.user
-
-
-def _upload(content: bytes) -> dict[str, object]:
-    return {
-        "name": "x.jpg",
-        "type": "image/jpeg",
-        "size": len(content),
-        "content": memoryview(content),
-        "last_modified": datetime.now(UTC),
-    }
-
-
-def test_what_has_not_changed_is_not_made_again(page: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[str] = []
-    for name, view in VIEWS.items():
-
-        def counted(*arguments: object, view: views_module.View = view, name: str = name) -> object:
-            calls.append(name)
-            return view.show(*arguments)  # type: ignore[arg-type]
-
-        monkeypatch.setitem(views_module.VIEWS, name, replace(view, show=counted))  # type: ignore[arg-type]
-    page.controls["space"].value = "picture"
-    page.controls["projection"].value = "pca"
-    page.controls["other"].value = "bpr"
-    assert calls == []
-    page.controls["number"].value = 4
-    assert calls == ["Recommendations"]
-    page.controls["view"].value = "Map"
-    assert calls == ["Recommendations", "Map"]
-
-
-def test_any_failure_is_a_sentence(page: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_failure_is_a_sentence(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> None:
-        raise RuntimeError("first line\nsecond <b>line</b>")
+        raise RuntimeError("second <b>line</b>")
 
-    monkeypatch.setitem(views_module.VIEWS, "Map", replace(VIEWS["Map"], show=fails))  # type: ignore[arg-type]
-    page.controls["view"].value = "Map"
-    assert "RuntimeError: first line second &lt;b&gt;line" in page.alert.value
-    page.controls["user"].value = "nobody"
-    assert "no user has 'nobody'" in html.unescape(page.alert.value)
-    page.controls["view"].value = "Recommendations"
-    assert not page.alert.value and items_of(page)
+    monkeypatch.setitem(VIEWS, "map", fails)
+    found = answer(runs, State(view="map"))
+    assert "RuntimeError: second &lt;b&gt;line" in found.html and 'role="alert"' in found.html
+    assert 'role="alert"' not in answer(runs, State()).html
 
 
-def test_the_page_carries_a_static_face(page: Explorer) -> None:
-    assert page.pictures.html in page._repr_mimebundle_()["text/html"]
+def test_the_card_says_all_that_is_known(runs: Runs) -> None:
+    opened = runs.open("ft")
+    item = int(opened.popularity.argmax())
+    asked = State(run="ft", item=str(opened.item_ids[item]))
+    card = answer(runs, asked).html.partition('data-part="card"')[2]
+    text = html.unescape(re.sub(r"<[^>]+>", " ", card))
+    for column in opened.dataset.items:
+        assert str(opened.dataset.items[column][item]) in text
+    buyers = [user for user in range(60) if item in opened.dataset.train.of(user)]
+    assert f"Bought in training by {len(buyers)}:" in text
+    ids = [str(opened.dataset.user_ids[user]) for user in buyers[:8]]
+    users = [state.user for state in links_of(card) if state.user]
+    assert users == ids
+    near = search_neighbours(not_none(opened.features).values, [item], 6).items[0].tolist()
+    assert items_of(card)[:6] == near
 
 
-def test_a_change_of_dataset_leads_to_its_runs(runs: Runs, tmp_path: Path) -> None:
-    request = replace(REQUEST, dataset_options={"n_users": 40, "n_items": 40, "image_size": 32})
-    dataset, _ = request.load(progress=False)
-    train_run(dataset, request, tmp_path / "other-data", progress=False)
+# --- Ask
+
+
+def test_words_find_what_has_them_all() -> None:
+    table = pd.DataFrame(
+        {
+            "item": ["0110-a", "0110-b", "x3", "x4"],
+            "name": ["Evening dress", "Shirt", "Coat", "Skirt"],
+            "colour": ["Black", "black", "red", "white"],
+            "text": ["long", "to wear with a dress", 'a "quoted" OR thing*', None],
+        }
+    )
+    index = Index(table)
+
+    def found(text: str) -> list[int]:
+        return index.items(text).tolist()
+
+    assert found("black dress") == [0, 1]  # in the name it counts more than in a description
+    assert found("DRE bla") == [0, 1] and found("0110") == [0, 1] and found("10-b") == [1]
+    assert set(found("red dress")) == {0, 1, 2}  # nothing has both: either will do
+    assert found('"quoted" OR (thing*') == [2] and found("") == [] and found("*") == [] and found("NEAR(") == []
+    assert index.items("black", np.array([False, True, True, True])).tolist() == [1]
+    assert index.like("drss") == ["dress"] and index.like("dress") == []
+
+
+def test_hits_are_shown_with_pictures_and_users(runs: Runs) -> None:
+    opened = runs.open("ft")
+    name = str(opened.dataset.items["name"][5])
+    found = answer(runs, State(run="ft", search=name)).html
+    assert items_of(found.partition('class="hits"')[2])[0] in np.flatnonzero(opened.dataset.items["name"] == name)
+    user = str(opened.dataset.user_ids[17])
+    hits = answer(runs, State(run="ft", search=user)).html.partition('class="hits"')[2].partition("</div>")[0]
+    assert [state.user for state in links_of(hits) if state.user] == [user]
+    nothing = answer(runs, State(run="ft", search="<zzz>")).html
+    assert "Nothing has “&lt;zzz&gt;”" in nothing and items_of(nothing)
+
+
+def test_facets_are_the_columns_by_which_one_can_choose(runs: Runs) -> None:
+    dataset = runs.open("ft").dataset
+    found = facets(dataset)
+    assert next(iter(found)) == "category" and "name" not in found and "item" not in found
+    for column, counts in found.items():
+        assert counts.to_dict() == Counter(dataset.items[column].astype(str))
+
+
+# --- Users
+
+
+def test_the_table_of_users_sorts_and_filters_by_any_metric(runs: Runs) -> None:
+    opened = runs.open("ft")
+    higher = opened.run.per_user.set_index("user")["exact/higher"]
+    table = users_of(opened)
+    assert (table["place"] == higher[table.index] + opened.run.per_user.set_index("user")["exact/tied"] // 2 + 1).all()
+
+    def shown(**asked: Any) -> list[str]:
+        text = answer(runs, State(run="ft", view="users", **asked)).view
+        body = text.partition("<tbody>")[2].partition("</tbody>")[0]
+        return [state.user for state in links_of(body)]
+
+    ids = table["id"].tolist()
+    assert shown(sort="-place") == table.sort_values("place", ascending=False, kind="stable")["id"].tolist()[:50]
+    assert shown(sort="ndcg@10", page=2) == table.sort_values("ndcg@10", kind="stable")["id"].tolist()[50:]
+    assert set(shown(sort="place", least=3, most=10)) == {ids[i] for i in np.flatnonzero(table["place"].between(3, 10))}
+    assert shown(sort="no such column") == shown()
+
+
+def test_wins_and_losses_are_counted(runs: Runs) -> None:
+    first, second = runs.open("ft"), runs.open("visrank")
+    found = compare_users(first, second, "auc")
+    a, b = (opened.run.per_user.set_index("user") for opened in (first, second))
+    # With one test item a user and the same candidates, the AUC is larger where fewer items are before it.
+    before_a, before_b = (t["exact/higher"] + t["exact/tied"] / 2 for t in (a, b))
+    assert found.whole["wins"] == (before_a < before_b).sum() and found.whole["losses"] == (before_a > before_b).sum()
+    assert found.whole["users"] == len(a) == found.whole[["wins", "ties", "losses"]].sum()
+    mean = not_none(first.run.metrics["exact"]["auc"]) - not_none(second.run.metrics["exact"]["auc"])
+    assert found.whole["difference"] == pytest.approx(mean) and found.whole["low"] < mean < found.whole["high"]
+    for kind in ("history", "popularity"):
+        groups = found.groups.loc[kind]
+        assert groups["users"].sum() == len(a) and groups["wins"].sum() == found.whole["wins"]
+        weighted = (groups["difference"] * groups["users"]).sum() / groups["users"].sum()
+        assert weighted == pytest.approx(mean)
+    cold = found.groups.loc["popularity"].filter(like="cold", axis=0)["users"].sum()
+    assert cold == (a["item_popularity"] == 0).sum()
+
+
+def test_lists_of_another_program_are_compared_by_what_lists_tell(runs: Runs, tmp_path: Path) -> None:
+    """Four items a user from another program: its AUC is unknown, and so is where an item stands that is not listed."""
+    opened = runs.open("ft")
     shutil.copytree(runs.folder / "ft", tmp_path / "ft")
-    page = Explorer(Runs(tmp_path), State(run="ft", user=""), notebook_path(NOTEBOOK), tmp_path)
-    first, second = page.controls["dataset"].options
-    page.controls["dataset"].value = second if page.controls["dataset"].value == first else first
-    assert page.state.run == "other-data" and not page.alert.value
-    assert [value for _, value in page.controls["run"].options] == ["other-data"]
+    lists = pd.DataFrame(
+        [(user, opened.item_ids[(3 * n + place) % 80], place) for n, user in enumerate(opened.dataset.user_ids)
+         for place in range(1, 41)],
+        columns=["user", "item", "rank"],
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        compare_lists(lists, opened.dataset, tmp_path / "other", title="Other", request=opened.run.request)
+    both = Runs(tmp_path)
+    other = both.open("other")
+    assert users_of(other)["auc"].isna().all() and not users_of(other)["hr@10"].isna().any()
+    held = opened.dataset.test.items[users_of(other).index]
+    listed = [(user, item) in set(zip(lists["user"], lists["item"], strict=True)) for user, item in zip(
+        users_of(other)["id"], opened.item_ids[held], strict=True)]  # fmt: skip
+    assert (users_of(other)["place"].notna() == listed).all() and 0 < sum(listed) < 60
+    found = answer(both, State(run="ft", other="other", view="compare"))
+    assert "by ndcg@10" in found.view and 'role="alert"' not in found.html and "compared by auc" not in found.view
+    assert 'role="alert"' not in answer(both, State(run="other", view="users", sort="-hr@10")).html
+    assert items_of(answer(both, State(run="other")).html)
+
+
+def test_a_group_of_users_is_shown(runs: Runs) -> None:
+    found = compare_users(runs.open("ft"), runs.open("visrank"), "auc")
+    kind, name = found.groups.index[0]
+    group = found.values[found.values[kind] == name]
+    most = (group["first"] - group["second"]).idxmax()
+    shown = galleries_of("compare", runs, State(run="ft", other="visrank", group=f"{kind}: {name}"))
+    better = next(gallery for gallery in shown if gallery.title.startswith("Served better by ImgRec-FT"))
+    assert better.rows[0].cells[0].item == runs.open("ft").dataset.test.items[most]
+    assert "unknown group of users" in answer(runs, State(run="ft", other="visrank", view="compare", group="x: y")).html
+
+
+# --- What it saw
+
+
+def test_occlusion_finds_the_region_that_makes_the_score(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a network that looks at one corner alone, covering that corner is what takes the score away."""
+    opened = runs.open("visrank")
+
+    def corner(_: object, pixels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        seen = torch.as_tensor(pixels[:, -8:, -8:].astype(np.float32)).mean((1, 2, 3))
+        return seen, seen[:, None]
+
+    class Scorer:
+        def extended(self, rows: torch.Tensor) -> _Rows:
+            return _Rows(rows, opened.dataset.n_items)
+
+    pixels = np.zeros((80, 32, 32, 3), np.uint8)
+    pixels[:, -8:, -8:] = 250
+    images = ImageStore.from_array(pixels)
+    monkeypatch.setattr(occlusion_module, "embed", corner)
+    seen = replace(opened, dataset=opened.dataset.with_images(images))
+    seen.__dict__["scorer"] = Scorer()
+    found = occlude(seen, 0, 3)
+    assert found.score == pytest.approx(250)
+    row, column = found.best
+    right, bottom = found.boxes[row, column, 2:]
+    assert right > 0.99 and bottom > 0.99 and found.covered == pytest.approx(found.score - found.drops.max())
+    assert found.drops[0, 0] == 0 and found.drops[-1, -1] == found.drops.max() > 100
+    assert found.place == 1 and found.covered_place == 1  # the others score nothing
+
+
+class _Rows:
+    def __init__(self, rows: torch.Tensor, n_items: int) -> None:
+        self.scores = torch.cat([torch.zeros(n_items), rows[:, 0]])
+
+    def block(self, users: torch.Tensor) -> torch.Tensor:
+        return self.scores.expand(len(users), -1)
+
+
+def test_occlusion_of_a_real_network(runs: Runs) -> None:
+    opened = runs.open("ft")
+    found = occlude(opened, 2, 7)
+    new = item_anew(opened, 7)
+    assert found.score == pytest.approx(float(not_none(new.scores)[2]), abs=1e-4)
+    assert found.drops.shape == (7, 7) and np.isfinite(found.drops).all() and found.drops.std() > 0
+    assert "lies" in answer(runs, State(run="ft", view="what it saw", item=str(opened.item_ids[7]))).view
+
+
+# --- The widget, without a browser
+
+
+def test_the_widget_follows_its_address(runs: Runs) -> None:
+    page = Explorer(runs, State(run="ft"))
+    assert items_of(page.html) == items_of(answer(runs, State(run="ft")).html)
+    page.address = State(run="ft", number=3).address()
+    assert page.state == State(run="ft", number=3) and page.state.run == "ft"
+    assert items_of(page.html) == items_of(answer(runs, page.state).html)
+    page.address = "usr=x"
+    assert 'role="alert"' in page.html and "did you mean" in page.html
+
+
+def test_the_last_view_stays_without_a_kernel(runs: Runs) -> None:
+    page = Explorer(runs, State(run="ft"))
+    page.address = State(run="ft", number=2, view="neighbours").address()
+    static = page.static().data
+    assert items_of(static) == [i for g in galleries_of("neighbours", runs, page.state) for i in g.items]
+    assert "<form" not in static and "imgrec-saved" in static
+
+
+# --- Share
+
+
+def test_a_shared_page_has_every_run_and_each_picture_once(runs: Runs) -> None:
+    state = State(run="ft", other="visrank", user=str(runs.open("ft").dataset.user_ids[9]))
+    page = shared_page(runs, state)
+    sections = dict(re.findall(r'<section data-run="([^"]+)"(.*?)</section>', page, re.S))
+    assert list(sections)[:2] == ["ft", "visrank"] and len(sections) == 5
+    for name, text in sections.items():
+        wide = replace(state, run=name, number=40)
+        assert items_of(text) == [i for g in galleries_of("recommendations", runs, wide) for i in g.items]
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)[1])  # type: ignore[index]
+    assert len(set(data["pictures"])) == len(data["pictures"]) and page.count("data:image/jpeg") == len(
+        data["pictures"]
+    )
+    used = {int(number) for number in re.findall(r'data-picture="(\d+)"', page)}
+    assert used == set(range(len(data["pictures"])))
+    assert set(map(int, data["items"])) == set(items_of(page)) and not re.search(r"https?://", page)

@@ -178,9 +178,7 @@ def test_a_row_of_the_report_and_of_the_explorer(
     ranking = rank(opened, 3, State())
     mine = table[table["customer_id"] == dataset.user_ids[3]]["article_id"].tolist()
     assert opened.item_ids[ranking.items].tolist() == mine
-    (shown,) = VIEWS["Recommendations"].show(
-        Runs(tmp_path / "runs"), State(run="others", user=str(dataset.user_ids[3]))
-    )
+    (shown,) = VIEWS["recommendations"](Runs(tmp_path / "runs"), State(run="others", user=str(dataset.user_ids[3])))
     assert isinstance(shown, Gallery)
     cells = shown.rows[1].cells
     assert opened.item_ids[[cell.item for cell in cells]].tolist()[:20] == mine
