@@ -352,7 +352,7 @@ def test_a_run_is_opened_where_its_data_lie_now(
     run, out = str(tmp_path / "run"), str(tmp_path / "out")
     commands = {
         "evaluate": (run,), "recommend": (run,), "refit": (run, "--out", f"{out}-refit"),
-        "report": (str(tmp_path), "--out", f"{out}-report"), "explore": (run, "--out", f"{out}.ipynb", "--no-open"),
+        "report": (str(tmp_path), "--out", f"{out}-report"), "explore": (run, "--notebook", f"{out}.ipynb"),
     }  # fmt: skip
     for name, arguments in commands.items():
         status, _, err = call(monkeypatch, capsys, name, *arguments, *where)
