@@ -311,6 +311,7 @@ class _Place:
     start: Callable[[], Executor]
     executor: Executor | None = None
     process: Future[int] | None = None
+    last: Future[Any] | None = None
     child: BaseProcess | None = None
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
@@ -321,7 +322,8 @@ class _Place:
                 self.process = self.executor.submit(os.getpid)
                 self.child = next(iter(set(active_children()) - before), None)
         try:
-            return self.executor.submit(function, *arguments)
+            self.last = self.executor.submit(function, *arguments)
+            return self.last
         except BrokenProcessPool:  # its process was killed between two runs
             self.executor = None
             return self.submit(function, *arguments)
@@ -347,8 +349,11 @@ class _Place:
         return self.outcome(self.submit(function, *arguments))
 
     def stop(self) -> None:
-        """End the process at once, and with it the kernel that it waits for."""
+        """End the process: at once, and with it the kernel that it waits for, where one is running."""
         if self.executor is not None and self.process is not None:
+            if self.last is None or self.last.done():
+                self.executor.shutdown()  # a process that may end by itself gives back its semaphores
+                return
             with suppress(BrokenProcessPool, ProcessLookupError):
                 os.kill(self.process.result(), getattr(signal, "SIGKILL", signal.SIGTERM))
             self.executor.shutdown(wait=True, cancel_futures=True)
