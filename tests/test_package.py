@@ -110,7 +110,7 @@ def test_the_installed_wheel_trains_and_reports(installed: Callable[..., str]) -
     assert "exact" in text and "open runs/pop/notebook.ipynb" in text
     assert installed("report", "runs", "--out", "reports", "--quiet") == "open reports/index.html\n"
     assert "PopRank" in installed("-c", "print(open('reports/index.html').read())", command="python")
-    assert installed("explore", "runs", "--no-open") == "open reports/explore.ipynb\n"
+    assert installed("explore", "runs", "--notebook", "reports/explore.ipynb") == "open reports/explore.ipynb\n"
     assert "wardrobe imgrec-ft seed 2" in installed("run", "default", "--dry-run")
 
 
