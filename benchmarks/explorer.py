@@ -13,6 +13,7 @@ import argparse
 import json
 import platform
 import statistics
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +35,7 @@ class Synthetic(Runs):
 
     def __init__(self, opened: Trained) -> None:
         self.folder, self.by_name, self.root = opened.run.folder, {opened.run.name: opened.run}, {}
-        self._opened = {opened.run.name: opened}
+        self._opened, self._lock = {opened.run.name: opened}, threading.RLock()
 
 
 def synthetic(n_users: int, n_items: int, factors: int, seed: int = 0) -> Synthetic:
