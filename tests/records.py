@@ -93,7 +93,8 @@ def write_run(
         }
     ).iloc[: epochs + 1 if epochs else 0].to_csv(folder / "curve.csv", index=False)
     evaluation.per_user.to_parquet(folder / "per_user.parquet", index=False)
-    truth = evaluate(InnerProduct(users * 0 + 1, items), data, seed=seed).metrics if oracle else None
+    true_items = torch.tensor(np.random.default_rng(seed).normal(size=(data.n_items, 4)).astype(np.float32))
+    truth = evaluate(InnerProduct(users * 0 + 1, true_items), data, seed=seed).metrics if oracle else None
     written = record(
         identity=f"{model}-{seed}",
         model=model,

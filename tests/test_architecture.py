@@ -159,6 +159,7 @@ def test_the_extras_of_pyproject_bring_the_modules_that_are_asked_for() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     distributions = {
         **packages_distributions(),
+        "mlflow": ["mlflow-skinny"],
         "umap": ["umap-learn"],
         "wandb": ["wandb"],
         "sentence_transformers": ["sentence-transformers"],

@@ -44,6 +44,7 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "html"
 
 
+@pytest.mark.slow
 def test_every_model_has_a_page_and_those_of_the_reports_have_their_row(book: Path) -> None:
     for name, card in list_models().items():
         text = (book / "generated" / "models" / f"{name}.html").read_text(encoding="utf-8")

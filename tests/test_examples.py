@@ -22,6 +22,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 CLASSES = {name: value for name, value in PUBLIC.items() if inspect.isclass(value) and ">>>" in (value.__doc__ or "")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*FUNCTIONS, *CLASSES])
 def test_an_example_runs_as_it_stands(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

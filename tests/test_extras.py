@@ -56,12 +56,14 @@ def blocked(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", BLOCK + code], cwd=folder, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_training_and_evaluation_need_no_extra(tmp_path: Path) -> None:
     done = blocked(CORE, tmp_path)
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["poprank", "bpr-mf"]
 
 
+@pytest.mark.slow
 def test_commands_say_which_extra_they_need_and_the_others_work(tmp_path: Path) -> None:
     done = blocked(COMMANDS, tmp_path)
     lines = done.stderr.splitlines()

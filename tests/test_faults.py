@@ -22,6 +22,7 @@ def run(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[st
     return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT, timeout=timeout)
 
 
+@pytest.mark.slow
 @LINUX
 def test_a_few_faults_are_survived() -> None:
     result = run("robustness/crash.py", "--quick")
@@ -57,6 +58,7 @@ assert "result.txt is partial" in tally.problems and "result.txt differs after t
 """
 
 
+@pytest.mark.slow
 @LINUX
 def test_a_writer_that_leaves_a_part_is_found_out() -> None:
     result = run("-c", FRAGILE)
@@ -66,6 +68,7 @@ def test_a_writer_that_leaves_a_part_is_found_out() -> None:
 FUZZED = pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="Atheris has wheels for Linux alone")
 
 
+@pytest.mark.slow
 @FUZZED
 @pytest.mark.parametrize(("target", "runs"), [("published", 1000), ("interactions", 200)])
 def test_fuzzing_finds_nothing(target: str, runs: int, tmp_path: Path) -> None:
@@ -75,6 +78,7 @@ def test_fuzzing_finds_nothing(target: str, runs: int, tmp_path: Path) -> None:
     assert f"Done {runs} runs" in result.stderr and list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @FUZZED
 def test_fuzzing_would_find_a_reader_that_fails(tmp_path: Path) -> None:
     code = (

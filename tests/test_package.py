@@ -94,6 +94,7 @@ def test_the_tests_of_the_source_distribution_collect(sdist: Path) -> None:
     assert "tests/test_package.py::test_the_installed_wheel_trains_and_reports" in text
 
 
+@pytest.mark.slow
 def test_the_installed_command_says_its_version_and_models(installed: Callable[..., str]) -> None:
     assert installed("--version") == f"imgrec {imgrec_lib.__version__}\n"
     where = installed(
@@ -108,7 +109,8 @@ def test_the_installed_command_says_its_version_and_models(installed: Callable[.
 def test_the_installed_wheel_trains_and_reports(installed: Callable[..., str]) -> None:
     text = installed("train", "--model", "poprank", "--out", "runs/pop", "--quiet", *SMALL)
     assert "exact" in text and "open runs/pop/notebook.ipynb" in text
-    assert installed("report", "runs", "--out", "reports", "--quiet") == "open reports/index.html\n"
+    said = installed("report", "runs", "--out", "reports", "--quiet")
+    assert "PopRank has AUC 0." in said and said.endswith("open reports/index.html\n")
     assert "PopRank" in installed("-c", "print(open('reports/index.html').read())", command="python")
     assert installed("explore", "runs", "--notebook", "reports/explore.ipynb") == "open reports/explore.ipynb\n"
     assert "wardrobe imgrec-ft seed 2" in installed("run", "default", "--dry-run")

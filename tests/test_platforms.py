@@ -28,6 +28,7 @@ print(run.record.cost.peak_memory_bytes, run.metrics["exact"]["auc"] > 0)
 """
 
 
+@pytest.mark.slow
 def test_nothing_needs_what_windows_does_not_have(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", WITHOUT], cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr

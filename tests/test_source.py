@@ -91,6 +91,7 @@ MATTERS_NOT = [
 ]
 
 
+@pytest.mark.slow
 def test_a_run_is_stale_by_code_that_makes_its_numbers_and_by_no_other(edited_library: Callable[..., str]) -> None:
     original = {model: run_fingerprint(model) for model in ("vbpr", "bpr-mf", "poprank", "warp")}
     for model, *edit in MATTERS:
@@ -99,6 +100,7 @@ def test_a_run_is_stale_by_code_that_makes_its_numbers_and_by_no_other(edited_li
         assert edited_library(*edit, lambda model=model: run_fingerprint(model)) == original[model], (model, edit)
 
 
+@pytest.mark.slow
 def test_a_package_as_a_root_counts_with_all_that_it_passes_on(edited_library: Callable[..., str]) -> None:
     def report() -> str:
         return source_fingerprint(["imgrec_lib.report"])

@@ -100,6 +100,7 @@ def sources() -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sources())
 def test_nothing_runs_what_it_reads(name: str) -> None:
     allowed = {"benchmarks": {"subprocess"}}.get(name.split("/")[0], set())  # peers run in processes of their own
@@ -164,6 +165,7 @@ def assert_harmless(html: str) -> None:
     Reader().feed(html)
 
 
+@pytest.mark.slow
 def test_galleries_and_tables_of_hostile_names(evil: Dataset, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(30, 4)).astype(np.float32)
@@ -217,6 +219,7 @@ def status(url: str) -> int:
         return error.code
 
 
+@pytest.mark.slow
 def test_jupyterlab_wants_its_token(tmp_path: Path) -> None:
     """As `make lab` starts it, on a free port."""
     (recipe,) = [line for line in RECIPES if "jupyter lab" in line and line.endswith(" notebooks")]

@@ -424,6 +424,10 @@ class Dataset:
         split = (self.split or {}) | {"kind": "nothing held out"}
         return replace(self, train=whole, validation=nothing, test=nothing, split=split)
 
+    def without_groups(self) -> Dataset:
+        """The same dataset, of which it is not known which items are variants of one product."""
+        return replace(self, items=self.items.drop(columns=Columns.GROUP, errors="ignore"))
+
     def with_images(self, images: ImageStore | None, further: FurtherPictures | None = None) -> Dataset:
         """The same dataset with other pictures."""
         return replace(self, images=images, further_pictures=further)

@@ -194,6 +194,8 @@ def _read(source: Any, ids: str | Path | Sequence[Any] | None) -> tuple[np.ndarr
     path = Path(source).expanduser()
     if path.suffix.lower() not in ENDINGS:
         raise InputError(f"{path} is no file of features: its ending must be one of {', '.join(ENDINGS)}.")
+    if not path.exists():
+        raise InputError(f"there is no file of features {path}: check the path.")
     try:
         rows, own = _READERS[path.suffix.lower()](path)
     except InputError:

@@ -99,7 +99,17 @@ class Inputs:
         if (pictures or run.record.features is not None) and request.has_features(dataset):
             load = partial(request.load_features, dataset, progress=self.progress)
             features = _once(self._features, request, (*_DATA, *_FEATURES), load)
-        return dataset.undivided() if run.record.stage == "refit" else dataset, features
+        dataset = dataset.undivided() if run.record.stage == "refit" else dataset
+        return _as_trained_on(dataset, run), features
+
+
+def _as_trained_on(dataset: Dataset, run: Run) -> Dataset:
+    """The dataset without its groups where a run was trained before the item table named them, else as it is."""
+    then = run.record.dataset.fingerprint
+    if dataset.groups is None or dataset.fingerprint == then:
+        return dataset
+    ungrouped = dataset.without_groups()
+    return ungrouped if ungrouped.fingerprint == then else dataset
 
 
 _DATA = ("dataset", "root", "dataset_options")
@@ -167,6 +177,7 @@ def load_model(run: Run, dataset: Dataset, features: Features | None = None, dev
     """
     record = run.record
     trained_on = record.dataset
+    dataset = _as_trained_on(dataset, run)
     if dataset.fingerprint != trained_on.fingerprint:
         raise InputError(
             f"run {run.name} was trained on {trained_on.name!r} with other data than {dataset.name!r} has now: "

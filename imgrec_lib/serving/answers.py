@@ -16,6 +16,9 @@ Question = Mapping[str, Any]
 NEW_CUSTOMER = "new"
 """What a customer is called of whom a basket alone is known."""
 
+NO_ITEM = "(no item)"
+"""What stands for the item in an empty basket, for a table of baskets has no rows without one."""
+
 
 def answer(trained: Trained, name: str, question: Question, picture: bytes = b"") -> dict[str, Any]:
     """Answer a question about a trained model.
@@ -44,9 +47,9 @@ def _recommend(trained: Trained, question: Question, picture: bytes) -> dict[str
     if question.get("basket") is None:
         lists = trained.recommend([question["user"]], **conditions)
     else:
-        if not question["basket"]:  # a table holds it as a row without an item, which is then no news
+        if not question["basket"]:  # the catalogue does not have `NO_ITEM`, which is no news
             warnings.filterwarnings("ignore", "1 of 1 purchases in the baskets")
-        basket = pd.DataFrame({"user": NEW_CUSTOMER, "item": question["basket"] or [""]})
+        basket = pd.DataFrame({"user": NEW_CUSTOMER, "item": question["basket"] or [NO_ITEM]})
         lists = trained.recommend(baskets=basket, **conditions)
     return {"items": _rows(lists.drop(columns="user"))}
 

@@ -87,6 +87,20 @@ def similar_to_picture(trained: Trained, picture: Path | bytes, k: int = 10, *, 
     Raises:
         InputError: see `read_picture` and `backbone_of`; `k` below 1; the model was not opened from a run, was given no
             visual features, or, by "learned", cannot embed a picture.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from imgrec_lib import Request, open_trained, train_run
+        >>> from imgrec_lib.serving.pictures import similar_to_picture
+        >>> small = {"n_users": 40, "n_items": 50, "image_size": 32}
+        >>> request = Request("visrank", dataset="wardrobe", dataset_options=small)
+        >>> data, features = request.load(progress=False)
+        >>> run = train_run(data, request, Path("run"), features=features, progress=False)
+        >>> Image.fromarray(data.images.pixels[7]).save("mine.png")
+        >>> similar = similar_to_picture(open_trained(run, progress=False), Path("mine.png"), k=3)
+        >>> similar["similar"][0] == data.items["item"][7]
+        True
     """
     if k < 1:
         raise InputError(f"k must be at least 1, not {k}.")

@@ -336,6 +336,7 @@ def damages(values: np.ndarray, place: Path) -> dict[str, Callable[[Path], None]
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", damages(np.empty((2, 1)), Path()))
 def test_cached_features(place: Path, damage: str) -> None:
     extract = lambda: extract_features(store(), weights="random", size=32, progress=False)  # noqa: E731
@@ -347,6 +348,7 @@ def test_cached_features(place: Path, damage: str) -> None:
     np.testing.assert_array_equal(extract().values, values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [name for name in damages(np.empty((2, 1)), Path()) if name != "gone"])
 def test_cached_activations(place: Path, damage: str) -> None:
     network = build_backbone(weights="default", size=32)

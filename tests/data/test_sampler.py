@@ -83,6 +83,7 @@ def test_without_replacement_all_items_of_a_user_come_before_one_comes_again(
                 assert len(set(turn)) == len(turn) and set(turn) <= sets[u]
 
 
+@pytest.mark.slow
 def test_without_replacement_users_and_orders_are_uniform() -> None:
     """Users uniform whatever they own; each of a user's orders of three items as likely; epochs are independent."""
     sets = [{0, 1, 2}, {3}, {0, 1, 2, 3, 4, 5, 6, 7}, set(range(4, 9))]

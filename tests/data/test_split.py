@@ -171,6 +171,7 @@ def test_a_given_split_may_hold_out_several_items_of_users_old_and_new() -> None
     assert train.history_lengths.tolist() == [1, 1, 0] and test.several and not validation.several
 
 
+@pytest.mark.slow
 @given(tables(), st.sampled_from(["random", "time"]), st.sampled_from([1, 2, 3, 0.1, 0.3, 0.45]), st.booleans())
 def test_so_many_items_are_held_out(drawn: tuple[pd.DataFrame, int], kind: str, held_out: float, both: bool) -> None:
     """A number of every user's items, or a share of them: the latest for the test, those before for validation."""

@@ -62,6 +62,7 @@ FORMS: dict[str, tuple[Callable[[int], Any], int]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @settings(max_examples=25, deadline=None)
 @given(seconds=st.lists(st.integers(EARLIEST + 86_400, LATEST - 86_400), min_size=1, max_size=4))

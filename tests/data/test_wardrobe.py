@@ -190,6 +190,7 @@ def test_oracle_factors_are_the_taste_and_what_the_item_is(world: Dataset) -> No
         np.testing.assert_allclose(spread, wardrobe.TASTE[kind], rtol=0.25)
 
 
+@pytest.mark.slow
 def test_the_oracle_is_a_ceiling_well_above_popularity(world: Dataset) -> None:
     users, items = not_none(world.oracle).users, not_none(world.oracle).items
     oracle = mean_auc(world, users @ items.T)

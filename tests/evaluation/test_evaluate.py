@@ -145,6 +145,7 @@ def test_renumbering_items_and_users_changes_no_exact_metric(
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     st.integers(1, 15), st.integers(2, 60), st.integers(0, 99), st.integers(1, 70), st.integers(1, 2000),
@@ -417,6 +418,7 @@ def test_counts_survive_a_file(tmp_path: Path) -> None:
     assert user_metrics(stored)["ndcg@10"].mean() == pytest.approx(result.metrics["exact"]["ndcg@10"])
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_by_the_block() -> None:
     """50,000 scores for each of 2,000 users are 400 MB; in blocks they need a few."""
 

@@ -98,6 +98,7 @@ def brute_force(
     return counts
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     st.integers(1, 12), st.integers(8, 60), st.integers(0, 99), st.integers(1, 70), st.integers(1, 3000),

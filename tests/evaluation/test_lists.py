@@ -73,6 +73,7 @@ def test_without_validation_items_lists_are_what_is_recommended() -> None:
     assert evaluate(scorer, dataset, protocols=["dvbpr-100"]).lists is None
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 6), st.integers(1, 40), st.integers(1, 15), st.integers(1, 12), st.integers(0, 2**31))
 def test_tensor_operations_keep_what_the_compiled_loop_keeps(

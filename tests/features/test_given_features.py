@@ -122,7 +122,7 @@ def test_sentences(tmp_path: Path) -> None:
         (pickled, {"in_order": True}, r"pickled\.npy cannot be read .*: write numbers only, without pickled objects"),
         (tmp_path / "no.parquet", {}, r"no\.parquet cannot be read"),
         (tmp_path / "nameless.parquet", {}, "has no column of ids: call it 'item'"),
-        (tmp_path / "nowhere.npy", {}, r"nowhere\.npy cannot be read \(No such file or directory\): check the path"),
+        (tmp_path / "nowhere.npy", {}, r"there is no file of features .*nowhere\.npy: check the path"),
         (tmp_path / "a.csv", {}, r"is no file of features: its ending must be one of \.npy"),
     ]
     for source, options, sentence in cases:

@@ -173,6 +173,7 @@ CUTS = {
 # --- The cut
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("case", "cut"), [(case, cut) for case, cuts in CUTS.items() for cut in cuts])
 def test_a_cut_network_gives_the_features_and_gradients_of_the_whole(case: str, cut: str, cases: Any) -> None:
     name, weights, reference = cases[case]
@@ -198,6 +199,7 @@ def test_a_cut_network_gives_the_features_and_gradients_of_the_whole(case: str, 
             torch.testing.assert_close(parameter.grad, wanted[key].grad, rtol=1e-4, atol=1e-5 * scale + 1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["cnn", "convnext", "vit", "swin", "clip", "open_clip"])
 def test_the_tail_is_all_that_the_output_depends_on_after_the_block(case: str, cases: Any) -> None:
     """By finite differences: a weight matters to the tail if and only if it is one of the tail's."""
@@ -613,6 +615,7 @@ def test_imgrec_ete_trains_the_tail_of_any_backbone_and_keeps_it(cases: Any) -> 
         torch.testing.assert_close(again.eval().scorer().block(torch.arange(13)), after)
 
 
+@pytest.mark.slow
 def test_saers_takes_what_has_a_last_feature_map(cases: Any, tmp_path: Path) -> None:
     name, weights, reference = cases["vit"]
     backbone = build_backbone(name, weights=weights, size=SIZE, pooling="avg")

@@ -323,6 +323,7 @@ def test_sample_sheets_show_the_same_codes_every_epoch(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(sheet)[16:32, 32:48], last[8 + 2])
 
 
+@pytest.mark.slow
 def test_it_learns_the_colour_of_a_class(tmp_path: Path) -> None:
     settings = replace(SMALL, channels=8, epochs=40, learning_rate=2e-3)
     trained = train_gan(toy_pictures(48), tmp_path, settings, progress=False)

@@ -55,6 +55,7 @@ def pretend(task: Task, validation: float = 0.5, test: float = 0.5, ndcg: float 
 # The file.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted((ROOT / "matrices").glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_matrices_are_sound(path: Path, tmp_path: Path) -> None:
     matrix = read_matrix(path)
@@ -522,6 +523,7 @@ def test_a_matrix_chooses_by_the_metric_that_it_names(tmp_path: Path) -> None:
         read_matrix(written)
 
 
+@pytest.mark.slow
 def test_a_matrix_runs_once_and_a_failing_run_stops_nothing(
     tmp_path: Path, reports: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -596,6 +598,7 @@ def interrupted(matrix: Matrix, runs: Path, reports: Path, tmp_path: Path, numbe
     return task.folder, pd.DataFrame(read_checkpoint(checkpoint).progress["curve"])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_a_killed_driver_leaves_no_process_and_its_run_goes_on(tmp_path: Path, reports: Path) -> None:
     runs = tmp_path / "runs"
@@ -614,6 +617,7 @@ def test_a_killed_driver_leaves_no_process_and_its_run_goes_on(tmp_path: Path, r
     pd.testing.assert_frame_equal(run.curve[columns], undisturbed.curve[columns])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
 def test_a_terminated_driver_says_what_it_interrupted(tmp_path: Path, reports: Path) -> None:
     runs = tmp_path / "runs"
@@ -623,6 +627,7 @@ def test_a_terminated_driver_says_what_it_interrupted(tmp_path: Path, reports: P
     assert task.state == "interrupted"
 
 
+@pytest.mark.slow
 def test_a_killed_worker_fails_its_own_run_alone(tmp_path: Path, reports: Path) -> None:
     runs = tmp_path / "runs"
     endless = {"epochs": 10**6, "patience": 0}
@@ -657,6 +662,7 @@ def test_two_drivers_do_not_share_a_folder(tmp_path: Path, reports: Path) -> Non
         run_matrix(small(models=["poprank"], seeds=[0]), tmp_path, reports, progress=False)
 
 
+@pytest.mark.slow
 def test_a_dataset_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     matrix = Matrix(datasets={"shop": Data("table", str(tmp_path / "nowhere"))}, models=["poprank"], seeds=[0])
     table = run_matrix(matrix, tmp_path / "runs", tmp_path / "reports", workers=1, progress=False)
@@ -664,6 +670,7 @@ def test_a_dataset_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     assert "nowhere" in table[0].detail
 
 
+@pytest.mark.slow
 def test_dask_runs_what_local_processes_run(tmp_path: Path, reports: Path) -> None:
     distributed = pytest.importorskip("distributed", reason="Dask is an extra: pip install imgrec[dask]")
     matrix = small(models=["poprank"], seeds=[0, 1])

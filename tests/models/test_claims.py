@@ -176,6 +176,7 @@ def test_the_models_that_look_at_pictures_by_a_network_of_their_own() -> None:
     assert {name for name in CARDS if own_network(name)} == {"imgrec-ete", "saers"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CARDS if own_network(name)])
 def test_one_option_reaches_features_and_models(name: str) -> None:
     asked = Request(name, backbone="resnet50", weights="random", feature_options={"size": 64})
@@ -202,6 +203,7 @@ def test_models_that_take_features_are_asked_nothing() -> None:
     assert network_parameters("dvbpr", "resnet50", "random", {"size": 64}) == {}  # it has its own network, from scratch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", ["code", "code-men"])
 def test_a_profile_that_wants_a_size_says_what_to_give(profile: str) -> None:
     with pytest.raises(InputError, match=r"looks at pictures of 244 pixels, .* stored with 8: load .* image_size=244"):
@@ -223,6 +225,7 @@ def requests_of(path: Path, place: Path) -> Iterator[tuple[dict[str, str], Reque
         yield dict(task.labels), Request.from_parameters(task.parameters)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", MATRICES, ids=lambda path: path.stem)
 def test_runs_of_a_matrix_look_at_pictures_as_it_says(path: Path, tmp_path: Path) -> None:
     matrix = read_matrix(path)

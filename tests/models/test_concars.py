@@ -244,6 +244,7 @@ def test_bad_parameters_get_a_sentence(parameters: dict[str, Any], message: str)
         build_model("concars", toy_data(), **parameters)
 
 
+@pytest.mark.slow
 def test_learns_which_items_belong_to_which_month() -> None:
     """Every user buys winter items in winter and summer items in summer: only time can tell them apart."""
     rng = np.random.default_rng(0)
@@ -269,6 +270,7 @@ def test_learns_which_items_belong_to_which_month() -> None:
     assert july[:, half:].mean() > july[:, :half].mean() + 1
 
 
+@pytest.mark.slow
 def test_learns_planted_tastes() -> None:
     dataset, _ = planted_dataset()
     data = dataset.training_data()

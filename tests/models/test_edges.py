@@ -71,6 +71,7 @@ def short(name: str) -> dict[str, Any]:
     return given | ({"epochs": 1, "batch_size": 4} if name in TRAINED else {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CARDS)
 @pytest.mark.parametrize("case", ["one user", "a user who owns every item"])
 def test_every_model_trains_and_is_measured_on_the_smallest_data(name: str, case: str, tmp_path: Path) -> None:
@@ -138,6 +139,7 @@ def test_a_validation_without_candidates_is_a_sentence(name: str, tmp_path: Path
         fit(build_model(name, dataset.training_data()), dataset.training_data(), ValidationAUC(dataset), progress=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_stops_every_model_and_names_step_and_parameter(name: str, bad: float) -> None:

@@ -162,6 +162,7 @@ def test_a_stopped_training_prunes_as_if_it_had_never_stopped(tmp_path: Path) ->
     assert torch.equal(resumed.pruned.matrix.to_dense(), undisturbed.pruned.matrix.to_dense())
 
 
+@pytest.mark.slow
 def test_edges_are_kept_by_sequential_draws_without_replacement() -> None:
     """Four interactions of different degrees, two of them kept: the chance of each pair, by enumeration."""
     bought = sparse.csr_matrix(np.array([[1, 1, 0], [1, 0, 0], [1, 0, 0]], np.float32))

@@ -99,6 +99,7 @@ def test_resnet50_is_cut_inside_a_block() -> None:
     assert sum(p.numel() for p in model.tail.parameters()) == 16_936_448
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batches", ["items", "interactions"])
 @pytest.mark.parametrize("backbone", ["efficientnet-lite0", "resnet50"])
 def test_phase_two_trains_the_tail_and_nothing_before_it(backbone: str, batches: str) -> None:
@@ -157,6 +158,7 @@ def test_a_checkpoint_holds_tables_layer_and_tail_and_loads_strictly() -> None:
     torch.testing.assert_close(other.scorer().block(users), model.scorer().block(users))
 
 
+@pytest.mark.slow
 def test_converting_the_model_converts_the_trunk() -> None:
     model = ete().double()
     assert {p.dtype for p in model.backbone.parameters()} == {torch.float64}
@@ -166,6 +168,7 @@ def test_converting_the_model_converts_the_trunk() -> None:
 # --- Phase 1 is ImgRec-FT, phase 2 starts there
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["avg", "max"])
 @pytest.mark.parametrize(("keep", "tolerance"), [("recompute", 1e-5), ("memory", 2e-3), ("disk", 2e-3)])
 def test_logits_are_those_of_ft_until_phase_two_trains(keep: str, tolerance: float, pooling: str) -> None:
@@ -188,6 +191,7 @@ def test_logits_are_those_of_ft_until_phase_two_trains(keep: str, tolerance: flo
     torch.testing.assert_close(model.loss(batch), ft.loss(batch), rtol=3 * tolerance, atol=0)
 
 
+@pytest.mark.slow
 def test_penalties_are_those_of_the_phase() -> None:
     data = training_data()
     batch = Sampler(data, 0).triples(20)
@@ -277,6 +281,7 @@ def expected_loss(scores: Tensor, by: str, n: int) -> Tensor:
     return total
 
 
+@pytest.mark.slow
 def test_repeated_pictures_pass_the_tail_as_often_as_in_keras(looked_at: dict[str, list[int]]) -> None:
     """By hand: each occurrence is a picture of the batch, with its statistics; in evaluation nothing differs."""
     items = torch.tensor([[1, 2, 1], [3, 1, 2]])
@@ -330,6 +335,7 @@ def every_item_batch(
         yield sampler.item_batch(size, n, by, n_users)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_users", [0, 2])
 @pytest.mark.parametrize(("size", "n", "by"), [(2, 1, "user"), (3, 3, "user"), (1, 2, "interaction"), (6, 1, "user")])
 def test_item_batches_have_the_papers_expected_loss_and_gradient(
@@ -386,6 +392,7 @@ def test_an_item_batch_lists_all_that_is_known_of_its_items(n_users: int) -> Non
     assert len(batch.others.unique()) == (n_users or N_USERS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_parts_of_a_batch_add_up_to_it(world_size: int) -> None:
     data = training_data()
@@ -420,6 +427,7 @@ class Interrupted(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batches", ["items", "interactions"])
 def test_stopped_in_phase_two_it_resumes_to_the_same_result(batches: str, tmp_path: Path) -> None:
     data = training_data()
@@ -472,6 +480,7 @@ def pictured() -> Any:
     return dataset.with_images(ImageStore.from_array(np.ascontiguousarray(pixels)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batches", "batch_statistics"), [("items", False), ("interactions", False), ("items", True)])
 def test_learns_planted_tastes_and_the_tail_helps(batches: str, batch_statistics: bool, pictured: Any) -> None:
     data = pictured.training_data()
@@ -521,6 +530,7 @@ def test_statistics_may_stay_fixed() -> None:
     assert all(p.grad is not None for p in model.tail.parameters())
 
 
+@pytest.mark.slow
 def test_held_out_items_cannot_reach_the_weights(pictured: Any) -> None:
     other = replace(
         pictured,
@@ -537,6 +547,7 @@ def test_held_out_items_cannot_reach_the_weights(pictured: Any) -> None:
         assert torch.equal(value, trained[1][name]), name
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_model_and_another_seed_another() -> None:
     data = training_data()
 
@@ -598,6 +609,7 @@ def test_repeated_items_are_looked_at_once(network: Backbone, looked_at: dict[st
     assert looked_at["trunk"] == [2]
 
 
+@pytest.mark.slow
 def test_the_trunk_runs_once_for_equal_pictures_and_weights(
     tmp_path: Path, looked_at: dict[str, list[int]], network: Backbone
 ) -> None:

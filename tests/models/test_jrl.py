@@ -147,6 +147,7 @@ def test_published_profiles() -> None:
     assert (code.phases[0].learning_rate, code.phases[0].epochs) == (0.05, 5)
 
 
+@pytest.mark.slow
 def test_learns_by_plain_gradient_descent() -> None:
     dataset, features = planted_dataset()
     data = dataset.training_data(features, in_order=True)

@@ -88,6 +88,7 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
 def test_other_validation_items_give_the_same_weights_after_every_epoch(
     name: str, planted: tuple[Dataset, np.ndarray]
@@ -102,6 +103,7 @@ def test_other_validation_items_give_the_same_weights_after_every_epoch(
     assert not equal(first[0], first[-1])  # it was trained
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
 def test_other_test_items_change_nothing_at_all(name: str, planted: tuple[Dataset, np.ndarray]) -> None:
     dataset, features = planted

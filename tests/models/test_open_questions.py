@@ -38,6 +38,7 @@ def built(name: str, options: dict[str, Any], seed: int = 0) -> Recommender:
     return randomised(small(name, data(), seed=seed, **options), seed=seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), OPTIONS, ids=ids)
 def test_every_option_conforms(name: str, options: dict[str, Any]) -> None:
     """Pairs are entries of blocks, parts sum to scores, weights travel and learn, pictures can be embedded."""

@@ -251,6 +251,7 @@ def test_projection_keeps_distances_and_its_components_are_the_principal_ones() 
 # --- Checkpoint and run
 
 
+@pytest.mark.slow
 def test_a_checkpoint_brings_the_attribute_network_and_needs_no_labels_to_be_learnt_again(
     data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,6 +276,7 @@ def test_a_checkpoint_brings_the_attribute_network_and_needs_no_labels_to_be_lea
     assert not passes
 
 
+@pytest.mark.slow
 def test_trains_and_loads_as_any_model(small_wardrobe: Dataset, tmp_path: Path) -> None:
     parameters = {"factors": 8, "attention_units": 4, "size": 32, "components": 16, "epochs": 2, "progress": False}
     run = train_run(small_wardrobe, "saers", tmp_path / "run", parameters=parameters, progress=False)

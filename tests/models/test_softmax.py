@@ -223,6 +223,7 @@ def plain(name: str, loss: str) -> Recommender:
     return random_weights(build_model(name, toy_data(), loss=loss, **chosen))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [*PAIRWISE, *SOFTMAX])
 @pytest.mark.parametrize("name", MODELS)
 def test_every_models_loss_is_that_of_its_scores(name: str, loss: str) -> None:
@@ -271,6 +272,7 @@ def test_parts_of_a_batch_add_up_to_its_loss(name: str, loss: str) -> None:
     torch.testing.assert_close(sum(weight * model.loss(part) for part, weight in parts), model.loss(batch))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [*PAIRWISE, *SOFTMAX])
 def test_every_loss_learns_planted_tastes(loss: str) -> None:
     dataset, features = planted_dataset()

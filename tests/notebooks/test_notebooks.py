@@ -109,6 +109,7 @@ def test_the_address_follows_code_parameters_and_inputs() -> None:
     assert len({base, *others}) == 4
 
 
+@pytest.mark.slow
 def test_a_failing_notebook_gets_a_sentence_and_leaves_no_result(tmp_path: Path) -> None:
     output = tmp_path / "n.ipynb"
     with pytest.raises(InputError, match="notebook 01_data failed: unknown dataset 'wardrob': did you mean 'wardrobe'"):
@@ -116,6 +117,7 @@ def test_a_failing_notebook_gets_a_sentence_and_leaves_no_result(tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["n.failed.ipynb"]
 
 
+@pytest.mark.slow
 def test_an_executed_notebook_carries_its_address(tmp_path: Path) -> None:
     output = tmp_path / "n.ipynb"
     parameters = {"dataset_options": {"n_users": 40, "n_items": 40, "image_size": 32}}
@@ -134,6 +136,7 @@ def short_notebook(monkeypatch: pytest.MonkeyPatch, folder: Path, code: str) -> 
     monkeypatch.setattr("imgrec_lib.notebooks.notebooks_folder", lambda: folder)
 
 
+@pytest.mark.slow
 def test_the_kernel_is_this_python_and_nothing_of_the_users_jupyter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +164,7 @@ def test_the_kernel_is_this_python_and_nothing_of_the_users_jupyter(
         assert list((tmp_path / temporary).iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code, sentence",
     [
@@ -181,6 +185,7 @@ def test_a_process_that_ends_says_how_and_blames_memory_only_where_it_was_killed
     assert ("memory" in str(caught.value)) == ("SIGKILL" in code)
 
 
+@pytest.mark.slow
 def test_a_kernel_that_is_killed_gets_a_sentence(tmp_path: Path) -> None:
     parameters = {"model": "bpr-mf", "dataset_options": SMALL, "parameters": {"epochs": 10**6, "patience": 0}}
     out = tmp_path / "run"

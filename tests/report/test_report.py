@@ -506,6 +506,7 @@ def check_page(text: str) -> Page:
     return page
 
 
+@pytest.mark.slow
 def test_report_without_the_data(runs: list[Run], results: Results, tmp_path: Path) -> None:
     (runs[0].folder / "notebook.ipynb").write_text("{}")
     out = tmp_path / "reports & more"
@@ -533,6 +534,7 @@ def test_report_without_the_data(runs: list[Run], results: Results, tmp_path: Pa
     assert float(value) == auc_table(results).loc["VBPR", ("AUC", "mean")]
 
 
+@pytest.mark.slow
 def test_report_replaces_an_earlier_one(runs: list[Run], tmp_path: Path) -> None:
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "old.md").write_text("stale")
@@ -549,6 +551,7 @@ def test_report_escapes_names(shop: Dataset, tmp_path: Path) -> None:
     assert "&lt;script&gt;" in text and "a&lt;b&gt;&amp;" in text
 
 
+@pytest.mark.slow
 def test_report_has_a_section_for_each_dataset(shop: Dataset, tmp_path: Path) -> None:
     other = with_cold_items(planted_dataset(n_users=50, n_items=70, seed=1)[0])
     write_run(tmp_path / "runs" / "a", shop)
@@ -581,6 +584,7 @@ def own_catalogue(root: Path) -> dict[str, Any]:
     return {"image_size": 32, "cache": str(root / "cache"), "progress": False}
 
 
+@pytest.mark.slow
 def test_report_with_pictures(tmp_path: Path) -> None:
     from imgrec_lib.data import load_dataset
 

@@ -58,6 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "report"
 
 
+@pytest.mark.slow
 def test_pages_ask_for_nothing_and_show_no_fault(folder: Path) -> None:
     pages = [folder / "index.html", *sorted((folder / "notebooks").glob("*.html"))]
     assert len(pages) == 2

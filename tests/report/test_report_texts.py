@@ -54,6 +54,7 @@ def environments(text: str) -> list[LatexEnvironmentNode]:
     return found
 
 
+@pytest.mark.slow
 def test_every_row_of_a_latex_table_has_as_many_cells_as_it_declares_columns(report: Path) -> None:
     files = sorted((report / "tables").glob("*.tex"))
     assert len(files) > 8
@@ -90,6 +91,7 @@ def test_special_characters_of_latex_are_escaped() -> None:
     assert latex_text("50% & $x_1") == r"50\% \& \$x\_1" and latex_text("<a>") == "$<$a$>$"
 
 
+@pytest.mark.slow
 def test_markdown_for_a_repository(runs: Path, tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(f"# Mine\n\nbefore\n\n{START}\nold numbers\n{END}\n\nafter\n")

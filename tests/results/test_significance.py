@@ -82,6 +82,7 @@ def test_a_planted_difference_holds_in_its_direction_only() -> None:
     assert not found.holds.diagonal().any()
 
 
+@pytest.mark.slow
 def test_under_the_null_few_tables_get_any_mark() -> None:
     """Four models that are copies of one another but for exchangeable noise: a mark is an error."""
     marked, tables_drawn = 0, 200

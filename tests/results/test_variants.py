@@ -43,6 +43,7 @@ def test_a_variant_shares_its_group_with_a_purchase(shop: Dataset) -> None:
     assert without_groups(shop).bought_variants(shop.test) is None
 
 
+@pytest.mark.slow
 def test_figures_with_and_without_users_of_variants(shop: Dataset, tmp_path: Path) -> None:
     runs = [
         write_run(tmp_path / f"{model}{seed}", shop, model, seed) for model in ("bpr-mf", "vbpr") for seed in (0, 1)

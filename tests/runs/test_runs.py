@@ -264,3 +264,12 @@ def test_a_field_of_another_type_is_named(tmp_path: Path, place: str, value: obj
     if place != "metrics/exact/auc":
         with pytest.raises(InputError, match=rf"its field '{place}' is missing or of another type"):
             open_run(tmp_path)
+
+
+def test_a_run_from_before_the_item_table_named_groups_still_opens(small_wardrobe: Dataset, tmp_path: Path) -> None:
+    assert small_wardrobe.groups is not None
+    run = train_run(small_wardrobe.without_groups(), "bpr-mf", tmp_path / "run", parameters=FAST, progress=False)
+    assert run.record.dataset.fingerprint != small_wardrobe.fingerprint
+    users, items = torch.arange(3), torch.arange(6).view(3, 2)
+    loaded, before = (load_model(run, data) for data in (small_wardrobe, small_wardrobe.without_groups()))
+    assert torch.equal(loaded.scorer().pairs(users, items), before.scorer().pairs(users, items))

@@ -169,6 +169,7 @@ def test_the_test_items_take_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyP
         search(nothing, Request("bpr-mf"), how, tmp_path / "nothing", progress=False)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_a_killed_search_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     script = tmp_path / "drive.py"

@@ -314,6 +314,7 @@ def test_the_page_asks_for_nothing_from_elsewhere(client: TestClient) -> None:
     assert "http" not in re.sub(r"<!--.*?-->", "", page, flags=re.DOTALL)
 
 
+@pytest.mark.slow
 def test_a_server_answers_as_the_library_does_and_leaves_no_process(folder: Path, visual: Trained) -> None:
     """The command itself, with its worker; it listens to this machine and asks for the token that it prints."""
     command = [sys.executable, "-c", "from imgrec_lib.cli import main; main()", "serve", str(folder / "vbpr")]

@@ -141,6 +141,7 @@ def test_short_lists_are_measured_at_their_own_length() -> None:
     assert found["hr@5"] == expected["hr@5"] and found["ndcg@5"] == expected["ndcg@5"] and found["hr@10"] is None
 
 
+@pytest.mark.slow
 def test_a_row_of_the_report_and_of_the_explorer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from imgrec_lib import InputError, Request, open_trained, similar_to_picture, train_run, with_pictures
 from imgrec_lib.explorer import new_item
+from imgrec_lib.explorer.new_item import keep_picture
 from imgrec_lib.serving import Trained
 
 KNOWN = 7
@@ -41,6 +42,7 @@ def opened(folder: Path, model: str) -> Trained:
     return open_trained(folder / model, pictures=True, progress=False)
 
 
+@pytest.mark.slow
 def test_a_known_item_as_a_new_one_has_its_scores_where_the_picture_is_all(folder: Path) -> None:
     trained = opened(folder, "visrank")
     more = with_pictures(trained, {"dress": folder / "new" / "dress.png"})
@@ -61,7 +63,7 @@ def test_a_known_item_as_a_new_one_has_its_scores_where_the_picture_is_all(folde
 def test_a_new_item_scores_as_the_explorer_says(folder: Path) -> None:
     trained = opened(folder, "imgrec-ft")
     more = with_pictures(trained, {"dress": folder / "new" / "dress.png"})
-    expected = not_none(new_item(trained, folder / "new" / "dress.png").scores)
+    expected = not_none(new_item(trained, keep_picture(folder / "new" / "dress.png")).scores)
     lists = more.recommend(k=1, items=["dress"])
     assert lists["user"].tolist() == trained.users.tolist() and set(lists["item"]) == {"dress"}
     np.testing.assert_allclose(lists["score"], expected, rtol=1e-4, atol=1e-6)

@@ -140,6 +140,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [*CASES, "resumed"])
 def test_two_processes_have_the_curve_and_the_weights_of_one(folder: Path, key: str) -> None:
     dataset, data = inputs()
@@ -184,6 +185,7 @@ def test_all_processes_end_with_the_same_weights_and_only_the_checkpoint_of_the_
     assert not list(folder.glob("*.running")) and not (folder / "stopped.safetensors").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_the_parts_of_a_batch_have_the_loss_of_the_whole(name: str, world_size: int) -> None:
@@ -206,6 +208,7 @@ def test_the_parts_of_a_batch_have_the_loss_of_the_whole(name: str, world_size: 
                 torch.testing.assert_close(f, e, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_torchrun_trains_a_run_like_one_process(tmp_path: Path) -> None:
     arguments = ["--no-notebook", "--model", "bpr-mf", "-o", "n_users=60", "-o", "n_items=50", "-o", "image_size=32"]
     arguments += ["-p", "epochs=2", "-p", "factors=4", "-p", "batch_size=64"]

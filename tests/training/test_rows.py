@@ -47,6 +47,7 @@ def train(parameters: list[nn.Parameter], optimiser: torch.optim.Optimizer, batc
         optimiser.step()
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**31), st.integers(1, 60), st.sampled_from([1e-8, 1e-3]), st.sampled_from([(), (K,)]))
 def test_row_adam_is_adam(seed: int, steps: int, eps: float, width: tuple[int, ...]) -> None:
@@ -150,6 +151,7 @@ def fitted(name: str, data: TrainingData, optimiser: str) -> Recommender:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimiser", ["adam", "adagrad", "sgd"])
 @pytest.mark.parametrize("name", [n for n in TRAINED if "images" not in CARDS[n].needs])
 def test_every_model_trains_by_row_as_it_does_by_table(

@@ -162,6 +162,7 @@ class Interrupted(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_after", [1, 3, 5])
 @pytest.mark.parametrize(
     "optimiser, schedule, accumulate", [("adam", "constant", 1), ("adagrad", "constant", 3), ("sgd", "linear", 1)]
@@ -280,6 +281,7 @@ def test_accumulated_batches_train_as_one_large_batch_does(
 TRAINED = [name for name, card in list_models().items() if card.profiles["default"].phases]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in TRAINED if name != "imgrec-ete"])  # looks at pictures: slow
 def test_the_loss_is_in_bfloat16_when_asked_for_and_for_models_that_allow_it(
     name: str, monkeypatch: pytest.MonkeyPatch
