@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -239,28 +239,6 @@ def prepare_notebook(name: str, parameters: Mapping[str, Any], output: Path) -> 
     )
     write_text(output, nbformat.writes(prepared))
     return output
-
-
-def open_notebook(path: Path) -> None:
-    """Open a notebook in JupyterLab, on the loopback interface, with this Python as its kernel, and wait for its end.
-
-    Args:
-        path: the notebook.
-
-    Raises:
-        InputError: the extra "notebooks" is not installed.
-    """
-    require("notebooks")
-    from ipykernel.kernelspec import write_kernel_spec
-
-    with tempfile.TemporaryDirectory(prefix="imgrec-") as folder:
-        write_kernel_spec(Path(folder) / "kernels" / "python3")
-        searched = os.pathsep.join(filter(None, [folder, os.environ.get("JUPYTER_PATH")]))
-        command = [sys.executable, "-m", "jupyterlab", "--ip", "127.0.0.1", str(path)]
-        with subprocess.Popen(command, env={**os.environ, "JUPYTER_PATH": searched}) as lab:
-            while lab.returncode is None:
-                with suppress(KeyboardInterrupt):  # JupyterLab asks whether to stop
-                    lab.wait()
 
 
 def _require_text(output: Path, parameters: Mapping[str, Any]) -> None:

@@ -27,9 +27,6 @@ CountOrNone = Annotated[int, Ge(0)]
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
 
-Share = Annotated[float, Ge(0), Le(1)]
-"""A part of a whole."""
-
 ShareBelowOne = Annotated[float, Ge(0), Lt(1)]
 """A part of a whole that leaves something over."""
 

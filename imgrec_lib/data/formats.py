@@ -22,7 +22,6 @@ import pandas as pd
 
 from imgrec_lib.errors import InputError, one_line, tell
 
-TEXT_ENDINGS = (".csv", ".tsv")
 JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
 RECBOLE_ENDINGS = (".inter", ".item")
 """RecBole's atomic files: tabs between the columns, and a header that says their types ("user_id:token")."""

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from imgrec_lib.data.dataset import Columns, Dataset, describe_item
 from imgrec_lib.evaluation.neighbours import search_neighbours
 from imgrec_lib.explorer.ranking import attended_attributes, rank, score_parts
-from imgrec_lib.explorer.shown import cell_of, short, user_name
+from imgrec_lib.explorer.shown import actions_html, cell_of, short, user_name
 from imgrec_lib.explorer.state import State
 from imgrec_lib.gallery.gallery import Gallery
 from imgrec_lib.gallery.rows import Row
@@ -46,11 +46,6 @@ def item_card(opened: Trained, user: int, item: int, state: State) -> Markup:
         name, _pictures(dataset, item, name), actions_html(actions), _standing(opened, user, item, state),
         _known(dataset, item), _buyers(opened, item, state), _near(opened, item, state),
     )  # fmt: skip
-
-
-def actions_html(links: Markup) -> Markup:
-    """Links as a row of buttons."""
-    return Markup('<p class="actions">{}</p>').format(links)
 
 
 def _pictures(dataset: Dataset, item: int, name: str) -> Markup:

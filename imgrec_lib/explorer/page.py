@@ -18,9 +18,9 @@ from imgrec_lib.explorer.card import item_card
 from imgrec_lib.explorer.opened import Runs, find_item, user_order
 from imgrec_lib.explorer.ranking import described, rank
 from imgrec_lib.explorer.search import facets, find_users, index_of
-from imgrec_lib.explorer.shown import Shown, cell_of, short
+from imgrec_lib.explorer.shown import Shown, actions_html, cell_of, short
 from imgrec_lib.explorer.state import COLUMN, POPULARITY, SEEN, USER_ORDERS, State
-from imgrec_lib.explorer.views import VIEWS, user_of
+from imgrec_lib.explorer.views import VIEWS, other_maps, user_of
 from imgrec_lib.gallery.gallery import Gallery
 from imgrec_lib.gallery.html import STYLE as GALLERY_STYLE
 from imgrec_lib.gallery.rows import Row
@@ -82,6 +82,14 @@ def answer(runs: Runs, state: State) -> Answer:
     second = runs.open(state.other) if state.other else None
     shown = _shown(runs, state)
     hits = _hits(opened, user, state) if state.search else Markup()
+    choices = Markup()
+    if state.view == "map":
+        choices = actions_html(
+            Markup().join(
+                Markup('<a class="like-button" href="?{}">{}</a>').format(state.address(region=(), **change), name)
+                for name, change in other_maps(opened, state)
+            )
+        )
     card = Markup()
     if state.item:
         card = item_card(opened, user, find_item(opened.dataset, state.item), state)
@@ -89,7 +97,7 @@ def answer(runs: Runs, state: State) -> Answer:
     html = _template().render(
         state=state, opened=_Named(opened), second=_Named(second) if second else None,
         control=opened.run.record.control, title=state.view.capitalize(), sentence=sentence, notes=notes,
-        shown=shown, hits=hits, card=card, chips=_chips(state), **_bar(runs, opened, user, state),
+        shown=choices + shown, hits=hits, card=card, chips=_chips(state), **_bar(runs, opened, user, state),
     )  # fmt: skip
     view = Markup('<div class="imgrec-explorer imgrec-saved"><p>{}</p>{}{}</div>').format(sentence, hits, shown)
     return Answer(Markup(html), view, state)
@@ -244,7 +252,7 @@ def _bar(runs: Runs, opened: Trained, user: int, state: State) -> dict[str, Any]
     ]
     where = dict(state.where)
     return {
-        "groups": groups, "chosen_by": "AUC",
+        "groups": groups,
         "without_other": state.address(other=""),
         "flipped": state.address(run=state.other or state.run, other=state.run),
         "earlier": at(place - 1), "later": at(place + 1), "place": place + 1, "users": len(order),

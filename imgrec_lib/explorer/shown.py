@@ -61,6 +61,11 @@ def history_row(opened: Trained, user: int, most: int) -> Row:
     )
 
 
+def actions_html(links: Markup) -> Markup:
+    """Links as a row of buttons."""
+    return Markup('<p class="actions">{}</p>').format(links)
+
+
 def table_html(caption: str, columns: list[tuple[Markup | str, bool, str]], rows: list[list[Markup | str]]) -> Markup:
     """A table.
 

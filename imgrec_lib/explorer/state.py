@@ -50,7 +50,6 @@ class State:
         picture: name of a picture that somebody gave, taken as an item that is not in the catalogue; empty: none.
         space: what the map shows: items as "learned" by the run, or the "picture" features.
         projection: how the map is made: one of `PROJECTIONS`.
-        colour: what colours the map's dots: "popularity", "score" or a column of the item table.
         region: chosen part of the map: left, top, right, bottom, each from 0 to 1; empty: none.
     """
 
@@ -75,7 +74,6 @@ class State:
     picture: str = ""
     space: str = "learned"
     projection: str = "pca"
-    colour: str = "popularity"
     region: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:

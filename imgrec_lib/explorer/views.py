@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from importlib.util import find_spec
 
 import numpy as np
 from markupsafe import Markup
@@ -28,7 +29,7 @@ from imgrec_lib.explorer.ranking import (
 )
 from imgrec_lib.explorer.saw import what_it_saw
 from imgrec_lib.explorer.shown import Shown, Text, cell_of, history_row, user_name
-from imgrec_lib.explorer.state import State
+from imgrec_lib.explorer.state import PROJECTIONS, State
 from imgrec_lib.gallery.gallery import Gallery
 from imgrec_lib.gallery.rows import Cell, Row
 from imgrec_lib.serving import Trained
@@ -228,6 +229,18 @@ def spaces_of(opened: Trained) -> list[str]:
         for space, there in (("learned", opened.learned is not None), ("picture", opened.features is not None))
         if there
     ]
+
+
+def other_maps(opened: Trained, state: State) -> list[tuple[str, dict[str, str]]]:
+    """The maps that there are beside the one shown: what to call each, and how its state differs."""
+    spaces = {"learned": f"As {opened.title} sees items", "picture": "By picture"}
+    projections = {"pca": "Principal components", "umap": "UMAP"}
+    shown = state.space if state.space in spaces_of(opened) else next(iter(spaces_of(opened)), "")
+    found = [(spaces[space], {"space": space}) for space in spaces_of(opened) if space != shown]
+    for name in PROJECTIONS:
+        if name != state.projection and (name == "pca" or find_spec(name)):
+            found.append((projections[name], {"projection": name}))
+    return found
 
 
 def embedding_map(runs: Runs, state: State) -> list[Gallery | ItemMap]:

@@ -10,6 +10,7 @@ import shutil
 import warnings
 from collections import Counter
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -509,6 +510,18 @@ def test_umap_or_how_to_get_it() -> None:
     else:
         found = project(values, "umap")
         assert found.shape == (40, 2) and ((found >= 0) & (found <= 1)).all()
+
+
+def test_the_map_leads_to_the_other_maps(runs: Runs) -> None:
+    """To that of the other space, and to UMAP where it can be made; a region of one map means nothing on another."""
+    state = State(run="ft", view="map", region=(0.25, 0.0, 0.75, 0.5))
+    links = re.findall(r'class="like-button" href="\?([^"]+)"', answer(runs, state).html)
+    states = [State.at(html.unescape(link)) for link in links]
+    assert [(each.space, each.projection) for each in states if each.view == "map" and each != state] == [
+        ("picture", "pca"), *([("learned", "umap")] if find_spec("umap") else [])
+    ]  # fmt: skip
+    assert not any(each.region for each in states if each.space == "picture")
+    assert "by picture" in answer(runs, states[0]).html
 
 
 def test_map_holds_what_was_chosen(runs: Runs) -> None:
