@@ -14,14 +14,24 @@ from paths import ROOT
 
 from imgrec_lib.models import list_models
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(find_spec("myst_nb") is None, reason="the extra book is not installed"),
-]
+pytestmark = pytest.mark.slow
+
+
+def test_the_first_chapter_runs_as_it_stands(tmp_path: Path) -> None:
+    """The quick build of the book, below, executes nothing; `make book` does."""
+    chapter = (ROOT / "docs" / "start.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^```\{code-cell\} python\n(?::[^\n]*\n)?(.*?)^```", chapter, re.DOTALL | re.MULTILINE)
+    assert len(cells) == chapter.count("{code-cell}") == 4
+    done = subprocess.run([sys.executable, "-c", "\n".join(cells)], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = re.findall(r"^(BPR-MF|ImgRec-FT) +AUC (0\.\d+) +hit ratio at 10 (0\.\d+)$", done.stdout, re.MULTILINE)
+    assert [name for name, _, _ in said] == ["BPR-MF", "ImgRec-FT"] and all(float(auc) > 0.75 for _, auc, _ in said)
 
 
 @pytest.fixture(scope="module")
 def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if find_spec("myst_nb") is None:
+        pytest.skip("the extra book is not installed")
     folder = tmp_path_factory.mktemp("book")
     done = subprocess.run(
         [
