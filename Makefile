@@ -42,7 +42,7 @@ RUNS ?= $(wildcard runs)
 
 book: $(VENV)/installed ## build the book, docs/_build/html, from chapters, notebooks and docstrings; no network is needed to read it
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[book,notebooks]'
-	$(BIN)/python -m sphinx -q -E -W --keep-going -j 2 docs docs/_build/html
+	$(BIN)/python -m sphinx -q -E -W --keep-going docs docs/_build/html
 	@echo "open docs/_build/html/index.html"
 
 clean: ## remove what runs have left, not the environment
