@@ -82,7 +82,8 @@ def standings_chart(standings: Standings, *, narrow: bool = False) -> Chart:
         if label in own:
             control = standings.of(own[label]).mean
             axes.plot([control, mean], [place, place], color=COLOURS[2], lw=1.2, ls=":")
-            axes.plot(control, place, "D", color=COLOURS[2], mfc="none", ms=6, ls="", label="its pictures shuffled")
+            told = f"its {standings.shuffled} shuffled"
+            axes.plot(control, place, "D", color=COLOURS[2], mfc="none", ms=6, ls="", label=told)
             words += f" (shuffled {control:.4f})"
         if narrow:
             words = f"{literal(label)}  {words}"
@@ -101,7 +102,11 @@ def standings_chart(standings: Standings, *, narrow: bool = False) -> Chart:
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=2 if narrow else 4, frameon=False,
                   labelcolor=INK, fontsize=size)  # fmt: skip
-    gains = [f"{name} {standings.of(own[name]).mean:.4f} with its pictures shuffled" for name in shown if name in own]
+    gains = [
+        f"{name} {standings.of(own[name]).mean:.4f} with its {standings.shuffled} shuffled"
+        for name in shown
+        if name in own
+    ]
     figure.alt = f"{heading}, the best first: " + "; ".join(
         f"{label} {standings.of(label).mean:.4f} ({'with' if seeing[label] else 'without'} pictures)" for label in shown
     ) + "".join(f"; {gain}" for gain in gains) + "."  # fmt: skip

@@ -286,7 +286,7 @@ def _standings(blocks: _Blocks, standings: Standings) -> Block:
         for kind, narrow in (("wide", False), ("narrow", True))
     )
     look = "Two rows whose intervals overlap may still be told apart: the same users are compared. A diamond is the "
-    look += "same model with every item given another item's picture."
+    look += f"same model with every item given another item's {standings.shuffled}."
     return Block(anchor, title, look if standings.controlled else look.partition(" A diamond")[0], drawn)
 
 

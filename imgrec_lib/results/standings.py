@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from imgrec_lib.features.controls import SHUFFLED_FEATURES
 from imgrec_lib.results.comparison import user_values
 from imgrec_lib.results.results import Results
 from imgrec_lib.results.significance import ALPHA, Differences, mean_intervals, paired_differences
@@ -150,6 +151,12 @@ class Standings:
         close = [label for label in self.contestants[1:] if d.p[best, d.place(label)] > ALPHA]
         return close if len(close) <= LEADERS else [*close[: LEADERS - 1], f"{len(close) - LEADERS + 1} other rows"]
 
+    @cached_property
+    def shuffled(self) -> str:
+        """What the controls have shuffled: "pictures", or "features" where words or numbers are among them."""
+        controls = {row.record.control for row in self.results.rows if row.label in self.controlled}
+        return "features" if SHUFFLED_FEATURES in controls else "pictures"
+
     def _pictures(self) -> list[str]:
         if not any(row.sees_pictures for row in self.results.rows):
             return []
@@ -161,7 +168,7 @@ class Standings:
             for mean, low, high, holds, own in gains
         ]
         changes = f"the items' own change {metric_heading(self.metric)} by {_listed(words)}"
-        return [f"In place of shuffled pictures {changes}."]
+        return [f"In place of shuffled {self.shuffled} {changes}."]
 
     def _unsearched(self) -> list[str]:
         rows = self.results.rows

@@ -110,6 +110,19 @@ def test_the_metric_that_runs_were_chosen_by_decides(five: list[Run]) -> None:
     assert standings.verdict[0].startswith("By NDCG@10 ") and "change NDCG@10 by" in standings.verdict[1]
 
 
+def test_what_was_shuffled_is_said_as_it_was(five: list[Run]) -> None:
+    """An item's words are not its picture."""
+
+    def of_words(run: Run) -> Run:
+        changed = {**(run.record.features or {}), "control": "shuffled features"}
+        return replace(run, record=replace(run.record, features=changed)) if run.record.control else run
+
+    assert "In place of shuffled pictures the items' own" in Standings(Results.of(five)).verdict[1]
+    standings = Standings(Results.of([of_words(run) for run in five]))
+    assert "In place of shuffled features the items' own" in standings.verdict[1]
+    assert "with its features shuffled" in standings_chart(standings).alt
+
+
 def test_settings_that_were_not_searched_are_said(five: list[Run]) -> None:
     unsearched = replace(five[0], record=replace(five[0].record, requested={}))
     assert "settings of 1 of 5 rows were not searched" in Standings(Results.of([unsearched, *five[1:]])).verdict[-1]
