@@ -83,11 +83,11 @@ def answer(runs: Runs, state: State) -> Answer:
     shown = _shown(runs, state)
     hits = _hits(opened, user, state) if state.search else Markup()
     choices = Markup()
-    if state.view == "map":
+    if state.view == "map" and (maps := other_maps(opened, state)):
         choices = actions_html(
             Markup().join(
                 Markup('<a class="like-button" href="?{}">{}</a>').format(state.address(region=(), **change), name)
-                for name, change in other_maps(opened, state)
+                for name, change in maps
             )
         )
     card = Markup()
