@@ -22,8 +22,9 @@ import atheris
 import numpy as np
 import pandas as pd
 
-with atheris.instrument_imports(include=["imgrec_lib.data.dvbpr", "imgrec_lib.data.table", "imgrec_lib.data.split"]):
-    from imgrec_lib.data import dvbpr, split, table
+with atheris.instrument_imports(include=["imgrec_lib.data.readers", "imgrec_lib.data.split"]):
+    from imgrec_lib.data import split
+    from imgrec_lib.data.readers import dvbpr, table
 with atheris.instrument_imports(include=["pickletools"]):
     import pickletools  # noqa: F401
 

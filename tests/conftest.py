@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from imgrec_lib.data.dataset import Dataset
-from imgrec_lib.data.wardrobe import load_wardrobe
+from imgrec_lib.data.readers.wardrobe.world import load_wardrobe
 
 pytest.register_assert_rewrite("conformance")
 

@@ -79,7 +79,7 @@ MATTERS_NOT = [
         for edit in [
             ("models/registry.py", "    poprank.CARD,\n", "    poprank.CARD,\n    another.CARD,\n"),
             ("data/__init__.py", FUTURE, ANSWER),  # the registry of readers
-            ("data/table.py", FUTURE, ANSWER),  # a reader: what it has read has a fingerprint of its own
+            ("data/readers/table.py", FUTURE, ANSWER),  # a reader: what it has read has a fingerprint of its own
             ("runs/record.py", FUTURE, ANSWER),  # the reader of records
             ("runs/load.py", FUTURE, ANSWER),
             ("request.py", FUTURE, ANSWER),
@@ -150,7 +150,8 @@ def other_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
     (package / "helper.py").write_text("SCALE = 0.5\n")
     (package / "halved.py").write_text(MODEL)
     (package / "reader.py").write_text(
-        "from imgrec_lib.data import DatasetCard\nfrom imgrec_lib.data.wardrobe import load_wardrobe\n\n\n"
+        "from imgrec_lib.data import DatasetCard\n"
+        "from imgrec_lib.data.readers.wardrobe.world import load_wardrobe\n\n\n"
         "def load_shop(*, n_users: int = 40):\n    return load_wardrobe("
         "n_users=n_users, n_items=50, image_size=32)\n\n\n"
         "CARD = DatasetCard('shop', 'a shop', '', 'shop_models.reader', 'load_shop')\n"

@@ -11,7 +11,7 @@ import pandas as pd
 import yaml
 
 from imgrec_lib.data.dataset import Dataset
-from imgrec_lib.data.split import dataset_table
+from imgrec_lib.data.statistics import dataset_table
 from imgrec_lib.models import list_models
 from imgrec_lib.results.results import Results
 from imgrec_lib.results.tables import Measure, measured_table

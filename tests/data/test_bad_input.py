@@ -102,7 +102,7 @@ def test_items(place: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", of("hm"))
 def test_hm_purchases(place: Path, name: str) -> None:
-    from imgrec_lib.data.hm import ATTRIBUTES
+    from imgrec_lib.data.readers.hm import ATTRIBUTES
 
     columns = {"article_id": ["1", "2", "3"], "prod_name": "P", **dict.fromkeys(ATTRIBUTES, "x")}
     pd.DataFrame(columns).to_csv(place / "articles.csv", index=False)

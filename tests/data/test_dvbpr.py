@@ -20,7 +20,8 @@ from PIL import Image
 
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.data.decoding import FileSlice, decode
-from imgrec_lib.data.dvbpr import FASHION_CATEGORIES, load_dvbpr, read_published
+from imgrec_lib.data.readers.dvbpr import FASHION_CATEGORIES, load_dvbpr
+from imgrec_lib.data.readers.published import read_published
 from imgrec_lib.errors import InputError
 
 N_USERS, N_ITEMS = 4, 8

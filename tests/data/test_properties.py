@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from imgrec_lib import InputError, load_dataset, open_run
 from imgrec_lib.data.decoding import decode
-from imgrec_lib.data.table import read_interactions, read_items
+from imgrec_lib.data.readers.table import read_interactions, read_items
 from imgrec_lib.matrix import read_matrix
 
 plain = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

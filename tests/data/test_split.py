@@ -13,10 +13,8 @@ from hypothesis import strategies as st
 from narrow import not_none
 from scipy import stats
 
-from imgrec_lib.data.dataset import Dataset, HeldOut, Interactions
-from imgrec_lib.data.images import ImageStore
+from imgrec_lib.data.dataset import HeldOut, Interactions
 from imgrec_lib.data.split import (
-    dataset_table,
     filter_minimum,
     given_split,
     leave_two_out,
@@ -275,25 +273,3 @@ def test_split_dataset_numbers_by_id_and_drops_unused_items() -> None:
     assert whole.items.item.tolist() == list("abcdex") and whole.n_items == 6
     with pytest.raises(InputError, match="user q has 1 different items"):
         split_dataset("d", table, items, min_interactions=None)
-
-
-def test_table_1_by_hand() -> None:
-    train = Interactions.from_pairs(np.array([0, 0, 1]), np.array([0, 1, 1]), n_users=2, n_items=5)
-    images = ImageStore.from_array(np.zeros((5, 2, 2, 3), np.uint8), np.array([True, True, False, True, True]))
-    dataset = Dataset(
-        "hand", np.array(["a", "b"]), pd.DataFrame({"item": list("abcde")}), train,
-        validation=HeldOut(np.array([2, -1])), test=HeldOut(np.array([3, 0])), images=images,
-    )  # fmt: skip
-    assert dataset_table(dataset).iloc[0].to_dict() == {
-        "dataset": "hand",
-        "users": 2,
-        "items": 5,
-        "interactions": 6,
-        "density": 0.6,
-        "training interactions per user": 1.5,
-        "training interactions per item": 0.6,
-        "cold items": 3,
-        "cold items, share": 0.6,
-        "held-out interactions on cold items, share": pytest.approx(2 / 3),
-        "items without a picture": 1,
-    }

@@ -11,11 +11,12 @@ from narrow import not_none
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from imgrec_lib.data import wardrobe, wardrobe_cuts
 from imgrec_lib.data.dataset import Dataset
-from imgrec_lib.data.wardrobe import BRANDS, COLOURS, load_wardrobe
-from imgrec_lib.data.wardrobe_cuts import CUTS
-from imgrec_lib.data.wardrobe_drawing import PATTERNS, Look, Sheet, draw, rounded, sharp
+from imgrec_lib.data.readers.wardrobe import cuts
+from imgrec_lib.data.readers.wardrobe import world as wardrobe
+from imgrec_lib.data.readers.wardrobe.cuts import CUTS
+from imgrec_lib.data.readers.wardrobe.drawing import PATTERNS, Look, Sheet, draw, rounded, sharp
+from imgrec_lib.data.readers.wardrobe.world import BRANDS, COLOURS, load_wardrobe
 from imgrec_lib.errors import InputError
 from imgrec_lib.files import fingerprint
 
@@ -270,13 +271,13 @@ def test_the_outlines_are_those_that_were_drawn_when_they_were_code() -> None:
     ("written", "value"), [(0.5, 0.5), ("a - 2 * b", -4), ("min(a, b) / 4", 0.5), ("-max(1, a + b)", -5)]
 )
 def test_numbers_of_the_outlines_are_arithmetic(written: str | float, value: float) -> None:
-    assert wardrobe_cuts._number(written, {"a": 2, "b": 3}) == value
+    assert cuts._number(written, {"a": 2, "b": 3}) == value
 
 
 @pytest.mark.parametrize("written", ["a.b", "open('x')", "[a]", "a if b else 1", "'text'", "a // b", "c"])
 def test_what_is_no_arithmetic_is_refused(written: str) -> None:
     with pytest.raises((ValueError, KeyError)):
-        wardrobe_cuts._number(written, {"a": 2, "b": 3})
+        cuts._number(written, {"a": 2, "b": 3})
 
 
 def test_cuts_and_patterns_differ() -> None:

@@ -1,4 +1,4 @@
-"""The cuts of the wardrobe's garments: `CUTS` names them, `wardrobe_outlines.json` holds their outlines.
+"""The cuts of the wardrobe's garments: `CUTS` names them, `outlines.json` holds their outlines.
 
 The file has two objects. `cuts` gives for each category, and each cut in it, a list of steps; `parts` gives steps that
 several cuts share, with `defaults` for the measures that they use. A step is one of
@@ -26,7 +26,7 @@ from functools import cache, partial
 from importlib import resources
 from typing import Any
 
-from imgrec_lib.data.wardrobe_drawing import (
+from imgrec_lib.data.readers.wardrobe.drawing import (
     BLACK,
     LEATHER_SOLE,
     METAL,
@@ -159,7 +159,7 @@ def _colours(sheet: Sheet) -> dict[str, Colour]:
     }
 
 
-_OUTLINES = json.loads(resources.files(__package__).joinpath("wardrobe_outlines.json").read_text(encoding="utf-8"))
+_OUTLINES = json.loads(resources.files(__package__).joinpath("outlines.json").read_text(encoding="utf-8"))
 
 CUTS: dict[str, dict[str, Callable[[Sheet], None]]] = {
     category: {name: partial(_lay, steps) for name, steps in cuts.items()}

@@ -26,10 +26,10 @@ from PIL import Image
 
 from imgrec_lib.data.dataset import Columns, Dataset, Interactions, Oracle
 from imgrec_lib.data.images import ImageStore
+from imgrec_lib.data.readers.wardrobe.cuts import CUTS
+from imgrec_lib.data.readers.wardrobe.drawing import PATTERNS, WHITE, Colour, Look, draw, luminance
 from imgrec_lib.data.split import leave_two_out
 from imgrec_lib.data.storing import prepare_images
-from imgrec_lib.data.wardrobe_cuts import CUTS
-from imgrec_lib.data.wardrobe_drawing import PATTERNS, WHITE, Colour, Look, draw, luminance
 from imgrec_lib.errors import InputError
 from imgrec_lib.files import cache_folder, fingerprint
 

@@ -1,0 +1,1 @@
+"""The embedded data set: garments drawn by rule, and simulated users whose tastes are known."""
