@@ -525,6 +525,26 @@ def embed(
 
 
 @app.command()
+def export(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option(help="A folder for item.onnx and, where users are baskets, user.onnx.")],
+    root: Moved = None,
+    quiet: Quiet = False,
+) -> None:
+    """Write the networks of a visual model as ONNX.
+
+    They make the vector of a new item of its picture, and of a customer of a basket, wherever ONNX runs.
+
+    Example: imgrec export runs/vbpr-0 --out towers
+    """
+    from imgrec_lib.serving import export_towers, open_trained
+
+    with _warnings_as_notes():
+        for path in export_towers(open_trained(run, root=_moved(root), progress=not quiet), out):
+            typer.echo(path)
+
+
+@app.command()
 def serve(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run, or a link to it.")],
     host: Annotated[str, typer.Option(help="Where to listen; by default this machine alone can ask.")] = "127.0.0.1",

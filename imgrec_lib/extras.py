@@ -19,6 +19,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "mlflow": ("mlflow",),
     "tensorboard": ("tensorboard",),
     "wandb": ("wandb",),
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "serve": ("fastapi", "fastapi_offline", "uvicorn", "python_multipart"),
 }
 """The modules that each extra of pyproject.toml brings."""

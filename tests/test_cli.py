@@ -32,6 +32,7 @@ COMMANDS = [
     "similar",
     "score",
     "embed",
+    "export",
     "explore",
     "cache",
     "doctor",

@@ -222,6 +222,21 @@ class Baskets(Protocol):
 
 
 @runtime_checkable
+class BasketTower(Protocol):
+    """A model whose users are what they bought: a network of their purchases, whose output meets items in a product."""
+
+    def basket_tower(self) -> nn.Module | None:
+        """The users' side of the inner product, as a network that stands alone.
+
+        Returns:
+            A module that takes (B, L) int64 baskets, items of the catalogue filled up with -1, to (B, k) float32 rows
+            for `InnerProduct.users`. A basket that holds just the training items of a known user gets that user's row.
+            None where, with these hyper-parameters, the score is no inner product.
+        """
+        ...
+
+
+@runtime_checkable
 class AttributeAttention(Protocol):
     """A model in which a user attends to an item's attributes."""
 
@@ -343,10 +358,13 @@ class Recommender(nn.Module):
             where a network or a product with the features is most of the work. False where the work is look-ups and
             dot products, which gain nothing: bfloat16 has 8 significant bits, and a ranking loss lives on differences
             of close scores (a margin, the score of a pair, |g|^2 less its diagonal).
+        picture_size: height and width of the pictures that the model looks at, where it has them resized with Pillow;
+            0 where it looks at them as they are stored, or at none.
     """
 
     phases: tuple[TrainSettings, ...] = ()
     mixed_precision: bool = False
+    picture_size: int = 0
 
     def steps(self, sampler: Sampler, settings: TrainSettings) -> int:
         """Steps of an epoch, at one batch a step: it draws as many positives as there are training interactions."""

@@ -94,7 +94,7 @@ class DVBPR(Recommender):
         if size < SMALLEST:
             raise InputError(f"the pictures of DVBPR must have at least {SMALLEST} pixels a side, not {size}.")
         assert data.images is not None
-        self.images, self.size, self.batches = data.images, size, batches
+        self.images, self.picture_size, self.batches = data.images, size, batches
         self.l2_network, self.l2_users = l2_network, l2_users
         bought = torch.from_numpy(data.interactions.popularity > 0)
         self.register_buffer("negative", bought | cold_negatives, persistent=False)
@@ -104,7 +104,7 @@ class DVBPR(Recommender):
     @cached_property
     def pictures(self) -> ImageStore:
         """The catalogue's pictures in the network's size; resized when first asked for."""
-        return resized(self.images, self.size)
+        return resized(self.images, self.picture_size)
 
     def embed(self, items: Tensor) -> Tensor:
         """Phi of items' pictures: (B,) int64 -> (B, K)."""
@@ -171,8 +171,10 @@ class DVBPR(Recommender):
     @torch.no_grad()
     def embed_pictures(self, pixels: Tensor, features: Tensor) -> Tensor:
         """See `PictureEmbedding`: Phi, in which nothing belongs to an id."""
-        store = resized(ImageStore.from_array(pixels.cpu().numpy()), self.size)
-        return self.network(scaled(torch.from_numpy(np.array(store.pixels)).to(self.users.device)))
+        if pixels.shape[1] != self.picture_size:  # a network alone, which can be traced, where nothing is to be resized
+            store = resized(ImageStore.from_array(pixels.cpu().numpy()), self.picture_size)
+            pixels = torch.from_numpy(np.array(store.pixels)).to(self.users.device)
+        return self.network(scaled(pixels))
 
     def score_pictures(self, users: Tensor, pictures: Tensor) -> Tensor:
         """Scores of pictures that need be no item's, with a gradient for the pictures.
@@ -184,10 +186,10 @@ class DVBPR(Recommender):
         Returns:
             (B,): the score of each picture for the user beside it.
         """
-        if pictures.shape[-1] > self.size:
-            pictures = F.interpolate(pictures, (self.size, self.size), mode="bilinear", antialias=True)
-        elif pictures.shape[-1] < self.size:
-            pictures = F.interpolate(pictures, (self.size, self.size), mode="nearest")
+        if pictures.shape[-1] > self.picture_size:
+            pictures = F.interpolate(pictures, (self.picture_size, self.picture_size), mode="bilinear", antialias=True)
+        elif pictures.shape[-1] < self.picture_size:
+            pictures = F.interpolate(pictures, (self.picture_size, self.picture_size), mode="nearest")
         return (self.users[users] * self.network(pictures)).sum(1)
 
 

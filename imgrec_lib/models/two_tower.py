@@ -19,7 +19,7 @@ from imgrec_lib.errors import InputError
 from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Range, Recommender, TrainSettings, look_up
 from imgrec_lib.models.item_knn import shrunk_cosine
 from imgrec_lib.models.parts.neighbours import NearestPictures, Neighbours, same_group
-from imgrec_lib.models.parts.purchases import PurchaseSum, SparseWeights, log_popularity, purchase_matrix
+from imgrec_lib.models.parts.purchases import BasketSum, PurchaseSum, SparseWeights, log_popularity, purchase_matrix
 from imgrec_lib.models.parts.softmax import log_sum_exp
 from imgrec_lib.models.parts.visual import shared_features
 
@@ -273,6 +273,13 @@ class TwoTower(Recommender):
             self.pictures,
             self.ranking_weight("looks alike"),
         )
+
+    @torch.no_grad()
+    def basket_tower(self) -> BasketSum:
+        """See `BasketTower`."""
+        _, _, purchases = self.sides()
+        start = torch.cat([self.user, self.user.new_ones(1)])  # the last number meets the item's offset
+        return BasketSum(F.pad(purchases, (0, 1)), start, 0.5)
 
     def ranking_weight(self, name: str) -> float:
         """What a relation counts in ranking: its trained weight, with the emphasis; 0 if it takes no part."""

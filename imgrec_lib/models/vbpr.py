@@ -132,7 +132,7 @@ class VBPR(Recommender):
         """See `PictureEmbedding`."""
         visual = self.features.project(features, self.visual_weight())
         visual[:, -1] += self.item_bias.mean()
-        return torch.cat([self.items.mean(0).expand(len(features), -1), visual], 1)
+        return torch.cat([self.items.mean(0).expand(features.shape[0], -1), visual], 1)
 
 
 CARD = ModelCard(

@@ -14,6 +14,7 @@ from torch import Tensor
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.errors import InputError
 from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Recommender, Scorer
+from imgrec_lib.models.parts.purchases import BasketSum
 from imgrec_lib.models.parts.visual import shared_features
 
 REMEMBERED = 2**27
@@ -131,6 +132,13 @@ class VisRank(Recommender):
         if self.aggregate == "mean":
             return InnerProduct(self.users, self.candidates)
         return NearestPurchase(self.queries, self.candidates, self.indptr, self.items)
+
+    def basket_tower(self) -> BasketSum | None:
+        """See `BasketTower`."""
+        if self.aggregate != "mean":
+            return None
+        queries = self._queries(self.candidates)
+        return BasketSum(queries, torch.zeros_like(queries[0]), 1.0)
 
     def purchase_similarity(self, user: int, items: Tensor) -> Tensor:
         """See `PurchaseParts`."""

@@ -8,8 +8,9 @@ from typing import Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy import sparse
-from torch import Tensor
+from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import Interactions
 from imgrec_lib.models.parts.sparse_tensor import sparse_tensor
@@ -109,3 +110,23 @@ class PurchaseSum:
 
     def pairs(self, users: Tensor, items: Tensor) -> Tensor:
         return self.block(users).gather(1, items)
+
+
+class BasketSum(nn.Module):
+    """x = start + n^-power * the sum of the vectors of a basket's n items, see `models.base.BasketTower`.
+
+    Args:
+        vectors: (n_items, k) float32, what each item brings.
+        start: (k,) what all users have in common.
+        power: 1 for a mean, 0.5 for a sum that grows with the root of n.
+    """
+
+    def __init__(self, vectors: Tensor, start: Tensor, power: float) -> None:
+        super().__init__()
+        # The last row is that of -1, of no item.
+        self.vectors, self.start, self.power = torch.cat([vectors, torch.zeros_like(vectors[:1])]), start, power
+
+    def forward(self, baskets: Tensor) -> Tensor:
+        there = baskets >= 0
+        rows = F.embedding(torch.where(there, baskets, self.vectors.shape[0] - 1), self.vectors)
+        return self.start + rows.sum(1) * there.sum(1, keepdim=True).clamp(min=1).float() ** -self.power
