@@ -10,7 +10,7 @@ _REPORT = ("jinja2", "markupsafe", "matplotlib", "nbconvert", "nbformat")
 
 EXTRAS: dict[str, tuple[str, ...]] = {
     "report": _REPORT,
-    "notebooks": (*_REPORT, "anywidget", "ipykernel", "ipywidgets", "jupyterlab", "papermill", "tornado"),
+    "notebooks": (*_REPORT, "anywidget", "ipykernel", "ipywidgets", "jupyterlab", "papermill", "pydeck", "tornado"),
     "dask": ("distributed",),
     "umap": ("umap",),
     "hf": ("transformers",),

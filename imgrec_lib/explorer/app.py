@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -11,11 +10,14 @@ from IPython.display import HTML, display
 from markupsafe import Markup
 
 from imgrec_lib.errors import InputError
+from imgrec_lib.explorer.assets import library, script
+from imgrec_lib.explorer.dots import pictures, points
 from imgrec_lib.explorer.new_item import keep_picture
 from imgrec_lib.explorer.opened import Runs
-from imgrec_lib.explorer.page import answer, style
+from imgrec_lib.explorer.page import Answer, answer, settled, style
 from imgrec_lib.explorer.share import shared_page
 from imgrec_lib.explorer.state import State
+from imgrec_lib.explorer.views import user_of
 
 
 class Explorer(anywidget.AnyWidget):
@@ -31,7 +33,7 @@ class Explorer(anywidget.AnyWidget):
         html: what is shown.
     """
 
-    _esm = Path(__file__).parent / "explorer.js"
+    _esm = script()
     _css = style()
     address = traitlets.Unicode().tag(sync=True)
     shown = traitlets.Unicode().tag(sync=True)
@@ -41,7 +43,7 @@ class Explorer(anywidget.AnyWidget):
         super().__init__(address=(state or State()).address())
         self.runs = runs
         self._kept: Any = None
-        self._view = Markup()
+        self._found: Answer | None = None
         self._show()
         self.observe(lambda _: self._show(), "address")
         self.on_msg(self._received)
@@ -57,7 +59,7 @@ class Explorer(anywidget.AnyWidget):
         except InputError as error:
             self.html = Markup('<p role="alert">{}</p>').format(str(error))
             return
-        self._view = found.view
+        self._found = found
         with self.hold_sync():
             self.shown = found.state.address()
             self.html = found.html
@@ -66,7 +68,8 @@ class Explorer(anywidget.AnyWidget):
 
     def static(self) -> HTML:
         """The view without any widget: it hides itself where the widget lives, and stays where no kernel runs."""
-        return HTML(Markup("<style>{}</style>{}").format(Markup(style()), self._view))
+        view = self._found.view if self._found else ""
+        return HTML(Markup("<style>{}</style>{}").format(Markup(style()), view))
 
     def _received(self, _: Any, content: dict[str, Any], buffers: list[Any]) -> None:
         if content.get("kind") == "picture":
@@ -79,6 +82,14 @@ class Explorer(anywidget.AnyWidget):
         elif content.get("kind") == "share":
             state = State.at(self.address)
             self.send({"kind": "file", "name": "imgrec.html", "text": shared_page(self.runs, state)})
+        elif content.get("kind") == "library":
+            self.send({"id": content["id"]}, [library()])
+        elif content.get("kind") == "points":
+            state, _ = settled(self.runs, State.at(content["address"]))
+            opened = self.runs.open(state.run)
+            self.send({"id": content["id"]}, [points(opened, user_of(opened, state), state)])
+        elif content.get("kind") == "pictures":
+            self.send({"id": content["id"], "found": pictures(self.runs.open(content["run"]), content["items"])})
 
     def show(self) -> None:
         """Display the widget, and beside it its last view, which is kept with the notebook."""

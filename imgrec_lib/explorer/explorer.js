@@ -15,9 +15,9 @@ function render({ model, el }) {
     said.textContent = sentence;
   }
 
-  function go(address, { typing = false, kept = false } = {}) {
+  function go(address, { typing = false, kept = false, quiet = false } = {}) {
     if (!kept) model.visited?.(address, typing);
-    busy("Working on it");
+    if (!quiet) busy("Working on it");
     model.set("address", address);
     model.save_changes();
   }
@@ -31,8 +31,19 @@ function render({ model, el }) {
     go(address.toString(), options);
   }
 
+  // Some answers are no views: the map asks for its dots and pictures.
+  const waiting = {};
+  let asked = 0;
+  const ask = (kind, details = {}) => new Promise((answered) => {
+    waiting[asked += 1] = answered;
+    model.send({ kind, id: asked, ...details });
+  });
+  const map = itemMap({ ask, change });
+
   // Only the parts that differ are replaced, and what had the focus keeps it.
   function draw() {
+    // What somebody drags stays where it is until it is let go.
+    if (inside.querySelector(".map-inside:active")) return window.addEventListener("pointerup", draw, { once: true });
     const page = document.createElement("template");
     page.innerHTML = model.get("html");
     const focused = root.contains(document.activeElement) ? document.activeElement : null;
@@ -43,9 +54,11 @@ function render({ model, el }) {
     if (typing && inside.querySelector("[data-part=bar]")) {
       for (const name of ["status"]) swap(name, page);
       inside.querySelector(".columns").replaceWith(page.content.querySelector(".columns"));
+      map.show(inside);
       refresh(page);
     } else {
       inside.replaceChildren(page.content);
+      map.show(inside);
       for (const id of open) if (kept?.selector && id && focused?.closest?.("details")?.id === id)
         inside.querySelector(`#${id}`)?.setAttribute("open", "");
       const again = kept?.selector && inside.querySelector(kept.selector);
@@ -113,46 +126,6 @@ function render({ model, el }) {
     } else if (control.name && !control.matches("[data-typing]")) change([[control.name, control.value]]);
   });
 
-  // A rectangle drawn on the map chooses what lies in it; a mere click, or Enter, the place of a thumbnail.
-  const position = (event, map) => {
-    const box = map.getBoundingClientRect();
-    const clip = (value) => Math.min(1, Math.max(0, value));
-    return [clip((event.clientX - box.left) / box.width), clip((event.clientY - box.top) / box.height)];
-  };
-  root.addEventListener("pointerdown", (event) => {
-    const map = event.target.closest("[data-map]");
-    if (!map || event.button !== 0) return;
-    event.preventDefault();
-    const start = position(event, map), frame = map.appendChild(document.createElement("div"));
-    frame.className = "frame";
-    const between = (last) => {
-      const [x, y] = position(last, map);
-      return [Math.min(start[0], x), Math.min(start[1], y), Math.max(start[0], x), Math.max(start[1], y)];
-    };
-    const move = (moved) => {
-      const [left, top, right, bottom] = between(moved).map((value) => 100 * value);
-      frame.style.cssText = `left:${left}%;top:${top}%;width:${right - left}%;height:${bottom - top}%`;
-    };
-    const done = (last) => {
-      window.removeEventListener("pointermove", move);
-      window.removeEventListener("pointerup", done);
-      frame.remove();
-      const region = between(last);
-      const thumbnail = document.elementFromPoint(last.clientX, last.clientY)?.closest("[data-region]");
-      if (region[2] - region[0] > 0.01 && region[3] - region[1] > 0.01) change([["region", region.map((x) => x.toFixed(4)).join(" ")]]);
-      else if (thumbnail) change([["region", thumbnail.dataset.region]]);
-    };
-    window.addEventListener("pointermove", move);
-    window.addEventListener("pointerup", done);
-  });
-  root.addEventListener("keydown", (event) => {
-    const thumbnail = event.target.closest("[data-region]");
-    if (thumbnail && (event.key === "Enter" || event.key === " ")) {
-      event.preventDefault();
-      change([["region", thumbnail.dataset.region]]);
-    }
-  });
-
   let timer = null;
   function type(control, wait) {
     clearTimeout(timer);
@@ -171,6 +144,11 @@ function render({ model, el }) {
   });
 
   model.on("msg:custom", (message, buffers) => {
+    if (message.id) {
+      waiting[message.id]?.({ ...message, buffers });
+      delete waiting[message.id];
+      return;
+    }
     busy("");
     if (message.kind === "go") go(message.address);
     if (message.kind === "file") {

@@ -1,9 +1,11 @@
-"""The catalogue as a map: every item a dot, thumbnails where there is room for one."""
+"""The catalogue as a map: where each item lies, and the map as HTML, with thumbnails where there is room for one."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -12,33 +14,32 @@ from torch import Tensor
 
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError
+from imgrec_lib.explorer.state import State
 from imgrec_lib.extras import require
 from imgrec_lib.gallery.thumbnails import thumbnail_uri
+from imgrec_lib.serving import Trained
 
 STYLE = """\
 .imgrec-map-title { margin: 1em 0 .4em; font: 13px/1.35 system-ui, sans-serif; color: inherit; }
 .imgrec-map { position: relative; width: 960px; max-width: 100%; aspect-ratio: 12 / 7; overflow: hidden;
-  border: 1px solid rgba(128, 128, 128, .4); border-radius: 6px; background: #fff; touch-action: none;
-  cursor: crosshair; }
+  border: 1px solid rgba(128, 128, 128, .4); border-radius: 6px; background: #fff; }
 .imgrec-map svg { position: absolute; inset: 0; width: 100%; height: 100%; }
 .imgrec-map .thumbnail { position: absolute; width: 3.75%; transform: translate(-50%, -50%); margin: 0; }
 .imgrec-map .thumbnail img { display: block; width: 100%; border-radius: 3px; }
-.imgrec-map .thumbnail:focus-visible, .imgrec-map .thumbnail:hover { outline: 3px solid #0b5cad; z-index: 1; }
-.imgrec-map .frame, .imgrec-map .region { position: absolute; box-sizing: border-box; border: 2px solid #0b5cad;
-  background: rgba(11, 92, 173, .12); pointer-events: none; }
+.imgrec-map .region { stroke: #0b5cad; stroke-width: 2; fill: rgba(11, 92, 173, .12); }
 """
 COLUMNS, ROWS = 24, 14
 
 _MAP = Markup(
-    '<style>{style}</style>\n<p class="imgrec-map-title">{title}</p>\n<div class="imgrec-map" data-map="{number}">'
+    '<style>{style}</style>\n<p class="imgrec-map-title">{title}</p>\n<div class="imgrec-map">'
     '<svg viewBox="0 0 960 560" preserveAspectRatio="none" aria-hidden="true">'
-    '<path d="{dots}" stroke="#8b949e" stroke-width="3" stroke-linecap="round"/></svg>{thumbnails}{chosen}</div>\n'
+    '<path d="{dots}" stroke="#8b949e" stroke-width="3" stroke-linecap="round"/>{chosen}</svg>{thumbnails}</div>\n'
 )
-_THUMBNAIL = Markup(
-    '<figure class="thumbnail" tabindex="0" role="button" aria-label="{alt}" data-region="{region}" style="{style}" '
-    'title="{alt}"><img src="{source}" alt="">'
-    "</figure>"
+_LIVE = Markup(
+    '<style>{style}</style>\n<p class="imgrec-map-title">{title}</p>\n<div class="imgrec-map" data-points="{points}" '
+    'data-region="{region}" data-zoom="{zoom}" data-colours="{colours}" data-marks="{marks}"></div>\n'
 )
+_THUMBNAIL = Markup('<figure class="thumbnail" style="{style}" title="{alt}"><img src="{source}" alt="{alt}"></figure>')
 
 
 def project(vectors: Tensor | np.ndarray, method: str = "pca") -> np.ndarray:
@@ -80,6 +81,77 @@ def _umap(values: np.ndarray) -> np.ndarray:
     return UMAP(n_neighbors=neighbours, metric="cosine", random_state=0, n_jobs=1).fit_transform(values)
 
 
+def spaces_of(opened: Trained) -> list[str]:
+    """The spaces of which there can be a map: what the model has learnt, and the pictures."""
+    return [
+        space
+        for space, there in (("learned", opened.learned is not None), ("picture", opened.features is not None))
+        if there
+    ]
+
+
+def space_of(opened: Trained, state: State) -> str:
+    """The space that the state's map shows.
+
+    Raises:
+        InputError: there is none.
+    """
+    spaces = spaces_of(opened)
+    if not spaces:
+        raise InputError(f"{opened.title} has no vectors for items, and the data have no pictures: choose another run.")
+    return state.space if state.space in spaces else spaces[0]
+
+
+def positions_of(opened: Trained, state: State) -> np.ndarray:
+    """(n_items, 2) float32 from 0 to 1: where items lie on the state's map, see `project`.
+
+    Raises:
+        InputError: see `space_of`, `project`.
+    """
+    return _positions(opened, space_of(opened, state), state.projection)
+
+
+@lru_cache(8)
+def _positions(opened: Trained, space: str, projection: str) -> np.ndarray:
+    vectors = opened.learned if space == "learned" else opened.features.values if opened.features else None
+    assert vectors is not None
+    return project(vectors, projection)
+
+
+def inside(positions: np.ndarray, region: tuple[float, ...]) -> np.ndarray:
+    """Which positions lie in a region of the map.
+
+    Args:
+        positions: (n, 2) floats.
+        region: see `State`.
+
+    Returns:
+        (n,) bool; the edge of a rectangle belongs to it.
+    """
+    if len(region) == 4:
+        left, top, right, bottom = region
+        x, y = positions.T
+        return (left <= x) & (x <= right) & (top <= y) & (y <= bottom)
+    from matplotlib.path import Path  # only a map needs it, and the first page shall not wait for it
+
+    return Path(np.reshape(region, (-1, 2))).contains_points(positions)
+
+
+@dataclass(frozen=True)
+class Live:
+    """What the map in a browser needs beside the positions.
+
+    Attributes:
+        points: the address of the dots, see `imgrec_lib.explorer.dots.points`.
+        colours: the colour of each group of dots, "#rrggbb".
+        marks: items that stand out: their position, what they are ("bought", "recommended"), and what to call them.
+    """
+
+    points: str
+    colours: tuple[str, ...]
+    marks: tuple[tuple[float, float, str, str], ...]
+
+
 @dataclass(frozen=True, eq=False)
 class ItemMap:
     """A map of items, as HTML.
@@ -92,6 +164,8 @@ class ItemMap:
         names: (n_items,) what to call an item.
         images: the pictures.
         region: chosen part, see `State`.
+        zoom: part in view, see `State`; the map that stands alone shows all.
+        live: what a browser needs that can ask for more; None: the map can only stand alone.
     """
 
     title: str
@@ -100,6 +174,8 @@ class ItemMap:
     names: np.ndarray
     images: ImageStore | None
     region: tuple[float, ...] = ()
+    zoom: tuple[float, ...] = ()
+    live: Live | None = None
 
     def __repr__(self) -> str:
         return f"ItemMap({self.title!r}, {len(self.shown)} items)"
@@ -111,14 +187,22 @@ class ItemMap:
         """Indices of the items in the chosen region, in the order of `shown`."""
         if not self.region:
             return self.shown[:0]
-        left, top, right, bottom = self.region
-        x, y = self.positions[self.shown].T
-        return self.shown[(left <= x) & (x <= right) & (top <= y) & (y <= bottom)]
+        return self.shown[inside(self.positions[self.shown], self.region)]
 
     def html(self, size: int = 96, *, style: bool = True, link: Callable[[int], str] | None = None) -> Markup:
-        """HTML without any reference to the outside; a thumbnail carries its cell as `data-region`."""
+        """HTML without any reference to the outside: the map as it stands alone.
+
+        Where links lead on there is somebody to ask, and it is the place in which map.js draws the map.
+        """
+        if link is not None and self.live is not None:
+            numbers = {name: " ".join(f"{x:.4f}" for x in getattr(self, name)) for name in ("region", "zoom")}
+            return _LIVE.format(
+                style=Markup(STYLE), title=self.title, points=self.live.points, **numbers,
+                colours=" ".join(self.live.colours), marks=json.dumps(self.live.marks),
+            )  # fmt: skip
         x, y = self.positions[self.shown].T
-        dots = "".join(f"M{960 * a:.0f} {560 * b:.0f}h0" for a, b in zip(x, y, strict=True))
+        # Dots that fall on one another are one: of a large catalogue most do.
+        dots = np.unique(np.round(np.stack([960 * x, 560 * y], 1)).astype(int), axis=0)
         column, row = np.minimum((x * COLUMNS).astype(int), COLUMNS - 1), np.minimum((y * ROWS).astype(int), ROWS - 1)
         cells, first, counts = np.unique(row * COLUMNS + column, return_index=True, return_counts=True)
         thumbnails = []
@@ -127,21 +211,19 @@ class ItemMap:
             if self.images is None or not self.images.present[item]:
                 continue
             j, i = divmod(cell, COLUMNS)
-            region = " ".join(f"{value:.4f}" for value in (i / COLUMNS, j / ROWS, (i + 1) / COLUMNS, (j + 1) / ROWS))
             others = f" and {count - 1:,} others near it" if count > 1 else ""
             where = f"left:{100 * (i + 0.5) / COLUMNS:.2f}%;top:{100 * (j + 0.5) / ROWS:.2f}%"
             alt, source = f"{self.names[item]}{others}", thumbnail_uri(self.images, item, 96)[0]
-            thumbnails.append(_THUMBNAIL.format(region=region, style=where, alt=alt, source=source))
+            thumbnails.append(_THUMBNAIL.format(style=where, alt=alt, source=source))
         chosen = Markup()
         if self.region:
-            left, top, right, bottom = (100 * value for value in self.region)
-            box = f"left:{left:.2f}%;top:{top:.2f}%;width:{right - left:.2f}%;height:{bottom - top:.2f}%"
-            chosen = Markup('<div class="region" style="{}"></div>').format(box)
+            corners = self.region
+            if len(corners) == 4:
+                left, top, right, bottom = corners
+                corners = (left, top, right, top, right, bottom, left, bottom)
+            outline = " ".join(f"{960 * a:.0f},{560 * b:.0f}" for a, b in zip(corners[::2], corners[1::2], strict=True))
+            chosen = Markup('<polygon class="region" points="{}"/>').format(outline)
         return _MAP.format(
-            style=Markup(STYLE),
-            title=self.title,
-            number=len(self.shown),
-            dots=dots,
-            thumbnails=Markup().join(thumbnails),
-            chosen=chosen,
-        )
+            style=Markup(STYLE), title=self.title, dots="".join(f"M{a} {b}h0" for a, b in dots.tolist()),
+            thumbnails=Markup().join(thumbnails), chosen=chosen,
+        )  # fmt: skip

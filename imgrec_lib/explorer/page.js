@@ -49,6 +49,23 @@ const model = {
         .then((response) => response.text())
         .then((address) => emit("msg:custom", { kind: "go", address }))
         .catch(refuse);
+    const reply = (more, buffers = []) => emit("msg:custom", { id: content.id, ...more }, buffers);
+    if (content.kind === "library") {
+      const script = document.createElement("script");
+      script.src = "deck.js";
+      script.onload = () => reply();
+      document.head.append(script);
+    }
+    if (content.kind === "points")
+      ask(`points?${content.address}`)
+        .then((response) => response.arrayBuffer())
+        .then((buffer) => reply({}, [new DataView(buffer)]))
+        .catch(refuse);
+    if (content.kind === "pictures")
+      ask(`pictures?run=${encodeURIComponent(content.run)}&items=${content.items}`)
+        .then((response) => response.json())
+        .then((found) => reply({ found }))
+        .catch(refuse);
     if (content.kind === "share")
       ask(`share?${content.address}`)
         .then((response) => response.text())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from markupsafe import Markup
 
 from imgrec_lib.errors import InputError
 from imgrec_lib.explorer.card import item_card
+from imgrec_lib.explorer.item_map import spaces_of
 from imgrec_lib.explorer.opened import Runs, find_item, user_order
 from imgrec_lib.explorer.ranking import described, rank
 from imgrec_lib.explorer.search import facets, find_users, index_of
-from imgrec_lib.explorer.shown import Shown, actions_html, cell_of, short
-from imgrec_lib.explorer.state import COLUMN, POPULARITY, SEEN, USER_ORDERS, State
-from imgrec_lib.explorer.views import VIEWS, other_maps, user_of
+from imgrec_lib.explorer.shown import Shown, Text, cell_of, short
+from imgrec_lib.explorer.state import COLOURINGS, COLUMN, POPULARITY, SEEN, USER_ORDERS, State
+from imgrec_lib.explorer.views import VIEWS, user_of
 from imgrec_lib.gallery.gallery import Gallery
 from imgrec_lib.gallery.html import STYLE as GALLERY_STYLE
 from imgrec_lib.gallery.rows import Row
@@ -61,13 +62,21 @@ class Answer:
 
     Attributes:
         html: the explorer's inside.
-        view: the view alone, with its sentence: what stands where nothing can be asked any more.
         state: the state that is shown, in which what the data do not have is left out.
+        sentence: what is shown, in words.
+        parts: what is shown.
     """
 
     html: Markup
-    view: Markup
     state: State
+    sentence: str
+    parts: Sequence[Shown]
+
+    @cached_property
+    def view(self) -> Markup:
+        """The view alone, with its sentence: what stands where nothing can be asked any more."""
+        shown = Markup().join(each.html(self.state.size, style=False) for each in self.parts)
+        return Markup('<div class="imgrec-explorer imgrec-saved"><p>{}</p>{}</div>').format(self.sentence, shown)
 
 
 def answer(runs: Runs, state: State) -> Answer:
@@ -80,16 +89,9 @@ def answer(runs: Runs, state: State) -> Answer:
     opened = runs.open(state.run)
     user = user_of(opened, state)
     second = runs.open(state.other) if state.other else None
-    shown = _shown(runs, state)
+    parts = _parts(runs, state)
+    shown = Markup().join(each.html(state.size, style=False, link=_link(opened, state)) for each in parts)
     hits = _hits(opened, user, state) if state.search else Markup()
-    choices = Markup()
-    if state.view == "map" and (maps := other_maps(opened, state)):
-        choices = actions_html(
-            Markup().join(
-                Markup('<a class="like-button" href="?{}">{}</a>').format(state.address(region=(), **change), name)
-                for name, change in maps
-            )
-        )
     card = Markup()
     if state.item:
         card = item_card(opened, user, find_item(opened.dataset, state.item), state)
@@ -97,10 +99,9 @@ def answer(runs: Runs, state: State) -> Answer:
     html = _template().render(
         state=state, opened=_Named(opened), second=_Named(second) if second else None,
         control=opened.run.record.control, title=state.view.capitalize(), sentence=sentence, notes=notes,
-        shown=choices + shown, hits=hits, card=card, chips=_chips(state), **_bar(runs, opened, user, state),
+        shown=shown, hits=hits, card=card, chips=_chips(state), **_bar(runs, opened, user, state),
     )  # fmt: skip
-    view = Markup('<div class="imgrec-explorer imgrec-saved"><p>{}</p>{}{}</div>').format(sentence, hits, shown)
-    return Answer(Markup(html), view, state)
+    return Answer(Markup(html), state, sentence, (*([Text(hits)] if hits else []), *parts))
 
 
 def settled(runs: Runs, state: State) -> tuple[State, list[str]]:
@@ -135,22 +136,27 @@ def settled(runs: Runs, state: State) -> tuple[State, list[str]]:
     if len(kept) < len(state.where):
         notes.append("Filters that these data do not have were left out.")
         state = replace(state, where=tuple(kept))
+    if state.region and not spaces_of(opened):
+        notes.append(f"{opened.title} has no map: the part of it that was chosen was left out.")
+        state = replace(state, region=())
+    if state.colour and state.colour not in (*COLOURINGS, *table):
+        notes.append(f"The data have no column {state.colour!r} to colour the map by.")
+        state = replace(state, colour="")
     if state.view not in VIEWS:
         notes.append(f"There is no view {state.view!r}.")
         state = replace(state, view="recommendations")
     return state, notes
 
 
-def _shown(runs: Runs, state: State) -> Markup:
+def _parts(runs: Runs, state: State) -> Sequence[Shown]:
     try:
-        parts: Sequence[Shown] = VIEWS[state.view](runs, state)
-        opened = runs.open(state.run)
-        return Markup().join(each.html(state.size, style=False, link=_link(opened, state)) for each in parts)
+        return VIEWS[state.view](runs, state)
     except InputError as error:
-        return Markup('<p class="note">{}</p>').format(str(error))
+        return [Text(Markup('<p class="note">{}</p>').format(str(error)))]
     except Exception as error:  # a page must not end in a traceback; the log has it
         logger.exception("the explorer failed")
-        return Markup('<p role="alert">This cannot be shown: {}: {}</p>').format(type(error).__name__, str(error))
+        told = Markup('<p role="alert">This cannot be shown: {}: {}</p>').format(type(error).__name__, str(error))
+        return [Text(told)]
 
 
 def _link(opened: Trained, state: State) -> Any:
@@ -211,6 +217,8 @@ def _chips(state: State) -> list[dict[str, str]]:
     for name in ("popularity", "seen"):
         if getattr(state, name) != getattr(default, name):
             chips.append({"text": getattr(state, name), "address": state.address(**{name: getattr(default, name)})})
+    if state.region:
+        chips.append({"text": "chosen on the map", "address": state.address(region=())})
     return chips
 
 
@@ -254,7 +262,7 @@ def _bar(runs: Runs, opened: Trained, user: int, state: State) -> dict[str, Any]
     return {
         "groups": groups,
         "without_other": state.address(other=""),
-        "flipped": state.address(run=state.other or state.run, other=state.run),
+        "flipped": state.address(run=state.other or state.run, other=state.run, **_elsewhere(state)),
         "earlier": at(place - 1), "later": at(place + 1), "place": place + 1, "users": len(order),
         "bought": int(opened.dataset.train.history_lengths[user]), "user_id": str(opened.dataset.user_ids[user]),
         "orders": [(each, each) for each in USER_ORDERS], "user_table": state.address(view="users"),
@@ -273,6 +281,11 @@ def _bar(runs: Runs, opened: Trained, user: int, state: State) -> dict[str, Any]
     }  # fmt: skip
 
 
+def _elsewhere(state: State) -> dict[str, Any]:
+    """What another model leaves behind: it has learnt another map, on which a part of this one means nothing."""
+    return {"region": (), "zoom": ()} if state.space == "learned" else {}
+
+
 def _choice(run: Run, runs: Runs, opened: Trained, state: State) -> dict[str, Any]:
     record = run.record
     auc = record.metrics["exact"]["auc"] if "exact" in record.metrics else None
@@ -283,6 +296,6 @@ def _choice(run: Run, runs: Runs, opened: Trained, state: State) -> dict[str, An
     return {
         "title": record.title, "details": f"{_details(run)} [{run.name}]", "here": here, "other": other,
         "validation": "—" if record.validation.auc is None else f"{record.validation.auc:.4f}",
-        "auc": "—" if auc is None else f"{auc:.4f}", "address": state.address(run=run.name),
+        "auc": "—" if auc is None else f"{auc:.4f}", "address": state.address(run=run.name, **_elsewhere(state)),
         "compare": "" if here or not same else state.address(**compared),
     }  # fmt: skip

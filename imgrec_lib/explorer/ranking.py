@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from imgrec_lib.errors import InputError, unknown_name
+from imgrec_lib.explorer.item_map import inside, positions_of, spaces_of
 from imgrec_lib.explorer.state import POPULARITY, State
 from imgrec_lib.models.base import AttributeAttention, InnerProduct, PurchaseParts, ScoreParts
 from imgrec_lib.serving import Trained
@@ -53,6 +54,8 @@ def candidates(opened: Trained, user: int, state: State) -> np.ndarray:
 def described(opened: Trained, state: State) -> np.ndarray:
     """(n_items,) bool: the items that are as popular, and as the item table says, as the state wants them.
 
+    On the map, and where it shows none, all these are admitted; elsewhere those of its chosen region.
+
     Raises:
         InputError: see `candidates`.
     """
@@ -68,6 +71,8 @@ def described(opened: Trained, state: State) -> np.ndarray:
         if not same.any():
             raise unknown_name(f"{column} of {opened.dataset.name}", value, table[column].astype(str).unique().tolist())
         mask &= same
+    if state.region and state.view != "map" and spaces_of(opened):
+        mask &= inside(positions_of(opened, state), state.region)
     return mask
 
 

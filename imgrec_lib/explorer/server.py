@@ -22,6 +22,7 @@ import tornado.netutil
 import tornado.web
 
 from imgrec_lib.errors import InputError
+from imgrec_lib.explorer.assets import library, script
 from imgrec_lib.files import cache_folder, make_folder
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ HERE = Path(__file__).parent
 LOOPBACK = "127.0.0.1"
 PORT = 8642
 """The port where there is no reason for another one: an address that somebody has kept stays good."""
-SCRIPTS = ("explorer.js", "page.js")
+SCRIPTS = ("explorer.js", "page.js", "deck.js")
 MAX_UPLOAD = 64_000_000
 
 _SHELL = """<!doctype html>
@@ -137,7 +138,12 @@ class _Style(_Handler):
 class _Script(_Handler):
     def get(self, name: str) -> None:
         self.set_header("Content-Type", "text/javascript; charset=utf-8")
-        self.finish((HERE / name).read_text(encoding="utf-8"))
+        if name == "deck.js":
+            # It is the same until another pydeck is installed, and large.
+            self.set_header("Cache-Control", "private, max-age=86400")
+            self.finish(library())
+        else:
+            self.finish(script() if name == "explorer.js" else (HERE / name).read_text(encoding="utf-8"))
 
 
 class _Answer(_Handler):
@@ -148,6 +154,33 @@ class _Answer(_Handler):
 
             found = answer(runs, State.at(self.address))
             return {"html": gallery_style() + found.html, "shown": found.state.address()}
+
+        self.finish(json.dumps(await self.site.do(work)))
+
+
+class _Points(_Handler):
+    async def get(self) -> None:
+        def work(runs: Runs) -> bytes:
+            from imgrec_lib.explorer.dots import points
+            from imgrec_lib.explorer.page import settled
+            from imgrec_lib.explorer.state import State
+            from imgrec_lib.explorer.views import user_of
+
+            state, _ = settled(runs, State.at(self.address))
+            opened = runs.open(state.run)
+            return points(opened, user_of(opened, state), state)
+
+        self.set_header("Content-Type", "application/octet-stream")
+        self.finish(await self.site.do(work))
+
+
+class _Pictures(_Handler):
+    async def get(self) -> None:
+        def work(runs: Runs) -> dict[str, tuple[str, str, str]]:
+            from imgrec_lib.explorer.dots import pictures
+
+            items = self.get_query_argument("items", "").split(",")
+            return pictures(runs.open(self.get_query_argument("run", "")), [int(i) for i in items if i.isdecimal()])
 
         self.finish(json.dumps(await self.site.do(work)))
 
@@ -182,7 +215,8 @@ def application(site: Site) -> tornado.web.Application:
     return tornado.web.Application(
         [
             ("/", _Page, shared), ("/style.css", _Style, shared), (f"/({scripts})", _Script, shared),
-            ("/answer", _Answer, shared), ("/picture", _Picture, shared), ("/share", _Share, shared),
+            ("/answer", _Answer, shared), ("/points", _Points, shared),
+            ("/pictures", _Pictures, shared), ("/picture", _Picture, shared), ("/share", _Share, shared),
         ]
     )  # fmt: skip
 

@@ -19,6 +19,8 @@ POPULARITY = {
 """Bands of training interactions, both ends included."""
 PROJECTIONS = ("pca", "umap")
 SPACES = ("learned", "picture")
+COLOURINGS = ("popularity", "score", "error")
+"""By what the dots of the map can be coloured, beside the columns of the item table."""
 USER_ORDERS = ("as listed", "random", "longest history", "shortest history", "worst served", "best served")
 COLUMN = "where."
 """How a condition on a column of the item table begins in an address: `where.colour=red`."""
@@ -50,7 +52,10 @@ class State:
         picture: name of a picture that somebody gave, taken as an item that is not in the catalogue; empty: none.
         space: what the map shows: items as "learned" by the run, or the "picture" features.
         projection: how the map is made: one of `PROJECTIONS`.
-        region: chosen part of the map: left, top, right, bottom, each from 0 to 1; empty: none.
+        region: chosen part of the map, whose items are those that are looked at: left, top, right, bottom, or the
+            corners x, y, x, y, ... of a polygon, each from 0 to 1; empty: none.
+        zoom: the part of the map that is in view: left, top, right, bottom; empty: all.
+        colour: by what the map's dots are coloured: one of `COLOURINGS`, or a column of the item table; empty: nothing.
     """
 
     run: str = ""
@@ -75,6 +80,8 @@ class State:
     space: str = "learned"
     projection: str = "pca"
     region: tuple[float, ...] = ()
+    zoom: tuple[float, ...] = ()
+    colour: str = ""
 
     def __post_init__(self) -> None:
         for kind, value, known in (
@@ -89,9 +96,15 @@ class State:
         for name, (low, high) in LIMITS.items():
             if not low <= getattr(self, name) <= high:
                 raise InputError(f"{name} must be from {low} to {high}, not {getattr(self, name)}.")
-        object.__setattr__(self, "region", tuple(float(x) for x in self.region))
-        if self.region and (len(self.region) != 4 or not all(0 <= x <= 1 for x in self.region)):
-            raise InputError(f"a region of the map is [left, top, right, bottom] from 0 to 1, not {list(self.region)}.")
+        for name in ("region", "zoom"):
+            object.__setattr__(self, name, tuple(float(x) for x in getattr(self, name)))
+        if self.region and (len(self.region) < 4 or len(self.region) % 2 or not all(0 <= x <= 1 for x in self.region)):
+            raise InputError(
+                "a region of the map is [left, top, right, bottom], or the corners [x, y, x, y, ...] of a polygon, "
+                f"from 0 to 1, not {list(self.region)}."
+            )
+        if self.zoom and not (len(self.zoom) == 4 and self.zoom[0] < self.zoom[2] and self.zoom[1] < self.zoom[3]):
+            raise InputError(f"a zoom of the map is [left, top, right, bottom], not {list(self.zoom)}.")
         object.__setattr__(self, "where", tuple(sorted(dict(self.where).items())))
 
     def address(self, **changes: Any) -> str:
@@ -108,7 +121,7 @@ class State:
                 continue
             if each.name == "where":
                 pairs += [(COLUMN + column, wanted) for column, wanted in value]
-            elif each.name == "region":
+            elif each.name in ("region", "zoom"):
                 pairs.append((each.name, " ".join(f"{x:.4f}" for x in value)))
             else:
                 pairs.append((each.name, str(value)))
@@ -136,7 +149,7 @@ class State:
             try:
                 if name in ("least", "most"):
                     found[name] = float(text) if text else None
-                elif name == "region":
+                elif name in ("region", "zoom"):
                     found[name] = tuple(float(x) for x in text.split())
                 else:
                     found[name] = int(text) if isinstance(default, int) else text

@@ -4,32 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from importlib.util import find_spec
 
 import numpy as np
 from markupsafe import Markup
 from scipy import sparse
 from torch import Tensor
 
-from imgrec_lib.data.dataset import Columns, describe_item
+from imgrec_lib.data.dataset import describe_item
 from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation.neighbours import nearest_to, search_neighbours
-from imgrec_lib.explorer.item_map import ItemMap, project
+from imgrec_lib.explorer.dots import embedding_map
 from imgrec_lib.explorer.new_item import item_anew, new_item
 from imgrec_lib.explorer.opened import Runs, find_item, find_user
 from imgrec_lib.explorer.people import comparison_of_users, table_of_users
 from imgrec_lib.explorer.ranking import (
     Ranking,
     attended_attributes,
-    candidates,
     closest_purchases,
     rank,
     score_parts,
-    user_scores,
 )
 from imgrec_lib.explorer.saw import what_it_saw
 from imgrec_lib.explorer.shown import Shown, Text, cell_of, history_row, user_name
-from imgrec_lib.explorer.state import PROJECTIONS, State
+from imgrec_lib.explorer.state import State
 from imgrec_lib.gallery.gallery import Gallery
 from imgrec_lib.gallery.rows import Cell, Row
 from imgrec_lib.serving import Trained
@@ -222,61 +219,6 @@ def cold_start(runs: Runs, state: State) -> list[Shown]:
     ]
 
 
-def spaces_of(opened: Trained) -> list[str]:
-    """The spaces of which there can be a map: what the model has learnt, and the pictures."""
-    return [
-        space
-        for space, there in (("learned", opened.learned is not None), ("picture", opened.features is not None))
-        if there
-    ]
-
-
-def other_maps(opened: Trained, state: State) -> list[tuple[str, dict[str, str]]]:
-    """The maps that there are beside the one shown: what to call each, and how its state differs."""
-    spaces = {"learned": f"As {opened.title} sees items", "picture": "By picture"}
-    projections = {"pca": "Principal components", "umap": "UMAP"}
-    shown = state.space if state.space in spaces_of(opened) else next(iter(spaces_of(opened)), "")
-    found = [(spaces[space], {"space": space}) for space in spaces_of(opened) if space != shown]
-    for name in PROJECTIONS:
-        if name != state.projection and (name == "pca" or find_spec(name)):
-            found.append((projections[name], {"projection": name}))
-    return found
-
-
-def embedding_map(runs: Runs, state: State) -> list[Gallery | ItemMap]:
-    """The catalogue on a plane, and the items of the chosen region in the order of the user's scores."""
-    opened = runs.open(state.run)
-    user = user_of(opened, state)
-    spaces = spaces_of(opened)
-    if not spaces:
-        raise InputError(f"{opened.title} has no vectors for items, and the data have no pictures: choose another run.")
-    space = state.space if state.space in spaces else spaces[0]
-    mask = candidates(opened, user, state)
-    order = np.argsort(-opened.popularity, kind="stable")
-    dataset = opened.dataset
-    names = dataset.items[Columns.NAME if Columns.NAME in dataset.items else Columns.ITEM].astype(str).to_numpy()
-    title = f"{int(mask.sum()):,} items, {'by picture' if space == 'picture' else f'as {opened.title} sees them'}"
-    shown = ItemMap(
-        f"{title}. Draw a rectangle, or choose a thumbnail, to see what lies there.",
-        _positions(opened, space, state.projection),
-        order[mask[order]],
-        names,
-        dataset.images,
-        state.region,
-    )
-    inside = shown.inside()
-    if not state.region:
-        return [shown]
-    scores = user_scores(opened, user)
-    best = inside[np.argsort(-scores[inside], kind="stable")][: state.number]
-    row = Row(
-        f"{len(inside):,} items in the chosen region, {len(best)} of them shown, the best for "
-        f"{user_name(opened, user)} first",
-        tuple(cell_of(opened, int(item), float(scores[item])) for item in best),
-    )
-    return [shown, Gallery("Chosen on the map", (row,), dataset.images)]
-
-
 VIEWS: dict[str, Callable[[Runs, State], Sequence[Shown]]] = {
     "recommendations": recommendations,
     "compare": comparison,
@@ -288,18 +230,11 @@ VIEWS: dict[str, Callable[[Runs, State], Sequence[Shown]]] = {
         runs.open(state.run), user_of(runs.open(state.run), state), item_of(runs.open(state.run), state)
     ),
     "new picture": cold_start,
-    "map": embedding_map,
+    "map": lambda runs, state: embedding_map(runs.open(state.run), user_of(runs.open(state.run), state), state),
 }
 """What can be looked at: each a function of the runs and the state alone."""
 
 UPLOAD = Text(Markup('<form><label>A photograph <input type="file" accept="image/*" data-upload></label></form>'))
-
-
-@lru_cache(8)
-def _positions(opened: Trained, space: str, projection: str) -> np.ndarray:
-    vectors = opened.learned if space == "learned" else opened.features.values if opened.features else None
-    assert vectors is not None
-    return project(vectors, projection)
 
 
 def _place(ranking: Ranking, item: int) -> str:
