@@ -1,8 +1,9 @@
 """The explorer's names, and the module that each comes from."""
 
 from .app import Explorer
+from .dots import groups_of, pictures, points
 from .example import example_runs
-from .item_map import ItemMap, project
+from .item_map import ItemMap, Live, inside, positions_of, project
 from .new_item import NewItem, item_anew, keep_picture, new_item, picture_path
 from .occlusion import Occlusion, occlude
 from .opened import Runs, find_item, find_user, user_order
@@ -26,6 +27,7 @@ __all__ = [
     "Explorer",
     "Index",
     "ItemMap",
+    "Live",
     "NewItem",
     "Occlusion",
     "Ranking",
@@ -40,13 +42,18 @@ __all__ = [
     "find_item",
     "find_user",
     "find_users",
+    "groups_of",
     "index_of",
+    "inside",
     "item_anew",
     "item_of",
     "keep_picture",
     "new_item",
     "occlude",
     "picture_path",
+    "pictures",
+    "points",
+    "positions_of",
     "project",
     "rank",
     "score_parts",

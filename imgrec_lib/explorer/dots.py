@@ -143,7 +143,7 @@ def embedding_map(opened: Trained, user: int, state: State) -> list[Shown]:
     groups = groups_of(opened, user, state.colour)
     names = dataset.items[Columns.NAME if Columns.NAME in dataset.items else Columns.ITEM].astype(str).to_numpy()
     marks = [
-        (*(round(float(x), 5) for x in positions[item]), kind, f"{names[item]} ({kind})")
+        (round(float(positions[item][0]), 5), round(float(positions[item][1]), 5), kind, f"{names[item]} ({kind})")
         for kind, items in (
             ("bought", latest_items(dataset, user)),
             ("recommended", rank(opened, user, state).items[: state.number]),
@@ -267,7 +267,7 @@ def _counts(opened: Trained, chosen: np.ndarray, shown: np.ndarray, state: State
         here, all_ = values.iloc[chosen].value_counts(), values.iloc[shown].value_counts()
         told = Markup(", ").join(
             Markup('<a href="?{}">{}</a> {:,} of {:,}').format(
-                state.address(where=(*state.where, (column, str(value)))), value, int(count), int(all_[value])
+                state.address(where=(*state.where, (column, str(value)))), value, int(count), int(all_[str(value)])
             )
             for value, count in here.head(TOLD).items()
         )

@@ -27,7 +27,8 @@ function itemMap({ ask, change }) {
     (PLANE[0] * x - view.target[0]) * scale() + width() / 2, (PLANE[1] * y - view.target[1]) * scale() + height() / 2];
   const plane = (x, y) => [
     ((x - width() / 2) / scale() + view.target[0]) / PLANE[0], ((y - height() / 2) / scale() + view.target[1]) / PLANE[1]];
-  const whole = () => Math.log2(width() / PLANE[0]);
+  // A little smaller than the frame: a dot on the edge is seen whole.
+  const whole = () => Math.log2(Math.min(width() / PLANE[0], height() / PLANE[1])) - 0.04;
   const numbers = (text) => text.split(" ").filter(Boolean).map(Number);
   const written = (values) => values.map((value) => value.toFixed(4)).join(" ");
 
@@ -43,10 +44,11 @@ function itemMap({ ask, change }) {
       host.textContent = "This browser draws no map; its words are below.";
       return;
     }
+    if (!place) return;
     const { points, zoom } = place.dataset;
     if (dots?.points !== points) {
       const { buffers } = await ask("points", { address: points });
-      if (place.dataset.points !== points) return;
+      if (place?.dataset.points !== points) return;
       const { buffer, byteOffset, byteLength } = buffers[0], n = byteLength / 16, part = (Kind, from, length) =>
         new Kind(buffer.slice(byteOffset + from, byteOffset + from + 4 * length));
       if (dots && new URLSearchParams(dots.points).get("run") !== run) known.clear();
@@ -111,6 +113,7 @@ function itemMap({ ask, change }) {
   }
 
   function draw() {
+    if (!place) return;
     const { drawn, inView } = thin(), { xy, n, groups, colours } = dots;
     const positions = new Float32Array(2 * drawn.length), fill = new Uint8Array(4 * drawn.length);
     // The more popular lie above the others.
@@ -150,6 +153,7 @@ function itemMap({ ask, change }) {
 
   // The eye rests: the address says where, the marks stand there, and dots become pictures where there is room for them.
   async function look() {
+    if (!place) return;
     const [left, top] = plane(0, 0), [right, bottom] = plane(width(), height());
     const zoom = view.zoom - whole() < 0.01 ? "" : written([left, top, right, bottom]);
     if (zoom !== sent) {
@@ -165,7 +169,7 @@ function itemMap({ ask, change }) {
       return !taken.has(cell) && taken.add(cell);
     });
     const told = await tell(free.map((i) => dots.items[i]));
-    if (view !== before) return;
+    if (view !== before || !place) return;
     const small = free.flatMap((i, k) => {
       if (!told[k][0]) return [];
       const image = new Image();

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -14,7 +14,9 @@ from markupsafe import Markup
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.evaluation import user_metrics
-from imgrec_lib.explorer.shown import Shown, Text, cell_of, history_row, short, table_html, user_name
+from imgrec_lib.explorer.item_map import inside, positions_of, spaces_of
+from imgrec_lib.explorer.ranking import rank
+from imgrec_lib.explorer.shown import Beside, Shown, Text, cell_of, history_row, short, table_html, user_name
 from imgrec_lib.explorer.state import State
 from imgrec_lib.gallery.gallery import Gallery
 from imgrec_lib.gallery.rows import Row
@@ -29,6 +31,8 @@ SHOWN = 3
 """Users of either side whose pictures are shown."""
 BEFORE = 8
 """Earlier purchases of each that are shown."""
+LISTED = 8
+"""Recommended items of each run that are shown of a user of a group."""
 METRICS = ("auc", "ndcg@10", "hr@10", "recall@20", "mrr@10")
 """By which users can be compared."""
 COUNTS = ("purchases", "place", "popularity")
@@ -202,7 +206,7 @@ def comparison_of_users(first: Trained, second: Trained, state: State) -> list[S
     if not known:
         raise InputError(f"{first.title} and {second.title} have no metric in common: choose another run to compare.")
     metric = state.metric if _metric(state.metric) in known else known[0]
-    found = compare_users(first, second, metric)
+    found = _with_part(compare_users(first, second, metric), first, state)
     whole = found.whole
     names = (first.title, second.title) if first.title != second.title else (first.run.name, second.run.name)
     holds = whole["low"] > 0 or whole["high"] < 0
@@ -225,10 +229,16 @@ def comparison_of_users(first: Trained, second: Trained, state: State) -> list[S
     )
     choice = Markup('<form><label>Compared by<select name="metric">{}</select></label></form>').format(options)
     body: list[list[Markup | str]] = []
-    titles = {"history": "history of", "popularity": "test item with", "category": "test item of"}
+    titles = {
+        "history": "history of",
+        "popularity": "test item with",
+        "category": "test item of",
+        "map": "test item in the",
+    }
     for key, row in found.groups.iterrows():
         kind, name = str(key[0]), str(key[1])  # type: ignore[index]  # the index has two levels
         group = f"{kind}: {name}"
+        name += " of the map" if kind == "map" else ""
         link = _link(f"{titles[kind]} {name}", state.address(group="" if state.group == group else group))
         told = row["low"] > 0 or row["high"] < 0
         body.append(
@@ -254,6 +264,19 @@ def comparison_of_users(first: Trained, second: Trained, state: State) -> list[S
     return [Text(sentence + choice + table + note), *_brushed(first, second, names, found, state)]
 
 
+def _with_part(found: Comparison, first: Trained, state: State) -> Comparison:
+    """With the users whose test item lies in the chosen part of the map as one more group, where a part is chosen."""
+    if not state.region or not spaces_of(first):
+        return found
+    items = users_of(first).loc[found.values.index, "item"].to_numpy()
+    mine = inside(positions_of(first, state)[items], state.region)
+    values = found.values.assign(map=np.where(mine, "chosen part", ""))
+    if not mine.any():
+        return replace(found, values=values)
+    row = _difference(values[mine]).to_frame().T.set_axis(pd.MultiIndex.from_tuples([("map", "chosen part")]))
+    return replace(found, values=values, groups=pd.concat([row, found.groups]))
+
+
 def _brushed(first: Trained, second: Trained, names: Sequence[str], found: Comparison, state: State) -> list[Shown]:
     """The users of the chosen group for whom the two runs differ most, with the places of their test items."""
     kind, _, name = state.group.partition(": ")
@@ -265,6 +288,7 @@ def _brushed(first: Trained, second: Trained, names: Sequence[str], found: Compa
     order = (values["first"] - values["second"]).sort_values(ascending=False, kind="stable")
     a, b = users_of(first), users_of(second)
     shown: list[Shown] = []
+    runs = (first, second)
     for title, chosen in (
         (f"Served better by {names[0]}", order[order > 0].head(SHOWN)),
         (f"Served better by {names[1]}", order[order < 0].tail(SHOWN)[::-1]),
@@ -286,8 +310,23 @@ def _brushed(first: Trained, second: Trained, names: Sequence[str], found: Compa
         )
         where = f", of those of the group {state.group}" if state.group else ""
         if rows:
-            shown += [Gallery(title + where, tuple(rows), first.dataset.images), Text(links)]
+            for place, (row, user) in enumerate(zip(rows, chosen.index, strict=True)):
+                shown.append(Gallery("" if place else title + where, (row,), first.dataset.images))
+                if state.group:
+                    lists = [_listed(run, int(user), name, state) for run, name in zip(runs, names, strict=True)]
+                    shown.append(Beside(tuple(lists)))
+            shown.append(Text(links))
     return shown
+
+
+def _listed(opened: Trained, user: int, name: str, state: State) -> Gallery:
+    """What a run recommends a user, with the test items among it marked."""
+    test = opened.dataset.test.of(user)
+    cells = [
+        cell_of(opened, int(item), mark="test item" if item in test else "")
+        for item in rank(opened, user, state).items[: min(state.number, LISTED)]
+    ]
+    return Gallery("", (Row(f"{name} recommends", tuple(cells)),), opened.dataset.images)
 
 
 def _place(users: pd.DataFrame, user: Any) -> str:

@@ -9,6 +9,7 @@ from typing import Protocol
 from markupsafe import Markup, escape
 
 from imgrec_lib.data.dataset import describe_item, latest_items
+from imgrec_lib.gallery.gallery import Gallery
 from imgrec_lib.gallery.rows import Cell, Row
 from imgrec_lib.serving import Trained
 
@@ -34,6 +35,20 @@ class Text:
         if isinstance(self.text, Markup):
             return self.text
         return Markup('<p class="note">{}</p>').format(self.text)
+
+
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """Galleries beside each other, where the page is wide enough."""
+
+    parts: tuple[Gallery, ...]
+
+    def html(self, size: int = 96, *, style: bool = True, link: Callable[[int], str] | None = None) -> Markup:
+        """See `gallery_html`."""
+        inner = Markup().join(
+            Markup("<div>{}</div>").format(each.html(size, style=style, link=link)) for each in self.parts
+        )
+        return Markup('<div class="beside">{}</div>').format(inner)
 
 
 def short(name: str) -> str:

@@ -37,6 +37,7 @@ from imgrec_lib.explorer import (
     Explorer,
     Index,
     ItemMap,
+    Live,
     Runs,
     State,
     answer,
@@ -44,11 +45,16 @@ from imgrec_lib.explorer import (
     facets,
     find_item,
     find_user,
+    groups_of,
+    inside,
     item_anew,
     keep_picture,
     new_item,
     occlude,
     picture_path,
+    pictures,
+    points,
+    positions_of,
     project,
     rank,
     score_parts,
@@ -58,6 +64,7 @@ from imgrec_lib.explorer import (
 )
 from imgrec_lib.explorer import occlusion as occlusion_module
 from imgrec_lib.explorer.ranking import user_scores
+from imgrec_lib.explorer.shown import Beside
 from imgrec_lib.gallery import Gallery
 from imgrec_lib.models.base import (
     AttributeAttention,
@@ -415,7 +422,7 @@ def test_two_runs_on_different_data_are_not_compared(runs: Runs, tmp_path: Path)
         galleries_of("compare", both, State(run="ft", other="other-data"))
     (gallery,) = galleries_of("recommendations", both, State(run="other-data"))
     assert not any(cell.parts for row in gallery.rows for cell in row.cells)
-    (by_picture,) = VIEWS["map"](both, State(run="other-data"))  # a model without vectors of items has this map alone
+    by_picture = VIEWS["map"](both, State(run="other-data"))[1]  # a model without vectors of items has this map alone
     assert isinstance(by_picture, ItemMap) and "by picture" in by_picture.title
 
 
@@ -517,9 +524,9 @@ def test_the_map_leads_to_the_other_maps(runs: Runs) -> None:
     state = State(run="ft", view="map", region=(0.25, 0.0, 0.75, 0.5))
     links = re.findall(r'class="like-button" href="\?([^"]+)"', answer(runs, state).html)
     states = [State.at(html.unescape(link)) for link in links]
-    assert [(each.space, each.projection) for each in states if each.view == "map" and each != state] == [
-        ("picture", "pca"), *([("learned", "umap")] if find_spec("umap") else [])
-    ]  # fmt: skip
+    maps = [(each.space, each.projection) for each in states]
+    others = [("picture", "pca"), *([("learned", "umap")] if find_spec("umap") else [])]
+    assert [each for each in maps if each != ("learned", "pca")] == others
     assert not any(each.region for each in states if each.space == "picture")
     assert "by picture" in answer(runs, states[0]).html
 
@@ -527,22 +534,95 @@ def test_the_map_leads_to_the_other_maps(runs: Runs) -> None:
 def test_map_holds_what_was_chosen(runs: Runs) -> None:
     opened = runs.open("ft")
     state = State(run="ft", region=(0.25, 0.0, 0.75, 0.5), number=4)
-    shown, chosen = VIEWS["map"](runs, state)
+    shown, chosen = (next(p for p in VIEWS["map"](runs, state) if isinstance(p, kind)) for kind in (ItemMap, Gallery))
     assert isinstance(shown, ItemMap) and isinstance(chosen, Gallery)
     x, y = shown.positions.T
     owned = opened.dataset.train.of(0)
     inside = [i for i in range(80) if 0.25 <= x[i] <= 0.75 and y[i] <= 0.5 and i not in owned]
     assert sorted(shown.inside().tolist()) == inside and inside
     assert chosen.items == sorted(inside, key=lambda i: -user_scores(opened, 0)[i])[:4]
-    text = shown.html()
-    regions = [tuple(map(float, r.split())) for r in re.findall(r'data-region="([^"]+)"', text)]
-    assert regions and len(set(regions)) == len(regions)
-    for left, top, right, bottom in regions:
-        in_cell = (x >= left) & (x <= right) & (y >= top) & (y <= bottom)
-        assert in_cell[shown.shown].any()
-    assert text.count("<img ") == text.count(' aria-label="') == len(regions)
-    (whole,) = VIEWS["map"](runs, replace(state, region=()))
-    assert isinstance(whole, ItemMap) and whole.inside().size == 0
+    # Alone it has a thumbnail for each of the 24 x 14 cells in which an item lies, named after it.
+    cells = {(min(int(24 * x[i]), 23), min(int(14 * y[i]), 13)) for i in shown.shown}
+    assert shown.html().count("<img ") == len(re.findall(r'<img [^>]*alt="[^"]', shown.html())) == len(cells)
+    whole = [part for part in VIEWS["map"](runs, replace(state, region=())) if isinstance(part, ItemMap | Gallery)]
+    assert len(whole) == 1 and isinstance(whole[0], ItemMap) and whole[0].inside().size == 0
+
+
+def test_a_part_of_the_map_with_any_outline_filters_the_other_views(runs: Runs) -> None:
+    """A triangle, whose inside three signs tell."""
+    opened = runs.open("ft")
+    corners = np.array([[0.1, 0.1], [0.9, 0.2], [0.4, 0.9]])
+    region = tuple(corners.ravel().tolist())
+    state = State(run="ft", region=region, seen="all", number=200)
+    positions = positions_of(opened, state).astype(float)
+    sides = []
+    for a, b in zip(corners, np.roll(corners, -1, 0), strict=True):
+        sides.append((b - a)[0] * (positions - a)[:, 1] - (b - a)[1] * (positions - a)[:, 0] > 0)
+    expected = np.flatnonzero(sides[0] & sides[1] & sides[2])
+    assert 0 < len(expected) < 80
+    assert sorted(rank(opened, 0, state).items.tolist()) == expected.tolist()
+    chips = answer(runs, state).html
+    assert "chosen on the map" in chips
+    # Another model has learnt another map; the pictures are where they are.
+    assert not any(each.region for each in links_of(chips) if each.run != "ft")
+    pictures = answer(runs, replace(state, space="picture")).html
+    assert any(each.region for each in links_of(pictures) if each.run not in ("ft", ""))
+
+
+@pytest.mark.parametrize("colour", ["", "popularity", "score", "error", "category"])
+def test_dots_are_coloured_by_what_they_say(runs: Runs, colour: str) -> None:
+    opened = runs.open("ft")
+    found = groups_of(opened, 3, colour)
+    assert len(found.names) == len(found.colours) > found.codes.max() and len(set(found.colours)) == len(found.colours)
+    table = opened.run.per_user
+    for item in range(80):
+        name = found.names[found.codes[item]]
+        if colour == "category":
+            value = opened.dataset.items["category"][item]
+            assert name == value or (name == "all others" and value not in found.names)
+        elif colour == "popularity":
+            low, high = POPULARITY[name]
+            assert low <= opened.popularity[item] and (high is None or opened.popularity[item] <= high)
+        elif colour == "score":
+            above = (user_scores(opened, 3) > user_scores(opened, 3)[item]).mean()
+            quarter = ["highest", "third", "second", "lowest"][min(3, int(4 * above + 1e-9))]
+            assert name.startswith(quarter)
+        elif colour == "error":
+            mine = table[table["item"] == item]
+            if mine.empty:
+                assert name == "no test item"
+            else:
+                share = ((mine["exact/higher"] + mine["exact/tied"] / 2) / mine["exact/candidates"]).mean()
+                low = [0, 0.1, 0.25, 0.5][found.codes[item] - 1]
+                assert low <= share < [0.1, 0.25, 0.5, 1.01][found.codes[item] - 1]
+    with pytest.raises(InputError, match="colouring of the map"):
+        groups_of(opened, 3, "colr")
+
+
+def test_what_the_browser_is_told_of_the_map(runs: Runs) -> None:
+    opened = runs.open("ft")
+    state = State(run="ft", view="map", colour="category", where=(("category", "dresses"),), zoom=(0.0, 0.0, 0.5, 0.5))
+    user = int(next(iter(opened.dataset.test.users)))
+    data = points(opened, user, state)
+    n = len(data) // 16
+    xy, items = np.frombuffer(data, "<f4", 2 * n).reshape(2, n).T, np.frombuffer(data, "<i4", n, 8 * n)
+    assert (opened.dataset.items["category"][items] == "dresses").all() and n
+    assert (np.diff(opened.popularity[items]) <= 0).all()
+    assert (xy == positions_of(opened, state)[items]).all()
+    codes = np.frombuffer(data, "<i4", n, 12 * n)
+    assert (codes == groups_of(opened, user, "category").codes[items]).all()
+    told = pictures(opened, [int(items[0]), 10**6])
+    assert list(told) == [str(items[0])] and told[str(items[0])][2] == opened.item_ids[items[0]]
+    # The words of the map count what lies in each part of what is in view, and lead there.
+    page = answer(runs, state).html
+    counts = [int(number) for number in re.findall(r'<td>row \d, column \d</td><td class="number">(\d+)</td>', page)]
+    edges = np.linspace(0, 0.5, 5), np.linspace(0, 0.5, 4)
+    expected, _, _ = np.histogram2d(xy[:, 0], xy[:, 1], bins=edges)
+    assert counts == [int(count) for count in expected.T.ravel() if count]
+    assert {each.zoom for each in links_of(page) if each.zoom not in ((), state.zoom)}
+    marks = json.loads(html.unescape(re.search(r'data-marks="([^"]+)"', page)[1]))  # type: ignore[index]
+    bought = [mark for mark in marks if mark[2] == "bought"]
+    assert len(bought) == len(opened.dataset.train.of(user)) and len(marks) > len(bought)
 
 
 def test_map_escapes_names() -> None:
@@ -553,6 +633,8 @@ def test_map_escapes_names() -> None:
     positions = np.array([[0, 0], [0.5, 0.5], [1, 1]])
     shown = ItemMap(evil, positions, np.arange(3), np.array([evil] * 3), ImageStore.from_array(store))
     assert "<script" not in shown.html() and html.escape(evil) in shown.html()
+    live = replace(shown, live=Live("run=a", ("#000000",), ((0.0, 0.0, "bought", evil),)))
+    assert "<script" not in live.html(link=str) and "data-marks" in live.html(link=str)
 
 
 # --- State
@@ -804,6 +886,25 @@ def test_a_group_of_users_is_shown(runs: Runs) -> None:
 
 
 # --- What it saw
+
+
+def test_a_part_of_the_map_is_a_group_of_users(runs: Runs) -> None:
+    """Those whose test item lies in it; the lists of both runs stand beside each other."""
+    region = (0.2, 0.2, 0.8, 0.8)
+    state = State(run="ft", other="visrank", view="compare", region=region, group="map: chosen part", number=5)
+    first, second = runs.open("ft"), runs.open("visrank")
+    items = users_of(first)["item"]
+    in_it = inside(positions_of(first, state)[items.to_numpy()], region)
+    page = answer(runs, state).html
+    row = re.search(r"test item in the chosen part of the map</a>(.*?)</tr>", page, re.S)
+    assert row and f">{int(in_it.sum()):,}</td>" in row[1] and 0 < in_it.sum() < len(items)
+    pairs = [part for part in VIEWS["compare"](runs, state) if isinstance(part, Beside)]
+    wins = (users_of(first)["auc"] - users_of(second)["auc"])[in_it].sort_values(ascending=False, kind="stable")
+    best = int(wins.index[0])
+    for side, run in zip(pairs[0].parts, (first, second), strict=True):
+        assert side.items == rank(run, best, state).items[:5].tolist()
+    assert 'class="beside"' in page
+    assert all(item in np.flatnonzero(inside(positions_of(first, state), region)) for item in pairs[0].parts[0].items)
 
 
 def test_occlusion_finds_the_region_that_makes_the_score(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:

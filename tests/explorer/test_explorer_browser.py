@@ -21,13 +21,16 @@ import pytest
 from browser import axe_violations, chromium, jupyterlab, offline_page, run_all_cells
 from PIL import Image
 
-from imgrec_lib.explorer import VIEWS, Runs, State
+from imgrec_lib.explorer import VIEWS, Runs, State, candidates, positions_of, user_of
 from imgrec_lib.gallery import Gallery
 from imgrec_lib.notebooks import notebook_path
 from imgrec_lib.request import Request
 from imgrec_lib.runs import train_run
 
 OPTIONS = {"n_users": 60, "n_items": 80, "image_size": 32}
+MAP = "run=ft&view=map&colour=category&region=0.1+0.1+0.9+0.2+0.4+0.9"
+WHOLE = (-0.014, -0.014, 1.014, 1.014)
+"""What is in view of the whole map: a dot on its edge is seen whole."""
 DONE = ".imgrec-explorer[aria-busy=false]"
 
 
@@ -180,6 +183,75 @@ def test_the_page_by_mouse_keyboard_and_file(page: Any, folder: Path, tmp_path: 
     page.wait_for_selector("[role=alert]:has-text('choose a JPEG')")
 
 
+def test_the_map_is_travelled_by_mouse_and_keyboard(page: Any, folder: Path) -> None:
+    runs = Runs(folder / "runs")
+    opened = runs.open("ft")
+    page.goto(f"{page.url.split('?')[0]}?run=ft&view=map&colour=category")
+    page.wait_for_selector("#imgrec-map .over .mark")
+    assert int(page.locator("#imgrec-map").get_attribute("data-in-view")) == int(
+        candidates(opened, user_of(opened, state_of(page)), state_of(page)).sum()
+    )
+    # It is drawn by deck.gl, from this server, and needs no eval; the pictures of so few items are there at once.
+    assert page.evaluate("document.querySelector('#imgrec-map canvas').getContext('webgl2') !== null")
+    images = page.locator("#imgrec-map .over img")
+    assert images.count() > 10 and images.evaluate_all("all => all.every(each => each.naturalWidth > 0 && each.alt)")
+    box = page.locator("#imgrec-map").bounding_box()
+
+    def at(item: int) -> tuple[float, float]:
+        left, top, right, bottom = state_of(page).zoom or WHOLE
+        x, y = positions_of(opened, state_of(page))[item]
+        return (
+            box["x"] + float(box["width"] * (x - left) / (right - left)),
+            box["y"] + float(box["height"] * (y - top) / (bottom - top)),
+        )
+
+    # Hover shows the picture and the name of the dot beneath, a click its card.
+    middle = next(int(i) for i in images.evaluate_all("all => all.map(e => e.dataset.item)") if inner(opened, int(i)))
+    page.mouse.move(*at(middle))
+    page.wait_for_selector("#imgrec-map .tip img")
+    assert str(opened.dataset.items["name"][middle]) in page.locator("#imgrec-map .tip").inner_text()
+    page.mouse.click(*at(middle))
+    page.wait_for_selector("aside h2")
+    assert state_of(page).item == str(opened.item_ids[middle])
+    page.locator("aside .actions a", has_text="Close").click()
+    page.wait_for_selector("aside", state="detached")
+
+    # By keyboard: what is in view stands in the address, survives a reload, and the focus stays.
+    page.locator("#imgrec-map").focus()
+    page.keyboard.press("+")
+    settle(page, "location.search.includes('zoom=')")
+    assert np.allclose(state_of(page).zoom, (0.25, 0.25, 0.75, 0.75), atol=0.02)
+    page.wait_for_function("document.activeElement.id === 'imgrec-map'")
+    page.keyboard.press("ArrowRight")
+    settle(page, "location.search.includes('zoom=0.37') || location.search.includes('zoom=0.36')")
+    page.reload()
+    page.wait_for_selector("#imgrec-map[data-in-view]")
+    assert np.allclose(state_of(page).zoom, (0.375, 0.25, 0.875, 0.75), atol=0.02)
+    page.locator("#imgrec-map").press("0")
+    settle(page, "!location.search.includes('zoom=')")
+
+    # A lasso chooses what lies in it, in every view.
+    page.get_by_role("button", name="Lasso").click()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x - 200, y - 150)
+    page.mouse.down()
+    for dx, dy in ((200, -150), (200, 150), (-200, 150), (-200, -140)):
+        page.mouse.move(x + dx, y + dy, steps=6)
+    page.mouse.up()
+    settle(page, "location.search.includes('region=')")
+    state = state_of(page)
+    assert len(state.region) > 4 and shown(page) == expected(runs, state)
+    page.get_by_role("link", name="Recommend these alone").click()
+    settle(page, "!location.search.includes('view=map')")
+    assert state_of(page).region == state.region and shown(page) == expected(runs, state_of(page))
+
+
+def inner(opened: Any, item: int) -> bool:
+    """Whether an item lies well within the map, and away from the buttons over it."""
+    x, y = positions_of(opened, State())[item]
+    return bool(0.1 < x < 0.9 and 0.3 < y < 0.9)
+
+
 def test_a_busy_state_is_there_at_once(page: Any) -> None:
     page.route("**/answer*", lambda route: page.wait_for_timeout(300) or route.continue_())
     page.evaluate(
@@ -200,7 +272,7 @@ def test_no_rule_of_accessibility_is_broken(page: Any, scheme: str, width: int, 
     # A zoom of 200 % leaves a page half the pixels in each direction.
     page.set_viewport_size({"width": width // zoom, "height": 720 // zoom})
     item = shown(page)[0]
-    for address in (f"item=item-{item:04d}&search=item", "view=users", "run=ft&other=visrank&view=compare"):
+    for address in (f"item=item-{item:04d}&search=item", "view=users", "run=ft&other=visrank&view=compare", MAP):
         page.goto(f"{page.url.split('?')[0]}?{address}")
         page.wait_for_selector(f"{DONE} section")
         assert axe_violations(page) == []
