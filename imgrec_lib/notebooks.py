@@ -24,6 +24,7 @@ from typing import Any
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.extras import require
 from imgrec_lib.files import default_cache, fingerprint, make_folder, shipped_folder, write_text
+from imgrec_lib.kernel_server import ForkedKernel, KernelServer
 from imgrec_lib.options import Option, check_options
 from imgrec_lib.progress import PLACE, showing
 
@@ -147,7 +148,13 @@ def _code(path: Path) -> list[str]:
 
 
 def run_notebook(
-    name: str, parameters: Mapping[str, Any], output: Path, *, address: str | None = None, progress: bool = True
+    name: str,
+    parameters: Mapping[str, Any],
+    output: Path,
+    *,
+    address: str | None = None,
+    progress: bool = True,
+    server: KernelServer | None = None,
 ) -> Path:
     """Execute a notebook with papermill and leave the executed copy at `output`.
 
@@ -157,6 +164,7 @@ def run_notebook(
         output: the executed notebook; a failed one is kept beside it as `<output>.failed.ipynb`.
         address: of what is executed, see `notebook_address`; kept in the notebook's metadata.
         progress: show how far its work is: pictures, epochs, bytes (`progress_bar`).
+        server: forks the notebook's process, for who runs many; None: the process is a new one.
 
     Returns:
         `output`.
@@ -177,7 +185,7 @@ def run_notebook(
     make_folder(output.parent)
     place = progress_place(output)
     with tempfile.TemporaryDirectory(prefix="imgrec-") as scratch, showing(place) if progress else nullcontext():
-        kernel = _Kernel(Path(scratch), place)
+        kernel = _Kernel(Path(scratch), place, server)
         try:
             notebook = papermill.execute_notebook(
                 _unformatted(notebook_path(name)),
@@ -264,11 +272,12 @@ class _Kernel:
     folder of running kernels: what the process needs, and what it writes to its standard error, lies in `scratch`.
     """
 
-    def __init__(self, scratch: Path, place: Path) -> None:
+    def __init__(self, scratch: Path, place: Path, server: KernelServer | None) -> None:
         self.scratch = scratch
         self.place = place
+        self.server = server
         self.errors = scratch / "stderr"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | ForkedKernel | None = None
 
     def arguments(self) -> dict[str, Any]:
         """What papermill is to be called with."""
@@ -289,9 +298,14 @@ class _Kernel:
                 fonts = {"MPLCONFIGDIR": str(default_cache() / "matplotlib")}
                 own = {"IPYTHONDIR": str(kernel.scratch / "ipython"), PLACE: str(kernel.place)}
                 kw["env"] = {**fonts, **kw["env"], **own}
-                with kernel.errors.open("wb") as errors:
-                    await super()._async_launch_kernel(kernel_cmd, **kw, stderr=errors)
-                kernel.process = getattr(self.provisioner, "process", None)
+                local: Any = self.provisioner
+                if kernel.server is None:
+                    with kernel.errors.open("wb") as errors:
+                        await super()._async_launch_kernel(kernel_cmd, **kw, stderr=errors)
+                else:
+                    local.process = kernel.server.launch(self.connection_file, kw["env"], kw.get("cwd"), kernel.errors)
+                    local.pid = local.pgid = local.process.pid or None
+                kernel.process = local.process
 
         settings = {"connection_file": str(self.scratch / "kernel.json")}
         # Sockets as files: over tcp others may listen. But what the system takes as a socket's path is short.

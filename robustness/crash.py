@@ -50,6 +50,7 @@ from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.evaluation import Evaluation
 from imgrec_lib.features import activations, extraction
+from imgrec_lib.kernel_server import KERNEL
 from imgrec_lib.matrix import Data, Matrix, run_matrix
 from imgrec_lib.report import markdown_table, write_report
 from imgrec_lib.request import Request
@@ -662,7 +663,7 @@ def kill_a_worker(stage: Stage, inputs: Path, reference: Reference, base: Path) 
     end = time.monotonic() + WAIT
     kernels: list[int] = []
     while not kernels and time.monotonic() < end:
-        kernels = [pid for pid in process.descendants() if b"ipykernel" in _command(pid)]
+        kernels = [pid for pid in process.descendants() if _name(pid) == KERNEL]
         time.sleep(0.05)
     os.kill(kernels[0], signal.SIGKILL)
     status = process.wait()
@@ -673,9 +674,9 @@ def kill_a_worker(stage: Stage, inputs: Path, reference: Reference, base: Path) 
     return tally
 
 
-def _command(pid: int) -> bytes:
+def _name(pid: int) -> bytes:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
+        return Path(f"/proc/{pid}/comm").read_bytes().strip()
     except OSError:
         return b""
 

@@ -34,6 +34,7 @@ ORDER = [
     ["explorer"],
     ["figures"],
     ["report"],
+    ["kernel_server"],
     ["notebooks"],
     ["matrix"],
     ["doctor"],

@@ -2,7 +2,8 @@
 
 Runs go to executors of `concurrent.futures`: local processes by default, Dask's workers with `dask`. Each place where
 a run can be executed is a pool of one process, kept from run to run, because importing papermill takes seconds; the
-notebook's kernel, where a trial is trained, is always a fresh process; a configuration of a search is trained in the
+notebook's kernel, where a trial is trained, is always a process of its own (on Linux forked from one that has imported
+what it needs, see `kernel_server`); a configuration of a search is trained in the
 place's own. So a run that is killed breaks its own place alone, and that is set up again. Never threads: papermill's
 working directory and the environment belong to a process.
 
@@ -24,6 +25,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExe
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -37,6 +39,7 @@ from imgrec_lib.errors import InputError, one_line
 from imgrec_lib.extras import require
 from imgrec_lib.features import Features
 from imgrec_lib.files import fingerprint, make_folder
+from imgrec_lib.kernel_server import KernelServer
 from imgrec_lib.matrix.definition import Matrix
 from imgrec_lib.matrix.facts import Facts, known_facts, read_facts
 from imgrec_lib.matrix.tasks import HEARTBEAT, Plan, Searching, Task, all_facts, plan
@@ -248,7 +251,10 @@ def _execute(task: Task, device: str, threads: int) -> None:
     with _heartbeat(task):
         try:
             if task.study is None:
-                run_notebook(task.notebook, parameters, task.output, address=task.address, progress=False)
+                server = _kernels() if KernelServer.is_supported() else None
+                run_notebook(
+                    task.notebook, parameters, task.output, address=task.address, progress=False, server=server
+                )
             else:
                 torch.set_num_threads(threads)
                 request = Request.from_parameters(parameters)
@@ -261,6 +267,9 @@ def _execute(task: Task, device: str, threads: int) -> None:
             raise InputError(sentence) from None
     task.record("done")
 
+
+_kernels = cache(KernelServer)
+"""The server of this process, which forks the kernels of its notebooks."""
 
 _last: dict[str, tuple[Dataset, Features | None]] = {}
 """What this process has loaded last, by what was asked for: the configurations of a search share it."""

@@ -438,15 +438,16 @@ def _set_random_state(device: torch.device, state: Tensor) -> None:
 @contextmanager
 def _reproducible(device: torch.device, seed: int) -> Iterator[None]:
     """Seed the global random stream and, on the CPU, ask for deterministic kernels; leave both as they were."""
-    deterministic = torch.are_deterministic_algorithms_enabled()
+    # Said by the debug mode: `use_deterministic_algorithms` imports PyTorch's compiler first, which takes two seconds.
+    deterministic = torch.get_deterministic_debug_mode()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         try:
             if device.type == "cpu":
-                torch.use_deterministic_algorithms(True)
+                torch.set_deterministic_debug_mode("error")
                 torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
             yield
         finally:
             torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
-            torch.use_deterministic_algorithms(deterministic)
+            torch.set_deterministic_debug_mode(deterministic)

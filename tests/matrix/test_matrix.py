@@ -28,6 +28,7 @@ from rich.console import Console
 from imgrec_lib import InputError, find_runs, list_models, open_run, train_run
 from imgrec_lib.evaluation import PROTOCOLS
 from imgrec_lib.files import write_json
+from imgrec_lib.kernel_server import KERNEL
 from imgrec_lib.matrix import Data, Matrix, driver, plan, read_matrix, rows, run_matrix, watch_matrix, with_roots
 from imgrec_lib.matrix.facts import Facts, known_facts, read_facts
 from imgrec_lib.matrix.tasks import SILENCE, Task, winning
@@ -40,6 +41,10 @@ from imgrec_lib.training import read_checkpoint
 SMALL = {"n_users": 60, "n_items": 50, "image_size": 32}
 GRID = {"bpr-mf": Search({"factors": [4, 8], "learning_rate": [0.01, 0.1]}, trials=None, sampler="grid")}
 TWO = {"bpr-mf": Search({"factors": [4, 8]}, trials=None, sampler="grid")}
+
+
+def is_kernel(process: psutil.Process) -> bool:
+    return process.name() == KERNEL.decode() or "ipykernel_launcher" in " ".join(process.cmdline())
 
 
 def pretend(task: Task, validation: float = 0.5, test: float = 0.5, ndcg: float = 0.5) -> None:
@@ -591,7 +596,7 @@ def interrupted(matrix: Matrix, runs: Path, reports: Path, tmp_path: Path, numbe
         assert process.poll() is None
         time.sleep(0.05)
     family = process.children(recursive=True)
-    assert any("ipykernel_launcher" in " ".join(each.cmdline()) for each in family)
+    assert any(is_kernel(each) for each in family)
     process.send_signal(number)
     _, alive = psutil.wait_procs([process, *family], timeout=20)
     assert not alive, [each.cmdline() for each in alive]
@@ -633,20 +638,27 @@ def test_a_killed_worker_fails_its_own_run_alone(tmp_path: Path, reports: Path) 
     endless = {"epochs": 10**6, "patience": 0}
     matrix = small(models=["bpr-mf", "poprank"], seeds=[0], parameters={"bpr-mf": endless})
     task, _ = plan(matrix, runs, reports).trials
+    left: list[psutil.Process] = []
 
     def kill_the_worker() -> None:
         while not (task.folder / "training.safetensors").exists():
             time.sleep(0.05)
-        (kernel,) = [
-            p for p in psutil.Process().children(recursive=True) if "ipykernel_launcher" in " ".join(p.cmdline())
+        family = [
+            each
+            for worker in psutil.Process().children()
+            for each in worker.children(recursive=True)
+            if any(map(is_kernel, [each, *each.children()]))
         ]
-        kernel.parent().kill()
-        psutil.wait_procs([kernel], timeout=20)
+        (worker,) = {p.parent() for p in family if p.parent() not in family}
+        worker.kill()
+        _, alive = psutil.wait_procs(family, timeout=20)
+        left.extend(alive)
 
     killer = threading.Thread(target=kill_the_worker)
     killer.start()
     table = run_matrix(matrix, runs, reports, workers=1, progress=False)
     killer.join()
+    assert not left
     states = {row.labels["model"]: (row.state, row.detail) for row in table if row.stage == "trial"}
     assert states["poprank"] == ("done", "")
     assert states["bpr-mf"][0] == "failed" and "its process was killed" in states["bpr-mf"][1]
