@@ -5,6 +5,7 @@
 <run>/per_user.parquet         what evaluation counted for each user
 <run>/model.safetensors        the weights that training kept: of the best validation, or the last
 <run>/training.safetensors     only while training: where to go on after a crash
+<run>/state.safetensors        how training ended, weights and optimiser, from where more epochs go on
 <run>/progress.json            only while training: the last epoch, for who watches
 <run>/notebook.ipynb           the executed notebook, where a notebook made the run
 <run>/ids.parquet              whose the rows of the weights are: users, items and categories by id
@@ -47,6 +48,7 @@ FILES = (
     "per_user.parquet",
     "model.safetensors",
     "training.safetensors",
+    "state.safetensors",
     "progress.json",
     "notebook.ipynb",
     "ids.parquet",

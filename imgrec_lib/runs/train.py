@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from imgrec_lib.data.dataset import Dataset, ItemFeatures
-from imgrec_lib.errors import InputError, unknown_name
+from imgrec_lib.errors import InputError, tell, unknown_name
 from imgrec_lib.evaluation import IMPERSONAL, ValidationMetrics, evaluate, personal_share
 from imgrec_lib.files import fingerprint, make_folder, plain_path, remove_abandoned, replacing, write_json
 from imgrec_lib.models import build_model, model_card
 from imgrec_lib.models.base import InnerProduct, TrainSettings
 from imgrec_lib.request import Request
 from imgrec_lib.runs.record import Cost, DatasetRecord, Metrics, Record, Run, Validation, open_run, weights_of
-from imgrec_lib.runs.warm import start_from, write_ids
+from imgrec_lib.runs.warm import STATE, go_on, goes_on, moments_from, start_from, write_ids
 from imgrec_lib.source import run_fingerprint
 from imgrec_lib.training import distributed, fit, write_checkpoint
 
@@ -140,14 +140,27 @@ def train_run(
     recommender = build_model(request.model, data, profile=request.profile, seed=request.seed, **request.overrides)
     started_from = None if started is None else start_from(recommender, started, dataset)
     make_folder(out)
+    checkpoint, training = out / "training.safetensors", f"{identity} by {source}"
+    moments = None
+    if started is not None:
+        used = dict(features.description) if features is not None and uses_features else None
+        if not (started.folder / STATE).exists():
+            tell(f"run {started.name} kept no state of its training: its weights go on with a fresh optimiser.")
+        elif goes_on(started, request, dataset, used):
+            go_on(recommender, started, checkpoint, training)
+            distributed.barrier()
+        else:
+            moments = moments_from(recommender, started, dataset)
     result = fit(
         recommender,
         data,
         ValidationMetrics(dataset, device=request.device) if len(dataset.validation) else None,
         seed=request.seed,
         device=request.device,
-        checkpoint=out / "training.safetensors",
-        identity=f"{identity} by {source}",
+        checkpoint=checkpoint,
+        keep=None if stage == "search" else out / STATE,
+        moments=moments,
+        identity=training,
         save_every=save_every,
         progress=progress,
         observe=_Observers(_ProgressFile(out / "progress.json"), observe),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,18 @@ from imgrec_lib.errors import InputError, one_line
 from imgrec_lib.files import replacing
 from imgrec_lib.models import model_card
 from imgrec_lib.models.base import Recommender
+from imgrec_lib.request import Request
 from imgrec_lib.runs.load import load_inputs
 from imgrec_lib.runs.record import Run
-from imgrec_lib.training import read_checkpoint
+from imgrec_lib.training import distributed, read_checkpoint, write_checkpoint
 
 FILE = "ids.parquet"
+STATE = "state.safetensors"
+"""Where a run keeps its training's last state, from which more epochs go on."""
+
+EPOCHS = {"epochs", "patience"}
+"""Settings of training that may differ where more epochs of a run are trained."""
+
 KINDS = {"user": "users", "item": "items", "category": "categories"}
 """What rows of weights may belong to, and how sentences call several."""
 
@@ -114,6 +123,84 @@ def start_from(model: Recommender, run: Run, dataset: Dataset) -> dict[str, Any]
         "new": {KINDS[kind]: len(now[kind]) - number for kind, number in kept.items()},
         "gone": {KINDS[kind]: len(before[kind]) - number for kind, number in kept.items()},
     }
+
+
+def goes_on(run: Run, request: Request, dataset: Dataset, features: dict[str, str] | None) -> bool:
+    """Whether what is asked for is more epochs of a finished run: the same data, settings and seed.
+
+    Args:
+        run: the finished run.
+        request: what is asked for.
+        dataset: what it is to be trained on.
+        features: the description of the features that the model uses.
+    """
+    record, resolved = run.record, request.resolved
+
+    def settings(phases: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        return [{name: value for name, value in phase.items() if name not in EPOCHS} for phase in phases]
+
+    return (
+        (record.seed, record.dataset.fingerprint, record.features) == (request.seed, dataset.fingerprint, features)
+        and record.parameters == dict(resolved.parameters)
+        and settings(record.phases) == settings(map(asdict, resolved.phases))
+    )
+
+
+def go_on(model: Recommender, run: Run, checkpoint: Path, identity: str) -> None:
+    """Let training begin where that of a finished run ended: weights, optimiser, epoch and random streams.
+
+    The last phase has so many more epochs as it is asked for; its early stopping begins to count anew where it had
+    stopped the run.
+
+    Args:
+        model: the new model, whose `phases` are changed.
+        run: the finished run.
+        checkpoint: where `fit` looks for its state; one that is there already, of a training that was stopped, stays.
+        identity: of the new training.
+
+    Raises:
+        InputError: the run's state is damaged.
+    """
+    state = read_checkpoint(run.folder / STATE)
+    *before, last = model.phases
+    epochs = int(state.progress["epoch"])
+    model.phases = (*before, replace(last, epochs=epochs + last.epochs))
+    if checkpoint.exists() or distributed.rank() > 0:
+        return
+    stale = int(state.progress["stale"])
+    if last.patience and stale >= last.patience:
+        stale = 0
+    groups = {name: state.group(name) for name in ("model", "best", "optimiser", "random")}
+    write_checkpoint(checkpoint, groups, state.progress | {"stale": stale}, identity)
+
+
+def moments_from(model: Recommender, run: Run, dataset: Dataset) -> dict[str, Tensor] | None:
+    """The optimiser's tensors of a finished run, by the ids of users, items and categories; new rows have zeros.
+
+    Args:
+        model: the new model, which `start_from` has given the run's weights.
+        run: the finished run.
+        dataset: what the new model will be trained on.
+
+    Returns:
+        For `fit`. None where the run kept none, or has several phases, of which the last one's would be no use to the
+        first, or another optimiser.
+    """
+    path, settings = run.folder / STATE, model.phases[0]
+    if not path.exists() or len(model.phases) > 1 or run.record.phases[0]["optimiser"] != settings.optimiser:
+        return None
+    before, now = read_ids(run), ids_of(dataset)
+    kinds = [kind for kind in KINDS if kind != "category" or "categories" in model_card(run.record.model).uses]
+    sources = {kind: pd.Index(before[kind]).get_indexer(pd.Index(now[kind])) for kind in kinds}
+    parameters, found = list(model.start_phase(0)), {}
+    for name, old in read_checkpoint(path).group("optimiser").items():
+        if old.ndim == 0:  # the number of steps
+            found[name] = old
+            continue
+        new = torch.zeros_like(parameters[int(name.split(".")[0])], requires_grad=False)
+        places = [_place(old.shape[axis], new.shape[axis], before, now, sources) for axis in range(new.ndim)]
+        found[name] = _filled(new, old, [place for place in places if place is not None])
+    return found
 
 
 def started_in_words(started: dict[str, Any]) -> str:

@@ -102,7 +102,8 @@ def load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor])
         state.setdefault(int(index), {})[key] = value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     # A fused optimiser walks through memory: moments must lie as their weights do (channels last), which no file keeps.
+    # Those that do so already stay: `RowAdam` has hold of their memory.
     for parameter, entry in optimiser.state.items():
         for name, value in entry.items():
-            if value.shape == parameter.shape:
+            if value.shape == parameter.shape and value.stride() != parameter.stride():
                 entry[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)

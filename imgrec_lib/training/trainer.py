@@ -90,6 +90,8 @@ def fit(
     seed: int = 0,
     device: torch.device | str = "cpu",
     checkpoint: Path | None = None,
+    keep: Path | None = None,
+    moments: Mapping[str, Tensor] | None = None,
     identity: str = "",
     save_every: float = 30.0,
     progress: bool = True,
@@ -115,6 +117,8 @@ def fit(
         device: where to train; the model is moved there.
         checkpoint: file to save to while training (safetensors); when it exists, training goes on from it and ends as
             if it had never stopped. It is deleted at the end.
+        keep: file that gets the state after the last epoch, as a checkpoint: training of more epochs can go on from it.
+        moments: the optimiser's tensors to begin with, as a checkpoint's group "optimiser" has them; None for none.
         identity: says what is being trained (dataset, model, parameters); a checkpoint of another identity is refused.
         save_every: seconds between saves, after the first epoch's; 0 saves after every epoch.
         progress: show a progress bar.
@@ -147,6 +151,12 @@ def fit(
         state = _Progress()
         best: dict[str, Tensor] = {}
         saved, stopped = None, False
+
+        def save(path: Path) -> None:
+            groups = {"model": model.state_dict(), "best": best, "optimiser": optimiser_tensors(optimiser)}
+            groups["random"] = {"sampler": sampler.generator.get_state(), "global": _random_state(device)}
+            write_checkpoint(path, groups, vars(state), identity)
+
         if checkpoint is not None and checkpoint.exists():
             saved = read_checkpoint(checkpoint, identity, device)
             with _refusing_what_does_not_fit(checkpoint):
@@ -171,6 +181,8 @@ def fit(
             else:
                 state.phase, state.epoch, state.stale = phase, 0, 0
                 distributed.spread(model.state_dict().values())
+                if moments is not None:
+                    load_optimiser(optimiser, dict(moments))
                 best = _validated(model, validate, state, best, device, settings, loss=None, seconds=0.0)
             saved = None
             steps = max(1, model.steps(sampler, settings) // settings.accumulate)
@@ -200,13 +212,13 @@ def fit(
                     trained = sum(row["epoch"] > 0 for row in state.curve)
                     stopped = bool(observe(state.curve[-1] | whole | {"best": state.best, "trained": trained}))
                 if checkpoint is not None and first and time.monotonic() - last_save >= save_every:
-                    groups = {"model": model.state_dict(), "best": best, "optimiser": optimiser_tensors(optimiser)}
-                    groups["random"] = {"sampler": sampler.generator.get_state(), "global": _random_state(device)}
-                    write_checkpoint(checkpoint, groups, vars(state), identity)
+                    save(checkpoint)
                     last_save = time.monotonic()
                 if stopped:
                     break
             bar.close()
+            if keep is not None and first and (stopped or phase == len(phases) - 1):
+                save(keep)
             if stopped:
                 break
         model.load_state_dict(best)

@@ -47,7 +47,7 @@ def test_a_run_says_what_made_it_and_what_came_out(run: Run, small_wardrobe: Dat
     assert list(run.curve["epoch"]) == [0, 1, 2]
     assert record.validation.auc == pytest.approx(run.curve["validation_auc"].max())
     assert sorted(p.name for p in run.folder.iterdir()) == [
-        "curve.csv", "ids.parquet", "model.safetensors", "per_user.parquet", "run.json",
+        "curve.csv", "ids.parquet", "model.safetensors", "per_user.parquet", "run.json", "state.safetensors",
     ]  # fmt: skip
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from commands import call
 from conformance import TRAINED, randomised, small
+from narrow import not_none
 from records import record
 from toy import N_CATEGORIES, N_ITEMS, N_USERS, planted_dataset, toy_data
 
@@ -19,8 +21,9 @@ from imgrec_lib.data.dataset import Columns, Dataset, HeldOut, Interactions, Tra
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.models import model_card
 from imgrec_lib.runs import Run
-from imgrec_lib.runs.warm import FILE, start_from, write_ids
-from imgrec_lib.training import write_checkpoint
+from imgrec_lib.runs.warm import FILE, STATE, moments_from, start_from, write_ids
+from imgrec_lib.training import fit, read_checkpoint, trainer, write_checkpoint
+from imgrec_lib.training.rows import RowAdam
 
 MORE_USERS, MORE_ITEMS = 29, 41
 RNG = np.random.default_rng(0)
@@ -117,11 +120,74 @@ def test_more_epochs_of_a_finished_run(tmp_path: Path, monkeypatch: pytest.Monke
     }
     assert more.record.requested["warm_start"] == str(tmp_path / "first")
     assert more.record.parameters["factors"] == 4 and more.record.phases[0]["epochs"] == 3
-    assert more.curve["validation_auc"].iloc[0] == pytest.approx(first.record.validation.auc)
-    assert more.curve["epoch"].max() == 3 and (more.record.validation.auc or 0) >= (first.record.validation.auc or 1)
+    earlier, whole = first.curve.drop(columns="seconds"), more.curve.drop(columns="seconds")
+    pd.testing.assert_frame_equal(whole[:3], earlier, check_exact=True)
+    assert whole["epoch"].max() == 5 and (more.record.validation.auc or 0) >= (first.record.validation.auc or 1)
     assert more.record.identity not in (first.record.identity, None)
     again = replace(request, parameters=request.parameters | {"epochs": 3}, warm_start=str(tmp_path / "first"))
     assert train_run(request.load(progress=False)[0], again, tmp_path / "more", progress=False).record == more.record
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "adagrad"])
+@pytest.mark.parametrize("by_row", [False, True])
+def test_more_epochs_are_those_of_one_longer_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimiser: str, by_row: bool
+) -> None:
+    """Two epochs and three more leave the weights of five in one go, to the last bit."""
+    monkeypatch.setattr(trainer, "ROWS_PER_LOOK_UP", 0 if by_row else 10**9)
+    taken: list[type] = []
+    optimiser_of = trainer._optimiser
+
+    def observed(*args: Any) -> torch.optim.Optimizer:
+        taken.append(type(optimiser_of(*args)))
+        return optimiser_of(*args)
+
+    monkeypatch.setattr(trainer, "_optimiser", observed)
+    dataset, _ = planted_dataset(n_users=30, n_items=20)
+    asked = {"factors": 4, "batch_size": 16, "optimiser": optimiser, "patience": 0, "restore": "last"}
+
+    def trained(name: str, epochs: int, **more: Any) -> Run:
+        request = Request("bpr-mf", parameters=asked | {"epochs": epochs}, **more)
+        return train_run(dataset, request, tmp_path / name, progress=False)
+
+    whole, first = trained("whole", 5), trained("first", 2)
+    more = trained("more", 3, warm_start=str(first.folder))
+    assert (RowAdam in taken) == (by_row and optimiser == "adam")
+    expected, found = (read_checkpoint(run.folder / "model.safetensors").tensors for run in (whole, more))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    pd.testing.assert_frame_equal(more.curve.drop(columns="seconds"), whole.curve.drop(columns="seconds"))
+    assert more.metrics == whole.metrics
+    # A third time from there; a run of an earlier version, without its training's state, says so.
+    (more.folder / STATE).unlink()
+    with pytest.warns(UserWarning, match="kept no state of its training: its weights go on with a fresh optimiser"):
+        last = trained("last", 1, warm_start=str(more.folder))
+    assert last.curve["epoch"].tolist() == [0, 1]
+
+
+def test_moments_go_to_whom_they_belong(tmp_path: Path) -> None:
+    """On grown data the rows of old ids begin with their moments, in their new places, and new rows with none."""
+    data, more = toy_data(), grown(toy_data())
+    user_ids, item_ids = np.arange(100, 100 + MORE_USERS), np.arange(100, 100 + MORE_ITEMS)
+    user_ids[USERS], item_ids[ITEMS] = np.arange(N_USERS), np.arange(N_ITEMS)
+    old, now = named(data, np.arange(N_USERS), np.arange(N_ITEMS), 1), named(more, user_ids, item_ids, 0)
+    model = build_model("bpr-mf", data, factors=4, epochs=1)
+    fit(model, data, None, keep=tmp_path / STATE, progress=False)
+    write_ids(old, tmp_path)
+    kept = read_checkpoint(tmp_path / STATE).group("optimiser")
+    run = Run(tmp_path, record(model="bpr-mf", phases=[asdict(model.phases[0])]))
+    bigger = build_model("bpr-mf", more, factors=4, epochs=1)
+    moments = not_none(moments_from(bigger, run, now))
+    places = {N_USERS: (USERS, MORE_USERS), N_ITEMS: (ITEMS, MORE_ITEMS)}
+    assert kept.keys() == moments.keys() and len(kept) >= 6
+    for name, before in kept.items():
+        if before.ndim == 0:
+            assert moments[name] == before
+            continue
+        where, size = places[len(before)]
+        expected = np.zeros((size, *before.shape[1:]), np.float32)
+        expected[where] = before.numpy()
+        assert np.array_equal(moments[name].numpy(), expected) and expected.any(), name
+    fit(bigger, more, None, moments=moments, progress=False)
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
