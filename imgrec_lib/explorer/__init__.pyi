@@ -4,6 +4,7 @@ from .app import Explorer
 from .dots import groups_of, pictures, points
 from .example import example_runs
 from .item_map import ItemMap, Live, inside, positions_of, project
+from .meaning import by_meaning
 from .new_item import NewItem, item_anew, keep_picture, new_item, picture_path
 from .occlusion import Occlusion, occlude
 from .opened import Runs, find_item, find_user, user_order
@@ -13,6 +14,7 @@ from .ranking import Ranking, candidates, closest_purchases, rank, score_parts
 from .search import Index, facets, find_users, index_of
 from .server import serve
 from .share import shared_page
+from .similar import similar_users
 from .state import POPULARITY, PROJECTIONS, SEEN, SPACES, USER_ORDERS, State
 from .views import VIEWS, item_of, user_of
 
@@ -34,6 +36,7 @@ __all__ = [
     "Runs",
     "State",
     "answer",
+    "by_meaning",
     "candidates",
     "closest_purchases",
     "compare_users",
@@ -59,6 +62,7 @@ __all__ = [
     "score_parts",
     "serve",
     "shared_page",
+    "similar_users",
     "user_of",
     "user_order",
     "users_of",

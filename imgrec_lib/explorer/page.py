@@ -16,6 +16,7 @@ from markupsafe import Markup
 from imgrec_lib.errors import InputError
 from imgrec_lib.explorer.card import item_card
 from imgrec_lib.explorer.item_map import spaces_of
+from imgrec_lib.explorer.meaning import by_meaning
 from imgrec_lib.explorer.opened import Runs, find_item, user_order
 from imgrec_lib.explorer.ranking import described, rank
 from imgrec_lib.explorer.search import facets, find_users, index_of
@@ -168,7 +169,7 @@ def _hits(opened: Trained, user: int, state: State) -> Markup:
     index = index_of(opened.dataset)
     items = index.items(state.search, described(opened, state))
     users = find_users(opened.dataset, state.search, 8) if len(state.search.strip()) > 2 else np.empty(0, int)
-    close = state.address(search="")
+    close, images = state.address(search=""), opened.dataset.images
     parts = []
     if len(users):
         links = Markup(", ").join(
@@ -185,9 +186,19 @@ def _hits(opened: Trained, user: int, state: State) -> Markup:
             cells.append(replace(cell, caption=(*cell.caption, *place)))
         title = f"{len(items):,} {'item has' if len(items) == 1 else 'items have'} “{state.search}”"
         title += f", the best {HITS} are shown" if len(items) > HITS else ""
-        gallery = Gallery(title, (Row("", tuple(cells)),), opened.dataset.images)
+        gallery = Gallery(title, (Row("", tuple(cells)),), images)
         parts.append(gallery.html(min(state.size, 96), style=False, link=_link(opened, state)))
-    elif not len(users):
+    described_by = by_meaning(opened, state.search.strip()) if len(state.search.strip()) > 2 else None
+    if described_by is not None:
+        admitted = described(opened, state)
+        cells = [
+            cell_of(opened, item, cosine)
+            for item, cosine in zip(*(each.tolist() for each in described_by), strict=True)
+            if admitted[item]
+        ][: HITS // 2]
+        gallery = Gallery(f"Nearest in meaning to “{state.search}”, by cosine", (Row("", tuple(cells)),), images)
+        parts.append(gallery.html(min(state.size, 96), style=False, link=_link(opened, state)))
+    if not len(items) and not len(users):
         like = [
             Markup('<a href="?{}">{}</a>').format(state.address(search=word), word) for word in index.like(state.search)
         ]

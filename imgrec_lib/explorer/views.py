@@ -26,6 +26,7 @@ from imgrec_lib.explorer.ranking import (
 )
 from imgrec_lib.explorer.saw import what_it_saw
 from imgrec_lib.explorer.shown import Shown, Text, cell_of, history_row, user_name
+from imgrec_lib.explorer.similar import people_like
 from imgrec_lib.explorer.state import State
 from imgrec_lib.gallery.gallery import Gallery
 from imgrec_lib.gallery.rows import Cell, Row
@@ -225,6 +226,7 @@ VIEWS: dict[str, Callable[[Runs, State], Sequence[Shown]]] = {
     "users": lambda runs, state: table_of_users(
         runs.open(state.run), second_of(runs, runs.open(state.run), state.other) if state.other else None, state
     ),
+    "similar users": lambda runs, state: people_like(runs.open(state.run), user_of(runs.open(state.run), state), state),
     "neighbours": neighbours,
     "what it saw": lambda runs, state: what_it_saw(
         runs.open(state.run), user_of(runs.open(state.run), state), item_of(runs.open(state.run), state)

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from clips import small_open_clip
 from conformance import CARDS, randomised, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -41,6 +42,7 @@ from imgrec_lib.explorer import (
     Runs,
     State,
     answer,
+    by_meaning,
     compare_users,
     facets,
     find_item,
@@ -59,6 +61,7 @@ from imgrec_lib.explorer import (
     rank,
     score_parts,
     shared_page,
+    similar_users,
     user_order,
     users_of,
 )
@@ -77,7 +80,7 @@ from imgrec_lib.models.base import (
 from imgrec_lib.request import Request
 from imgrec_lib.runs import train_run
 from imgrec_lib.serving import Trained, compare_lists
-from imgrec_lib.serving.pictures import read_picture
+from imgrec_lib.serving.pictures import backbone_of, read_picture
 
 REQUEST = Request(
     "poprank",
@@ -949,6 +952,57 @@ def test_occlusion_of_a_real_network(runs: Runs) -> None:
     assert found.score == pytest.approx(float(not_none(new.scores)[2]), abs=1e-4)
     assert found.drops.shape == (7, 7) and np.isfinite(found.drops).all() and found.drops.std() > 0
     assert "lies" in answer(runs, State(run="ft", view="what it saw", item=str(opened.item_ids[7]))).view
+
+
+# --- Similar users, and pictures that words describe
+
+
+@pytest.mark.parametrize("name", ["ft", "visrank"])
+def test_similar_users_are_those_of_brute_force(runs: Runs, name: str) -> None:
+    opened, user = runs.open(name), 7
+    train = opened.dataset.train
+    vectors = np.zeros((train.n_users, train.n_items))
+    vectors[np.repeat(np.arange(train.n_users), train.history_lengths), train.items] = 1
+    if name == "ft":
+        vectors = (opened.scorer.users * opened.scorer.personal()).double().numpy()  # type: ignore[attr-defined]
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    cosine = unit @ unit[user]
+    cosine[user] = -2
+    users, cosines, by = similar_users(opened, user, 8)
+    assert by == ("learned" if name == "ft" else "purchases") and user not in users and len(users)
+    np.testing.assert_allclose(cosines, np.sort(cosine)[::-1][: len(users)], atol=1e-5)
+    np.testing.assert_allclose(cosine[users], cosines, atol=1e-5)
+    page = answer(runs, State(run=name, view="similar users", user=str(opened.dataset.user_ids[user]))).html
+    assert {str(opened.dataset.user_ids[u]) for u in users} <= {state.user for state in links_of(page)}
+
+
+def test_words_find_the_pictures_that_they_describe(runs: Runs, tmp_path: Path) -> None:
+    """By cosine with the words' vector, of what the filters admit; without an image-text encoder nothing is said."""
+    plain = answer(runs, State(run="ft", search="a red dress"))
+    assert by_meaning(runs.open("ft"), "a red dress") is None and "meaning" not in plain.html
+
+    (tmp_path / "clip").mkdir()
+    weights = str(small_open_clip(tmp_path / "clip", 32))
+    options = {"n_users": 30, "n_items": 40, "image_size": 32}
+    clip_of = {"backbone": "open_clip/someone/small", "weights": weights}
+    asked = Request("visrank", dataset="wardrobe", dataset_options=options, **clip_of)  # type: ignore[arg-type]
+    dataset, features = asked.load(progress=False)
+    train_run(dataset, asked, tmp_path / "runs" / "clip", features=features, progress=False)
+    clip = Runs(tmp_path / "runs")
+    opened = clip.open("clip")
+    words = backbone_of(opened).encode_text(["a red dress"])[0]
+    assert opened.features is not None
+    expected = torch.cosine_similarity(torch.as_tensor(np.array(opened.features.values)), words, dim=1)
+    found = by_meaning(opened, "a red dress")
+    assert found is not None
+    np.testing.assert_allclose(found[1], expected.sort(descending=True).values, atol=1e-5)
+    np.testing.assert_allclose(expected[found[0]], found[1], atol=1e-5)
+
+    category = str(opened.dataset.items["category"][int(found[0][3])])
+    page = answer(clip, State(search="a red dress", where=(("category", category),))).html
+    hits = page[page.index("Nearest in meaning") : page.index("Close the search")]
+    admitted = [int(item) for item in found[0] if opened.dataset.items["category"][int(item)] == category]
+    assert items_of(hits) == admitted[:12]
 
 
 # --- The widget, without a browser

@@ -13,6 +13,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from clips import small_open_clip
 from narrow import built, not_none
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -97,20 +98,7 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def open_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small model of OpenCLIP."""
-    open_clip = pytest.importorskip("open_clip", reason="the extra 'open-clip' is not installed")
-    folder = tmp_path_factory.mktemp("open")
-    vision = {"image_size": SIZE, "layers": 3, "width": 32, "head_width": 16, "patch_size": 16}
-    text = {"context_length": 9, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
-    config = {
-        "model_cfg": {"embed_dim": 20, "vision_cfg": vision, "text_cfg": text},
-        "preprocess_cfg": {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]},
-    }
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
-    torch.manual_seed(0)
-    network = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
-    nn.init.normal_(network.visual.proj)
-    save_file({key: x.contiguous() for key, x in network.state_dict().items()}, folder / "model.safetensors")
-    return folder
+    return small_open_clip(tmp_path_factory.mktemp("open"), SIZE)
 
 
 @pytest.fixture
