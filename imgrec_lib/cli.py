@@ -235,6 +235,13 @@ def train(
 
     Several processes or GPUs: torchrun --nproc-per-node 2 --no-python imgrec train --no-notebook --device cuda ...
     """
+    from imgrec_lib.kernel_server import KernelServer
+
+    server = KernelServer() if notebook and KernelServer.is_supported() else None
+    if server is not None:
+        server.start()  # what the notebook needs is imported while this process imports
+        context.call_on_close(server.stop)
+
     from imgrec_lib.notebooks import run_notebook
     from imgrec_lib.request import Request
     from imgrec_lib.runs import open_run, train_run
@@ -276,7 +283,7 @@ def train(
             raise InputError("a notebook is one process: under torchrun, add --no-notebook.")
         values = request.to_parameters() | {"out": str(out.resolve())}
         del values["varied"]  # which is a search's
-        run_notebook("03_train", values, out / "notebook.ipynb", progress=not quiet)
+        run_notebook("03_train", values, out / "notebook.ipynb", progress=not quiet, server=server)
         _print_result(open_run(out))
         _track(open_run(out), track)
         typer.echo(f"open {out / 'notebook.ipynb'}; beside other runs: imgrec report {out.parent} --out reports")

@@ -28,6 +28,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+from imgrec_lib.files import default_cache
+
 IMPORTED = (
     "ipykernel.kernelapp",
     "ipykernel.zmqshell",
@@ -88,7 +90,7 @@ class KernelServer:
             errors: the file for its standard error.
         """
         if self._process is None or self._process.poll() is not None or self._busy():
-            self._start(env)
+            self.start()
         assert self._process is not None
         request = {
             "arguments": ["-f", connection_file],
@@ -112,13 +114,15 @@ class KernelServer:
     def _busy(self) -> bool:
         return self._kernel is not None and self._kernel.poll() is None
 
-    def _start(self, env: Mapping[str, str]) -> None:
+    def start(self) -> None:
+        """Start the process, which is ready seconds later; the first kernel waits for it."""
         self.stop()
+        env = MEMORY | {"MPLCONFIGDIR": str(default_cache() / "matplotlib")} | os.environ
         self._socket, other = socket.socketpair()
         with other:
             command = [sys.executable, "-m", "imgrec_lib.kernel_server", str(other.fileno())]
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, env=MEMORY | dict(env), pass_fds=[other.fileno()]
+                command, stdin=subprocess.DEVNULL, env=env, pass_fds=[other.fileno()], start_new_session=True
             )
 
 
