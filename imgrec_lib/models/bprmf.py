@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch, CandidateBatch, Sampler
 from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Range, Recommender, TrainSettings, look_up
-from imgrec_lib.models.parts.losses import half_squared_norm
+from imgrec_lib.models.parts.losses import half_squared_norm, penalties_at
 from imgrec_lib.models.parts.objective import Objective
-from imgrec_lib.models.parts.settings import LARGE_BATCHES, UCSD
-from imgrec_lib.options import Count, NotNegative
+from imgrec_lib.models.parts.settings import HM_WEEK, LARGE_BATCHES, UCSD
+from imgrec_lib.options import Count, NotNegative, Positive
 
 
 class BPRMF(Recommender):
@@ -27,6 +27,7 @@ class BPRMF(Recommender):
         loss: what is minimised, see `Objective`; other losses than "bpr" take the place of its term.
         factors: latent size K.
         l2, l2_negative, l2_bias: penalty weights.
+        at_density: the density that they were found at, see `penalties_at`; None takes them as they are.
         initial_scale: p and q start normal with this standard deviation; b starts at 0.
         uniform: start p and q uniform in [0, initial_scale] instead (the UCSD code's law, scale 1).
     """
@@ -40,12 +41,14 @@ class BPRMF(Recommender):
         l2: NotNegative = 0.0,
         l2_negative: NotNegative = 0.0,
         l2_bias: NotNegative = 0.0,
+        at_density: Positive | None = None,
         initial_scale: NotNegative = 0.01,
         uniform: bool = False,
     ) -> None:
         super().__init__()
         self.objective = Objective(loss)
-        self.l2, self.l2_negative, self.l2_bias = l2, l2_negative, l2_bias
+        penalties = penalties_at(at_density, data.interactions, l2, l2_negative, l2_bias)
+        self.l2, self.l2_negative, self.l2_bias = penalties
         self.users = nn.Parameter(torch.empty(data.n_users, factors))
         self.items = nn.Parameter(torch.empty(data.n_items, factors))
         self.item_bias = nn.Parameter(torch.zeros(data.n_items))
@@ -88,7 +91,7 @@ CARD = ModelCard(
     build=BPRMF,
     profiles={
         "default": Profile(
-            {"factors": 64, "l2": 0.1, "l2_negative": 0.1, "l2_bias": 0.01},
+            {"factors": 64, "l2": 0.1, "l2_negative": 0.1, "l2_bias": 0.01, "at_density": HM_WEEK},
             (replace(LARGE_BATCHES, learning_rate=1e-2),),
             "tuned by validation AUC on a week of H&M purchases",
         ),

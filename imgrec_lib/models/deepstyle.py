@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch, CandidateBatch, Sampler
 from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Range, Recommender, TrainSettings, dot, look_up
-from imgrec_lib.models.parts.losses import bpr, half_squared_norm
+from imgrec_lib.models.parts.losses import bpr, half_squared_norm, penalties_at
 from imgrec_lib.models.parts.objective import Objective
-from imgrec_lib.models.parts.settings import LARGE_BATCHES
+from imgrec_lib.models.parts.settings import HM_WEEK, LARGE_BATCHES
 from imgrec_lib.models.parts.visual import CatalogueFeatures
-from imgrec_lib.options import Count, NotNegative
+from imgrec_lib.options import Count, NotNegative, Positive
 
 
 class DeepStyle(Recommender):
@@ -33,6 +33,7 @@ class DeepStyle(Recommender):
         loss: what is minimised, see `Objective`; other losses than "bpr" take the place of its term.
         factors: size d of all vectors.
         l2, l2_category, l2_visual: penalty weights.
+        at_density: the density that they were found at, see `penalties_at`; None takes them as they are.
         initial_scale: all tables start normal with this standard deviation.
         feature_scale: the features' divisor; 0 for the catalogue's maximum.
         two_user_vectors: whether style has a user vector t of its own.
@@ -53,6 +54,7 @@ class DeepStyle(Recommender):
         l2: NotNegative = 0.0,
         l2_category: NotNegative = 0.0,
         l2_visual: NotNegative = 0.0,
+        at_density: Positive | None = None,
         initial_scale: NotNegative = 0.01,
         feature_scale: NotNegative = 0.0,
         two_user_vectors: bool = False,
@@ -62,7 +64,8 @@ class DeepStyle(Recommender):
     ) -> None:
         super().__init__()
         self.objective = Objective(loss)
-        self.l2, self.l2_category, self.l2_visual = l2, l2_category, l2_visual
+        penalties = penalties_at(at_density, data.interactions, l2, l2_category, l2_visual)
+        self.l2, self.l2_category, self.l2_visual = penalties
         self.features = CatalogueFeatures(data, feature_scale)
         self.register_buffer("category", torch.as_tensor(data.categories), persistent=False)
         width = 2 * factors if two_user_vectors else factors  # p, or p and behind it t
@@ -184,7 +187,7 @@ CARD = ModelCard(
     build=DeepStyle,
     profiles={
         "default": Profile(
-            {"factors": 32, "l2": 0.03, "l2_category": 0.1, "l2_visual": 0.01},
+            {"factors": 32, "l2": 0.03, "l2_category": 0.1, "l2_visual": 0.01, "at_density": HM_WEEK},
             (replace(LARGE_BATCHES, learning_rate=1e-2, batch_size=2048),),
             "tuned by validation AUC on a week of H&M purchases: a strong penalty on E matters most",
         ),

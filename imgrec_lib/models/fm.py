@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch, CandidateBatch, Sampler
 from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Range, Recommender, TrainSettings, look_up
-from imgrec_lib.models.parts.losses import half_squared_norm
+from imgrec_lib.models.parts.losses import half_squared_norm, penalties_at
 from imgrec_lib.models.parts.objective import Objective
-from imgrec_lib.models.parts.settings import LARGE_BATCHES
-from imgrec_lib.options import Count, NotNegative
+from imgrec_lib.models.parts.settings import HM_WEEK, LARGE_BATCHES
+from imgrec_lib.options import Count, NotNegative, Positive
 
 
 class FactorisationMachine(Recommender):
@@ -35,6 +35,7 @@ class FactorisationMachine(Recommender):
         loss: what is minimised, see `Objective`; other losses than "bpr" take the place of its term.
         factors: latent size K.
         l2, l2_linear: penalty weights of vectors and linear weights.
+        at_density: the density that they were found at, see `penalties_at`; None takes them as they are.
         initial_scale: vectors start normal with this standard deviation; linear weights at 0.
     """
 
@@ -46,11 +47,12 @@ class FactorisationMachine(Recommender):
         factors: Count = 64,
         l2: NotNegative = 0.0,
         l2_linear: NotNegative = 0.0,
+        at_density: Positive | None = None,
         initial_scale: NotNegative = 0.01,
     ) -> None:
         super().__init__()
         self.objective = Objective(loss)
-        self.l2, self.l2_linear = l2, l2_linear
+        self.l2, self.l2_linear = penalties_at(at_density, data.interactions, l2, l2_linear)
         self.users = nn.Parameter(torch.empty(data.n_users, factors).normal_(std=initial_scale))
         self.items = nn.Parameter(torch.empty(data.n_items, factors).normal_(std=initial_scale))
         self.item_weight = nn.Parameter(torch.zeros(data.n_items))
@@ -100,7 +102,7 @@ CARD = ModelCard(
     build=FactorisationMachine,
     profiles={
         "default": Profile(
-            {"factors": 64, "l2": 0.1, "l2_linear": 0.01},
+            {"factors": 64, "l2": 0.1, "l2_linear": 0.01, "at_density": HM_WEEK},
             (replace(LARGE_BATCHES, learning_rate=1e-2),),
             "BPR-MF's settings, for it is the same model; tuned on a week of H&M purchases",
         ),

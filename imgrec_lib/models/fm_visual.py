@@ -11,9 +11,10 @@ from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.errors import InputError
 from imgrec_lib.models.base import ModelCard, Profile, Range, TrainSettings, look_up
 from imgrec_lib.models.fm import FactorisationMachine
-from imgrec_lib.models.parts.settings import LARGE_BATCHES
+from imgrec_lib.models.parts.losses import penalties_at
+from imgrec_lib.models.parts.settings import HM_WEEK, LARGE_BATCHES
 from imgrec_lib.models.parts.visual import CatalogueFeatures
-from imgrec_lib.options import Count, NotNegative
+from imgrec_lib.options import Count, NotNegative, Positive
 
 
 class FMVisual(FactorisationMachine):
@@ -31,6 +32,7 @@ class FMVisual(FactorisationMachine):
     Args:
         data, loss, factors, l2, l2_linear, initial_scale: see `FactorisationMachine`; V starts like the other vectors.
         l2_visual: penalty weight of V and w_f.
+        at_density: the density that the penalty weights were found at, see `penalties_at`; None takes them as they are.
         feature_scale: the features' divisor; 0 for the catalogue's maximum.
         feature_pairs, use_categories: see above; v_c starts like the other vectors.
 
@@ -49,13 +51,22 @@ class FMVisual(FactorisationMachine):
         l2: NotNegative = 0.0,
         l2_linear: NotNegative = 0.0,
         l2_visual: NotNegative = 0.0,
+        at_density: Positive | None = None,
         initial_scale: NotNegative = 0.01,
         feature_scale: NotNegative = 0.0,
         feature_pairs: bool = True,
         use_categories: bool = False,
     ) -> None:
-        super().__init__(data, loss=loss, factors=factors, l2=l2, l2_linear=l2_linear, initial_scale=initial_scale)
-        self.l2_visual = l2_visual
+        super().__init__(
+            data,
+            loss=loss,
+            factors=factors,
+            l2=l2,
+            l2_linear=l2_linear,
+            at_density=at_density,
+            initial_scale=initial_scale,
+        )
+        (self.l2_visual,) = penalties_at(at_density, data.interactions, l2_visual)
         self.features = CatalogueFeatures(data, feature_scale)
         self.feature_vectors = nn.Parameter(torch.empty(self.features.width, factors).normal_(std=initial_scale))
         self.feature_weight = nn.Parameter(torch.zeros(self.features.width))
@@ -144,7 +155,7 @@ CARD = ModelCard(
     build=FMVisual,
     profiles={
         "default": Profile(
-            {"factors": 64, "l2": 0.03, "l2_linear": 1e-3, "l2_visual": 0.01},
+            {"factors": 64, "l2": 0.03, "l2_linear": 1e-3, "l2_visual": 0.01, "at_density": HM_WEEK},
             (replace(LARGE_BATCHES, learning_rate=3e-3),),
             "tuned by validation AUC on a week of H&M purchases",
         ),

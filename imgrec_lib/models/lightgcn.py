@@ -11,11 +11,11 @@ from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Batch, CandidateBatch, Sampler
 from imgrec_lib.models.base import InnerProduct, ModelCard, Profile, Range, Recommender, TrainSettings, look_up
 from imgrec_lib.models.parts.graph import Graph, user_item_graph
-from imgrec_lib.models.parts.losses import half_squared_norm
+from imgrec_lib.models.parts.losses import half_squared_norm, penalties_at
 from imgrec_lib.models.parts.objective import Objective
 from imgrec_lib.models.parts.purchases import purchase_matrix
-from imgrec_lib.models.parts.settings import LARGE_BATCHES
-from imgrec_lib.options import Count, CountOrNone, NotNegative
+from imgrec_lib.models.parts.settings import HM_WEEK, LARGE_BATCHES
+from imgrec_lib.options import Count, CountOrNone, NotNegative, Positive
 
 
 class LightGCN(Recommender):
@@ -34,6 +34,7 @@ class LightGCN(Recommender):
         factors: K.
         layers: L.
         l2: the penalty on the batch's rows of e^0.
+        at_density: the density that they were found at, see `penalties_at`; None takes them as they are.
         initial_scale: e^0 starts normal with this standard deviation.
     """
 
@@ -45,11 +46,13 @@ class LightGCN(Recommender):
         factors: Count = 64,
         layers: CountOrNone = 3,
         l2: NotNegative = 1e-4,
+        at_density: Positive | None = None,
         initial_scale: NotNegative = 0.1,
     ) -> None:
         super().__init__()
         self.objective = Objective(loss)
-        self.layers, self.l2 = layers, l2
+        self.layers = layers
+        (self.l2,) = penalties_at(at_density, data.interactions, l2)
         self.graph = Graph(user_item_graph(purchase_matrix(data.interactions)))
         self.users = nn.Parameter(torch.empty(data.n_users, factors))
         self.items = nn.Parameter(torch.empty(data.n_items, factors))
@@ -87,7 +90,7 @@ CARD = ModelCard(
     build=LightGCN,
     profiles={
         "default": Profile(
-            {"factors": 64, "layers": 3, "l2": 1e-2},
+            {"factors": 64, "layers": 3, "l2": 1e-2, "at_density": HM_WEEK},
             (replace(LARGE_BATCHES, learning_rate=1e-2),),
             "penalty and layers chosen by validation AUC among five configurations on a week of H&M purchases",
         ),

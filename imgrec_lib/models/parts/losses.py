@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor
 
+from imgrec_lib.data.dataset import Interactions
 from imgrec_lib.data.sampler import ItemBatch
 
 
@@ -70,3 +73,33 @@ def half_squared_norm(*rows: Tensor) -> Tensor:
         rows: each (B, k) or (B, n, k): the gathered rows of one embedding table; with n negatives they count 1/n each.
     """
     return sum((0.5 * r.square().sum(-1).mean() for r in rows), start=rows[0].new_zeros(()))
+
+
+def penalties_at(at_density: float | None, interactions: Interactions, *weights: float) -> tuple[float, ...]:
+    """Penalty weights that were found on data of one density, carried over to data of another.
+
+    A penalty on gathered rows acts once an occurrence of the row. For it to say as much against the data as a prior
+    does, the same for every row however often it is seen, its weight must fall as the occurrences grow.
+
+    Args:
+        at_density: training interactions a row of the data that the weights were found on, where a row's are the
+            geometric mean of a user's and an item's: n / sqrt(n_users n_items). None takes the weights as they are.
+        interactions: the training interactions of the data at hand.
+        weights: the penalty weights.
+
+    Returns:
+        The weights, each times at_density over the data's own interactions a row.
+
+    Example:
+        >>> import numpy as np
+        >>> from imgrec_lib.data.dataset import Interactions
+        >>> from imgrec_lib.models.parts.losses import penalties_at
+        >>> users, items = np.divmod(np.arange(100), 10)  # ten users who have all ten items
+        >>> everything = Interactions.from_pairs(users, items, n_users=10, n_items=10)
+        >>> penalties_at(5.0, everything, 0.1, 0.01)
+        (0.05, 0.005)
+    """
+    if at_density is None:
+        return weights
+    own = len(interactions) / math.sqrt(interactions.n_users * interactions.n_items)
+    return tuple(weight * at_density / own for weight in weights)
