@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import reprlib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from itertools import islice
 
 LONGEST = 1000
 """Characters of a sentence."""
@@ -38,6 +39,11 @@ def _readable(sentence: str) -> str:
     text = "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in sentence)
     text = " ".join(text.split())
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+
+
+def few(values: Collection[object], most: int = 3) -> str:
+    """The first of many values, as a sentence names them: "'a', 'b', 'c', ..."."""
+    return ", ".join([*(repr(value) for value in islice(values, most)), *(["..."] if len(values) > most else [])])
 
 
 def one_line(error: BaseException) -> str:

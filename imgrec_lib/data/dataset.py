@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 import pandas as pd
 
-from imgrec_lib.errors import InputError
+from imgrec_lib.errors import InputError, few
 from imgrec_lib.files import fingerprint
 
 if TYPE_CHECKING:
@@ -384,9 +384,12 @@ class Dataset:
         if isinstance(features, pd.DataFrame):
             table = features.set_axis(features.index.astype(str))
             if table.index.has_duplicates or not ids.isin(table.index).all():
-                missing = ids[~ids.isin(table.index)]
-                which = "some items more than once" if missing.empty else f"no row of item {missing.iloc[0]!r}"
-                raise InputError(f"the features have {which}: give each item of the catalogue one row.")
+                missing, repeated = ids[~ids.isin(table.index)], table.index[table.index.duplicated()].unique()
+                which, wrong = ("no row of", missing) if len(missing) else ("more than one row of", repeated)
+                raise InputError(
+                    f"the features have {which} {len(wrong):,} items ({few(wrong)}): give each item of the catalogue "
+                    "one row."
+                )
             values = table.loc[ids].to_numpy(np.float32)
         elif isinstance(features, ItemFeatures):
             values = features.values

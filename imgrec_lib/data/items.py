@@ -13,7 +13,7 @@ from imgrec_lib.data.columns import ITEM_NAMES, find_column, require_column, row
 from imgrec_lib.data.dataset import Columns
 from imgrec_lib.data.formats import read_table
 from imgrec_lib.data.ids import how_ids_differ, read_ids
-from imgrec_lib.errors import InputError, tell
+from imgrec_lib.errors import InputError, few, tell
 
 CATEGORY_NAMES = ("category", "categoryname", "producttypename", "producttype", "type")
 TEXT_NAMES = ("name", "title", "prodname", "productname")
@@ -131,7 +131,7 @@ def settle_unlisted(
         if choice == "refuse":
             difference = how_ids_differ(ids, catalogue[Columns.ITEM])
             raise InputError(
-                f"{known}: {', '.join(map(repr, ids[:3]))}{', ...' if len(ids) > 3 else ''} (first in row "
+                f"{known}: {few(ids)} (first in row "
                 f"{table.index[unlisted][0] + 1}); "
                 + (difference or "add them, remove their interactions, or say unlisted_items='keep' or 'drop'")
                 + "."

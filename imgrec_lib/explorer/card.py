@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
@@ -112,11 +114,8 @@ def _buyers(opened: Trained, item: int, state: State) -> Markup:
 
 def _near(opened: Trained, item: int, state: State) -> Markup:
     rows = []
-    spaces = (
-        ("Near by picture", None if opened.features is None else opened.features.values),
-        ("Near as learnt", opened.learned),
-    )
-    for title, vectors in spaces:
+    spaces: dict[str, Any] = {f"Near by {name}": vectors for name, vectors in opened.feature_sets.items()}
+    for title, vectors in (spaces | {"Near as learnt": opened.learned}).items():
         if vectors is not None:
             found = search_neighbours(vectors, [item], min(NEAR, len(vectors) - 1))
             rows.append(Row(title, tuple(cell_of(opened, int(near)) for near in found.items[0])))

@@ -19,7 +19,7 @@ from imgrec_lib.errors import InputError
 from imgrec_lib.files import cache_folder, fingerprint, replacing
 from imgrec_lib.models.base import Extensible, InnerProduct, PictureEmbedding, Scorer
 from imgrec_lib.serving import Trained
-from imgrec_lib.serving.pictures import backbone_of, read_picture
+from imgrec_lib.serving.pictures import features_of, other_sets, picture_set, read_picture
 
 KEPT_SIDE = 1024
 """The longer side of a kept picture, at most, in pixels."""
@@ -32,11 +32,12 @@ class NewItem:
     Attributes:
         shown: (height, width, 3) uint8, the picture as people see it.
         pixels: (size, size, 3) uint8, as the image store would hold it and networks see it.
-        feature: (n_features,) float32, as the catalogue's.
+        feature: (d,) float32, as the catalogue's features of pictures.
         learned: its vector in `Trained.learned`, or None where the model has none.
         scores: (n_users,) float32: every user's score for it; None where the model cannot score pictures.
         places: (n_users,) int64: its place among the items that the user has not bought, from 1; ties count half, as
             in the AUC, rounded down; None likewise.
+        lacks: what the model needs of an item to score it that this one does not have, in words; empty for nothing.
     """
 
     shown: np.ndarray
@@ -45,6 +46,7 @@ class NewItem:
     learned: Tensor | None
     scores: np.ndarray | None
     places: np.ndarray | None
+    lacks: str = ""
 
 
 def keep_picture(source: Path | bytes) -> str:
@@ -116,7 +118,8 @@ def new_item(opened: Trained, name: str, user_block: int = 512) -> NewItem:
 
 @lru_cache(16)
 def item_anew(opened: Trained, item: int, user_block: int = 512) -> NewItem:
-    """An item of the catalogue as if nobody had bought it, known by its picture alone; otherwise as `new_item`.
+    """An item of the catalogue as if nobody had bought it: known by its first picture, and by its own features of what
+    the run knows beside pictures; otherwise as `new_item`.
 
     Raises:
         InputError: it has no picture.
@@ -125,36 +128,46 @@ def item_anew(opened: Trained, item: int, user_block: int = 512) -> NewItem:
     if not images.present[item]:
         raise InputError(f"item {opened.item_ids[item]} has no picture: choose another one.")
     shown = np.asarray(images.photograph(item, KEPT_SIDE))
-    return _embedded(opened, np.asarray(images.pixels[item]), shown, user_block)
+    return _embedded(opened, np.asarray(images.pixels[item]), shown, user_block, item)
 
 
-def embed(opened: Trained, pixels: np.ndarray) -> tuple[Tensor, Tensor | None]:
+def embed(opened: Trained, pixels: np.ndarray, item: int | None = None) -> tuple[Tensor, Tensor | None]:
     """Pictures through the run's backbone and trained layers.
 
     Args:
         opened: the run.
         pixels: (P, size, size, 3) uint8, as in the image store.
+        item: whose pictures they are taken for: it has the features of all other sets; None for no item's.
 
     Returns:
-        (P, n_features) float32 features, and the (P, k) float32 rows by which the scorer takes them in; None where the
-        model cannot score pictures.
+        (P, d) float32 features of pictures, and the (P, k) float32 rows by which the scorer takes them in; None where
+        the model cannot score pictures, or needs other features beside them.
 
     Raises:
-        InputError: the features of the run come from files, so that nobody knows those of another picture.
+        InputError: see `picture_set`.
     """
     batch = torch.from_numpy(np.array(pixels))
-    with torch.no_grad():
-        features = backbone_of(opened)(batch)
-        if not isinstance(opened.model, PictureEmbedding) or not isinstance(opened.scorer, Extensible):
+    features = whole = features_of(opened, batch)
+    if not isinstance(opened.model, PictureEmbedding) or not isinstance(opened.scorer, Extensible):
+        return features, None
+    if other_sets(opened):
+        if item is None:
             return features, None
-        return features, opened.model.embed_pictures(batch, features)
+        own = {name: torch.from_numpy(np.array(values[item])) for name, values in opened.feature_sets.items()}
+        own[picture_set(opened)] = features
+        whole = torch.cat([values.expand(len(features), -1) for values in own.values()], 1)
+    with torch.no_grad():
+        return features, opened.model.embed_pictures(batch, whole)
 
 
-def _embedded(opened: Trained, pixels: np.ndarray, shown: np.ndarray, user_block: int) -> NewItem:
-    features, row = embed(opened, pixels[None])
+def _embedded(
+    opened: Trained, pixels: np.ndarray, shown: np.ndarray, user_block: int, item: int | None = None
+) -> NewItem:
+    features, row = embed(opened, pixels[None], item)
     feature = features[0]
     if row is None or not isinstance(opened.scorer, Extensible):
-        return NewItem(shown, pixels, feature, None, None, None)
+        needed = [*other_sets(opened)] if isinstance(opened.model, PictureEmbedding) else ["id"]
+        return NewItem(shown, pixels, feature, None, None, None, f"an item's {' and '.join(needed)}")
     learned = None
     if isinstance(opened.scorer, InnerProduct) and opened.learned is not None:
         learned = row[0] * opened.scorer.personal()

@@ -56,10 +56,10 @@ def occlude(opened: Trained, user: int, item: int) -> Occlusion:
     Args:
         opened: a run whose model scores pictures.
         user: user index.
-        item: item index; its id does not count, only its picture.
+        item: item index; its id does not count, only its features.
 
     Raises:
-        InputError: the item has no picture, the model sees none, or its features came from files.
+        InputError: the item has no picture, the model sees none, or nobody knows its features of another picture.
     """
     images = opened.dataset.images
     if images is None or not images.present[item]:
@@ -69,7 +69,7 @@ def occlude(opened: Trained, user: int, item: int) -> Occlusion:
     pictures = np.stack([pixels, *(_covered(pixels, box) for box in boxes.reshape(-1, 4))])
     rows = []
     for start in range(0, len(pictures), AT_ONCE):
-        _, row = embed(opened, pictures[start : start + AT_ONCE])
+        _, row = embed(opened, pictures[start : start + AT_ONCE], item)
         if row is None:
             raise InputError(f"{opened.title} scores no pictures: choose a model that sees them.")
         rows.append(row)

@@ -57,7 +57,7 @@ def what_it_saw(opened: Trained, user: int, item: int) -> list[Shown]:
         "<figcaption>covered: score {covered:.3f}</figcaption></figure>"
     ).format(plain=data_uri(photograph), heat=_heat(found), name=name, box=box, covered=found.covered)
     note = (
-        "The score is that of the picture alone, as of an item that nobody has bought. The cover has the picture's "
+        "The score is that of an item with this picture that nobody has bought. The cover has the picture's "
         "mean colour and two sevenths of its sides; the network sees the picture as a square."
     )
     return [Text(Markup('<p>{}</p><div class="saws">{}</div><p>{}</p>').format(sentence, figure, note))]

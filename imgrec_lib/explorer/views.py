@@ -31,6 +31,7 @@ from imgrec_lib.explorer.state import State
 from imgrec_lib.gallery.gallery import Gallery
 from imgrec_lib.gallery.rows import Cell, Row
 from imgrec_lib.serving import Trained
+from imgrec_lib.serving.pictures import picture_set
 
 EXPLAINED = 5
 """Recommended items for which the purchases that pull them up are shown as pictures."""
@@ -149,13 +150,13 @@ def side_by_side(first: Trained, second: Trained, state: State) -> list[Gallery]
 
 
 def neighbours(runs: Runs, state: State) -> list[Gallery]:
-    """The items nearest to one: by picture, as the runs have learnt it, and by who bought both."""
+    """The items nearest to one: by each set of features, as the runs have learnt it, and by who bought both."""
     opened = runs.open(state.run)
     item = item_of(opened, state)
     others = {runs.before_fine_tuning(opened.run.name): ", before fine-tuning", state.other: ""}
     rows = []
-    if opened.features is not None:
-        rows.append(_nearest_row(opened, opened.features.values, item, state.number, "By picture"))
+    for name, vectors in opened.feature_sets.items():
+        rows.append(_nearest_row(opened, vectors, item, state.number, f"By {name}"))
     for name, remark in {opened.run.name: "", **others}.items():
         if not name:
             continue
@@ -172,6 +173,7 @@ def neighbours(runs: Runs, state: State) -> list[Gallery]:
 def cold_start(runs: Runs, state: State) -> list[Shown]:
     """A picture as an item that nobody has bought: what is near it, who would like it, where it would stand."""
     opened = runs.open(state.run)
+    by = picture_set(opened)
     if state.picture:
         new = new_item(opened, state.picture)
     elif state.item:
@@ -184,18 +186,18 @@ def cold_start(runs: Runs, state: State) -> list[Shown]:
     dataset, user = opened.dataset, user_of(opened, state)
     cell = Cell(-1, ("your picture",), mark="new", picture=new.shown)
     rows = [Row("The new item", (cell,))]
-    if opened.features is not None:
-        rows.append(_nearest_row(opened, opened.features.values, new.feature, state.number, "Nearest by picture"))
+    if by in opened.feature_sets:
+        rows.append(_nearest_row(opened, opened.feature_sets[by], new.feature, state.number, f"Nearest by {by}"))
     if new.learned is not None:
         rows.append(
             _nearest_row(opened, opened.learned, new.learned, state.number, f"Nearest as {opened.title} sees it")
         )
     galleries: list[Shown] = [
         UPLOAD,
-        Gallery("An item of which there is a picture alone", tuple(rows), dataset.images),
+        Gallery("The picture as an item that nobody has bought", tuple(rows), dataset.images),
     ]
     if new.places is None or new.scores is None:
-        title = f"{opened.title} cannot score an item by its picture: it needs an item's id"
+        title = f"{opened.title} cannot score an item by its picture: it needs {new.lacks}"
         return [*galleries, Gallery(title, (), None)]
     ranking = rank(opened, user, state)
     place = int((ranking.scores[ranking.items] > new.scores[user]).sum())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,8 @@ from imgrec_lib.options import Option, options_of
 from imgrec_lib.progress import progress_bar
 
 MISSING = ("white", "zero")
+CREDIT = ("licence", "source")
+"""Parts of a description that say whom the weights are owed to: equal features may differ in them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,13 +34,15 @@ class Features:
 
     Attributes:
         values: (n_items, n_features) float32, read-only and memory-mapped; row i is item i's.
-        description: what they are, as text: `Backbone.description`, "precision" ("float32" or "bfloat16") and
-            "missing" ("white" or "zero").
+        description: what they are, as text: `Backbone.description`, "precision" ("float32" or "bfloat16"),
+            "missing" ("white" or "zero"), and the "licence" and "source" of the weights.
         fingerprint: 16 hexadecimal digits of the pictures' fingerprint and the description: equal digits, equal
             features.
         widths: of several named sets, which stand one behind the other, the number of columns of each; empty for one
             set of the pictures.
         of_table: names of the sets that come from the item table, and say nothing of how items look.
+        preparations: by the names of sets that options have prepared, what makes of (n, d) vectors as they were before
+            the (n, d') that stand in `values`.
     """
 
     values: np.ndarray
@@ -46,6 +50,12 @@ class Features:
     fingerprint: str
     widths: dict[str, int] = field(default_factory=dict)
     of_table: frozenset[str] = frozenset()
+    preparations: Mapping[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What of the description tells these features from others."""
+        return {name: value for name, value in self.description.items() if name not in CREDIT}
 
     @property
     def views(self) -> dict[str, np.ndarray]:
@@ -161,7 +171,7 @@ def extract_features(
         intact = False
     if not intact:
         raise InputError(f"the features in {folder} are damaged: delete the folder and extract them again.")
-    return Features(values, description, key)
+    return Features(values, description | network.credit, key)
 
 
 def feature_options() -> dict[str, Option]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from imgrec_lib.errors import InputError, one_line
+from imgrec_lib.errors import InputError, few, one_line
 from imgrec_lib.features.extraction import Features
 from imgrec_lib.files import fingerprint
 from imgrec_lib.options import Count, Option, options_of
 
 ENDINGS = (".npy", ".npz", ".parquet", ".safetensors", ".pt")
 ID_NAMES = ("item", "id", "ids", "item_id", "items", "item_ids")
+GIVEN = "given"
+"""What a set is called to which nobody has given a name."""
 VECTOR_NAMES = ("vector", "vectors", "embedding", "embeddings", "feature", "features", "values")
 
 
@@ -50,7 +53,7 @@ def read_features(
 
     Returns:
         The features, in memory, float32. An item without a vector gets zeros, as one without a picture does; a warning
-        counts and names such items, and vectors of items that the catalogue does not have.
+        counts such items and names the first, and so it does with vectors of items that the catalogue does not have.
 
     Raises:
         InputError: a file that cannot be read, no ids, an id that is repeated or missing, a vector that is not finite,
@@ -65,13 +68,20 @@ def read_features(
     """
     known = pd.Index(np.asarray(item_ids).astype(str))
     sources = source if isinstance(source, Mapping) else {"": source}
-    parts, absent = [], np.full(len(known), True)
+    parts, absent, preparations = [], np.full(len(known), True), {}
     for name, each in sources.items():
         values, missing = _joined(each, known, ids, in_order, f"the features {name!r}" if name else "the features")
-        parts.append(_prepared(values, ~missing, standardise, unit_length, components))
+        if standardise or unit_length or components is not None:
+            preparations[name or GIVEN] = preparation = _preparation(
+                values[~missing], standardise, unit_length, components
+            )
+            prepared = preparation(values[~missing])
+            values = np.zeros((len(known), prepared.shape[1]), np.float32)
+            values[~missing] = prepared
+        parts.append(np.ascontiguousarray(values, dtype=np.float32))
         absent &= missing
     values = np.concatenate(parts, 1)
-    widths = {name or "given": part.shape[1] for name, part in zip(sources, parts, strict=True)}
+    widths = {name or GIVEN: part.shape[1] for name, part in zip(sources, parts, strict=True)}
     description = {
         "features": ", ".join(f"{name} ({width} dimensions)" for name, width in widths.items()),
         "random": "no",
@@ -88,7 +98,7 @@ def read_features(
     if any(each.random for each in computed.values()):
         description["random"] = "yes"
     of_table = frozenset(name for name, each in computed.items() if each.of_table)
-    return Features(values, description | made_of, fingerprint(values), widths, of_table)
+    return Features(values, description | made_of, fingerprint(values), widths, of_table, preparations)
 
 
 def given_feature_options() -> dict[str, Option]:
@@ -128,18 +138,18 @@ def _joined(
         if own.has_duplicates:
             repeated = own[own.duplicated()].unique()
             raise InputError(
-                f"{what} names {len(repeated):,} items more than once ({repeated[0]!r}): keep one vector of each."
+                f"{what} names {len(repeated):,} items more than once ({few(repeated)}): keep one vector of each."
             )
         place = own.get_indexer(known)
         if (place < 0).all():
             raise InputError(
                 f"{what} has no item of the catalogue: its ids are like {own[0]!r}, the catalogue's like {known[0]!r}."
             )
-        unknown = len(own) - int((place >= 0).sum())
-        if unknown:
+        unknown = own[~own.isin(known)]
+        if len(unknown):
             warnings.warn(
-                f"{what}: {unknown:,} of {len(own):,} vectors are of items that the catalogue does not have; they are "
-                "left out.",
+                f"{what}: {len(unknown):,} of {len(own):,} vectors are of items that the catalogue does not have "
+                f"({few(unknown)}); they are left out.",
                 stacklevel=4,
             )
     missing = place < 0
@@ -147,40 +157,65 @@ def _joined(
     bad = ~np.isfinite(found).all(1)
     if bad.any():
         raise InputError(
-            f"{what}: the vectors of {int(bad.sum()):,} items are not finite "
-            f"(item {known[int(np.flatnonzero(bad)[0])]!r}): compute them again, or leave these items out."
+            f"{what}: the vectors of {int(bad.sum()):,} items are not finite ({few(known[bad])}): compute them again, "
+            "or leave these items out."
         )
     if missing.any():
-        some = ", ".join([*known[missing][:3], *(["..."] if missing.sum() > 3 else [])])
         warnings.warn(
-            f"{what}: {int(missing.sum()):,} of {len(known):,} items have no vector ({some}); zeros stand for them.",
+            f"{what}: {int(missing.sum()):,} of {len(known):,} items have no vector ({few(known[missing])}); zeros "
+            "stand for them.",
             stacklevel=4,
         )
     return found, missing
 
 
-def _prepared(
-    values: np.ndarray, present: np.ndarray, standardise: bool, unit_length: bool, components: int | None
-) -> np.ndarray:
+@dataclass(frozen=True, eq=False)
+class _Preparation:
+    """What options make of a set of vectors: learnt from the catalogue's, and fit for any other of the set.
+
+    Attributes:
+        mean, spread: (d,) of what is standardised; None where nothing is.
+        unit_length: whether vectors are brought to length 1.
+        centre, axes: (d,) and (d, components) of the principal components; None where all dimensions are kept.
+    """
+
+    mean: np.ndarray | None
+    spread: np.ndarray | None
+    unit_length: bool
+    centre: np.ndarray | None = None
+    axes: np.ndarray | None = None
+
+    def __call__(self, vectors: np.ndarray) -> np.ndarray:
+        """(n, d) -> (n, d or components) float32."""
+        if self.mean is not None:
+            vectors = (vectors - self.mean) / self.spread
+        if self.unit_length:
+            lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+            vectors = vectors / np.where(lengths > 0, lengths, 1)
+        if self.axes is not None:
+            vectors = (vectors.astype(np.float64) - self.centre) @ self.axes
+        return vectors.astype(np.float32)
+
+
+def _preparation(values: np.ndarray, standardise: bool, unit_length: bool, components: int | None) -> _Preparation:
+    """What the options make of vectors like (n, d) `values`."""
+    mean = spread = None
     if standardise:
-        mean, spread = values[present].mean(0), values[present].std(0)
-        values = np.where(present[:, None], (values - mean) / np.where(spread > 0, spread, 1), 0)
-    if unit_length:
-        lengths = np.linalg.norm(values, axis=1, keepdims=True)
-        values = values / np.where(lengths > 0, lengths, 1)
-    if components is not None:
-        most = min(values.shape[1], int(present.sum()))
-        if components > most:
-            raise InputError(f"there are at most {most} principal components of these features, not {components}.")
-        reduced = np.zeros((len(values), components), np.float32)
-        centred = values[present].astype(np.float64)
-        centred -= centred.mean(0)
-        axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :components]
-        # An axis may point either way: here its largest entry is positive.
-        axes *= np.sign(axes[np.abs(axes).argmax(0), np.arange(components)])
-        reduced[present] = centred @ axes
-        values = reduced
-    return np.ascontiguousarray(values, dtype=np.float32)
+        mean, spread = values.mean(0), values.std(0)
+        spread = np.where(spread > 0, spread, 1)
+    found = _Preparation(mean, spread, unit_length)
+    if components is None:
+        return found
+    most = min(values.shape[1], len(values))
+    if components > most:
+        raise InputError(f"there are at most {most} principal components of these features, not {components}.")
+    centred = found(values).astype(np.float64)
+    centre = centred.mean(0)
+    centred -= centre
+    axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :components]
+    # An axis may point either way: here its largest entry is positive.
+    axes *= np.sign(axes[np.abs(axes).argmax(0), np.arange(components)])
+    return replace(found, centre=centre, axes=axes)
 
 
 def _read(source: Any, ids: str | Path | Sequence[Any] | None) -> tuple[np.ndarray, Sequence[Any] | None]:

@@ -184,8 +184,8 @@ def load_model(run: Run, dataset: Dataset, features: Features | None = None, dev
             f"{trained_on.changes(dataset)}. Load the data as they were then, or train again."
         )
     uses_features = record.features is not None
-    if uses_features and (features is None or not _same_features(features.description, record.features or {})):
-        then, now = record.features or {}, {} if features is None else features.description
+    if uses_features and (features is None or not _same_features(features.identity, record.features or {})):
+        then, now = record.features or {}, {} if features is None else features.identity
         differing = [name for name in {**then, **now} if name != "precision" and then.get(name) != now.get(name)]
         raise InputError(
             f"run {run.name} needs the features it was trained with: "

@@ -192,7 +192,7 @@ class Record:
             of training as they were used.
         seed: of the initial weights, the batches and the sampled negatives of the test.
         dataset: what the model was trained on.
-        features: `Features.description` of the visual features; None for a model that uses none.
+        features: `Features.identity` of the visual features; None for a model that uses none.
         identity: fingerprint of all of the above.
         source: fingerprint of the code that made the run; None in records of versions that did not keep it.
         title, family, fidelity: see `ModelCard`.

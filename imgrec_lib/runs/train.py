@@ -202,7 +202,7 @@ def train_run(
         phases=[asdict(phase) for phase in resolved.phases],
         seed=request.seed,
         dataset=DatasetRecord.of(dataset),
-        features=None if features is None or not uses_features else dict(features.description),
+        features=None if features is None or not uses_features else features.identity,
         identity=identity,
         source=source,
         title=card.title,

@@ -18,6 +18,7 @@ from imgrec_lib.data.decoding import FORMATS_IN_WORDS, MAX_BYTES, decode
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.evaluation.neighbours import nearest_to
 from imgrec_lib.features import Backbone, build_backbone
+from imgrec_lib.features.sets import PICTURES
 from imgrec_lib.files import fingerprint
 from imgrec_lib.models import list_models
 from imgrec_lib.models.base import Extensible, InnerProduct, PictureEmbedding, Recommender, Scorer
@@ -52,18 +53,62 @@ def read_picture(trained: Trained, source: Path | bytes) -> np.ndarray:
 
 
 def backbone_of(trained: Trained) -> Backbone:
-    """The backbone that an opened run's features come from, which makes the feature of a new picture.
+    """The backbone that an opened run's features of pictures come from.
 
     Raises:
-        InputError: they come from files.
+        InputError: see `picture_set`.
     """
+    picture_set(trained)
     request = trained.run.request
-    if request.feature_files:
-        raise InputError(
-            f"the features of run {trained.run.name} come from files: what they would be of a new picture is unknown."
-        )
     options = {key: value for key, value in request.feature_options.items() if key in BACKBONE_OPTIONS}
     return _built(request.backbone, request.weights, tuple(sorted(options.items())))
+
+
+def picture_set(trained: Trained) -> str:
+    """The name of the set of features that can be made of a picture that is no item's: "picture" where it has none.
+
+    Raises:
+        InputError: the dataset has no pictures, or none of the run's sets is computed from them.
+    """
+    if trained.dataset.images is None:
+        raise InputError(f"dataset {trained.dataset.name!r} has no pictures: a picture can be compared with nothing.")
+    sets = trained.run.request.feature_files
+    if not sets:
+        return "picture"
+    found = [name for name, source in sets.items() if source == PICTURES]
+    if not found:
+        raise InputError(
+            f"run {trained.run.name} knows items by {' and '.join(sets)} and computes none of it from pictures: what "
+            "it would be of a new picture is unknown."
+        )
+    return found[0]
+
+
+def other_sets(trained: Trained) -> list[str]:
+    """The names of the sets that the model needs of an item beside `picture_set`, which no picture tells."""
+    if trained.run.record.features is None:
+        return []
+    return [name for name, source in trained.run.request.feature_files.items() if source != PICTURES]
+
+
+@torch.no_grad()
+def features_of(trained: Trained, pixels: Tensor) -> Tensor:
+    """What the run's features of pictures would be of others.
+
+    Args:
+        trained: an opened run.
+        pixels: (P, size, size, 3) uint8, as in the image store.
+
+    Returns:
+        (P, d) float32, as in `Trained.feature_sets[picture_set(trained)]`.
+
+    Raises:
+        InputError: see `picture_set`.
+    """
+    network, name = backbone_of(trained), picture_set(trained)
+    features = torch.cat([network(part) for part in pixels.split(PICTURES_AT_ONCE)])
+    prepare = None if trained.features is None else trained.features.preparations.get(name)
+    return features if prepare is None else torch.from_numpy(prepare(features.numpy()))
 
 
 @lru_cache(2)
@@ -78,8 +123,8 @@ def similar_to_picture(trained: Trained, picture: Path | bytes, k: int = 10, *, 
         trained: an opened run.
         picture: a file, or the bytes of one, see `read_picture`.
         k: length of the list.
-        by: "picture", the visual features, or "learned", the items as the model has learnt them, the picture as an item
-            that nobody has bought.
+        by: "picture", the features of pictures, also by the name of their set; or "learned", the items as the model has
+            learnt them, the picture as an item that nobody has bought.
 
     Returns:
         Columns `similar`, `rank`, `similarity` and, where the item table has names, `name`.
@@ -104,11 +149,12 @@ def similar_to_picture(trained: Trained, picture: Path | bytes, k: int = 10, *, 
     """
     if k < 1:
         raise InputError(f"k must be at least 1, not {k}.")
-    if by not in ("picture", "learned"):
-        raise unknown_name("kind of item vectors", by, ("learned", "picture"))
-    vectors = trained.item_vectors(by)
+    name = picture_set(trained)
+    if by not in ("picture", "learned", name):
+        raise unknown_name("kind of item vectors", by, dict.fromkeys(("learned", "picture", name)))
+    vectors = trained.item_vectors("learned" if by == "learned" else name)
     pixels, feature = _feature(trained, picture)
-    query = feature[0] if by == "picture" else _learned(trained, pixels, feature)
+    query = _learned(trained, pixels, feature) if by == "learned" else feature[0]
     items, similarity = nearest_to(vectors, query, k)
     table = {"similar": trained.item_ids[items], "rank": np.arange(1, len(items) + 1), "similarity": similarity}
     names = {} if trained.item_names is None else {"name": trained.item_names[items]}
@@ -134,6 +180,7 @@ def score_picture(trained: Trained, picture: Path | bytes, users: Iterable[Any])
     known = positions("user", trained.users, users)
     if not isinstance(trained.model, PictureEmbedding) or not isinstance(trained.scorer, Extensible):
         raise InputError(f"{trained.title} cannot score a picture that is no item's: open a visual model.")
+    _refuse_other_sets(trained)
     pixels, feature = _feature(trained, picture)
     scorer = trained.scorer.extended(trained.model.embed_pictures(pixels, feature))
     rows = []
@@ -183,6 +230,7 @@ def with_pictures(trained: Trained, pictures: Mapping[str, Path | bytes]) -> Tra
             f"{trained.title} cannot score an item by its picture alone, for it needs the item's id: train it again "
             f"with the item, or take one of {', '.join(able)}."
         )
+    _refuse_other_sets(trained)
     known = [name for name in pictures if name in trained.items]
     if known:
         raise InputError(f"the catalogue has an item {known[0]!r} already: give the new one another id.")
@@ -196,7 +244,7 @@ def with_pictures(trained: Trained, pictures: Mapping[str, Path | bytes]) -> Tra
             raise InputError(f"the picture of the new item {name!r} cannot be used: {error}") from None
     pixels = torch.from_numpy(np.stack(decoded))
     with torch.no_grad():
-        features = torch.cat([backbone_of(trained)(part) for part in pixels.split(PICTURES_AT_ONCE)])
+        features = features_of(trained, pixels)
         rows = model.embed_pictures(pixels, features)
     dataset, ids = trained.dataset, np.array(list(pictures), object)
     new = pd.DataFrame({Columns.ITEM: ids, Columns.NAME: ids, Columns.GROUP: ids})
@@ -224,12 +272,20 @@ class _Extended(Recommender):
 def _feature(trained: Trained, picture: Path | bytes) -> tuple[Tensor, Tensor]:
     """(1, size, size, 3) uint8 pixels and their (1, n_features) float32 feature."""
     pixels = torch.from_numpy(read_picture(trained, picture)[None].copy())
-    with torch.no_grad():
-        return pixels, backbone_of(trained)(pixels)
+    return pixels, features_of(trained, pixels)
+
+
+def _refuse_other_sets(trained: Trained) -> None:
+    if others := other_sets(trained):
+        raise InputError(
+            f"{trained.title} knows an item also by {' and '.join(others)}, which a picture does not tell: train it on "
+            "pictures alone to score one, or ask for what is similar to it."
+        )
 
 
 @torch.no_grad()
 def _learned(trained: Trained, pixels: Tensor, feature: Tensor) -> Tensor:
     if not isinstance(trained.model, PictureEmbedding) or not isinstance(trained.scorer, InnerProduct):
         raise InputError(f"{trained.title} has learnt nothing of pictures that are no item's: ask by 'picture'.")
+    _refuse_other_sets(trained)
     return trained.model.embed_pictures(pixels, feature)[0] * trained.scorer.personal()

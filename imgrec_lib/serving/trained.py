@@ -114,6 +114,11 @@ class Trained:
         """The items as the model has learnt them, see `models.base.item_vectors`."""
         return item_vectors(self.scorer)
 
+    @property
+    def feature_sets(self) -> dict[str, np.ndarray]:
+        """(n_items, d) float32 by the name of each set of features, see `Features.views`; empty without features."""
+        return {} if self.features is None else self.features.views
+
     @cached_property
     def popularity(self) -> np.ndarray:
         """(n_items,) int64: training interactions of each item."""
@@ -269,7 +274,7 @@ class Trained:
                 )
             # Of several sets the one of that name, if there is one.
             return np.ascontiguousarray(self.features.views.get(by, self.features.values))
-        sets = {} if self.features is None else self.features.views
+        sets = self.feature_sets
         if by in sets and by != "learned":
             return np.ascontiguousarray(sets[by])
         if by != "learned":

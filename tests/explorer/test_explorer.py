@@ -461,6 +461,77 @@ def test_a_model_of_ids_alone_says_so(runs: Runs, picture: str) -> None:
     assert not galleries_of("new picture", runs, State(run="bpr"))
 
 
+SETS = {"words": "text", "look": "pictures"}
+
+
+@pytest.fixture(scope="module")
+def of_sets(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Runs on words and pictures, on pictures that have a name, and on words alone."""
+    folder = tmp_path_factory.mktemp("sets")
+    options = {"size": 64, "standardise": True, "unit_length": True, "components": 9}
+    for name, model, sets in (
+        ("both", "vbpr", SETS),
+        ("look", "visrank", {"look": "pictures"}),
+        ("words", "visrank", {"words": "text"}),
+        ("ids", "bpr-mf", SETS),
+    ):
+        parameters = {"epochs": 1} if model != "visrank" else {}
+        known = {key: value for key, value in options.items() if key != "size" or "look" in sets}
+        request = replace(REQUEST, model=model, parameters=parameters, feature_files=sets, feature_options=known)
+        dataset, features = request.load(with_features=True, progress=False)
+        train_run(dataset, request, folder / name, features=features, progress=False)
+    return Runs(folder)
+
+
+def test_neighbours_by_each_set_of_features(of_sets: Runs) -> None:
+    opened = of_sets.open("both")
+    item = str(opened.item_ids[7])
+    (gallery,) = galleries_of("neighbours", of_sets, State(run="both", item=item, number=5))
+    _, words, look, learned, _ = gallery.rows
+    assert [words.title, look.title] == ["By words", "By look"]
+    assert learned.title == f"As {opened.title} has learnt"
+    for row, vectors in ((words, opened.feature_sets["words"]), (look, opened.feature_sets["look"])):
+        cosines = np.array(vectors, dtype=np.float64) @ vectors[7]  # of unit length, so that these are cosines
+        cosines /= np.linalg.norm(vectors, axis=1).clip(1e-9) * np.linalg.norm(vectors[7])
+        cosines[7] = -2
+        assert [cell.item for cell in row.cells] == np.argsort(-cosines, kind="stable")[:5].tolist()
+    card = answer(of_sets, State(run="both", item=item)).html.partition('data-part="card"')[2]
+    titles = ("Near by words", "Near by look", "Near as learnt")
+    assert [card.index(title) for title in titles] == sorted(card.index(title) for title in titles)
+
+
+def test_a_picture_is_searched_by_the_set_that_is_of_pictures(of_sets: Runs, picture: str) -> None:
+    for name in ("both", "look", "ids"):
+        opened = of_sets.open(name)
+        new = new_item(opened, picture)
+        # As its item's, which the options have prepared with all others.
+        np.testing.assert_allclose(new.feature.numpy(), opened.feature_sets["look"][7], atol=2e-3)
+        galleries = galleries_of("new picture", of_sets, State(run=name, picture=picture, number=3))
+        row = galleries[0].rows[1]
+        assert row.title == "Nearest by look" and row.cells[0].item == 7
+    assert new_item(of_sets.open("look"), picture).scores is not None  # its one set is all that the model needs
+    for name, lacks in (("both", "words"), ("ids", "id")):
+        title = galleries_of("new picture", of_sets, State(run=name, picture=picture))[-1].title
+        assert title.endswith(f"cannot score an item by its picture: it needs an item's {lacks}")
+    # The words of an item of the catalogue are known, so that it is scored as a new one.
+    opened = of_sets.open("both")
+    known = item_anew(opened, 7)
+    whole = torch.from_numpy(np.array(not_none(opened.features).values[7:8]))
+    model: Any = opened.model
+    row = model.embed_pictures(torch.zeros(1, 1, 1, 3), whole)
+    expected = opened.scorer.extended(row).block(torch.arange(60))[:, -1]  # type: ignore[attr-defined]
+    np.testing.assert_allclose(not_none(known.scores), expected.detach(), rtol=1e-2, atol=1e-3)
+    assert occlude(opened, 0, 7).score == pytest.approx(float(not_none(known.scores)[0]), rel=1e-3, abs=1e-4)
+
+
+def test_without_a_set_of_pictures_one_sentence_says_so(of_sets: Runs, picture: str) -> None:
+    for state in (State(run="words", view="new picture"), State(run="words", view="new picture", picture=picture)):
+        shown = html.unescape(answer(of_sets, state).html)
+        assert "run words knows items by words and computes none of it from pictures" in shown
+        assert "data-upload" not in shown
+    assert "data-upload" in answer(of_sets, State(run="both", view="new picture")).html
+
+
 def test_an_item_is_taken_for_a_new_one(runs: Runs, picture: str) -> None:
     opened = runs.open("ft")
     ways = State(run="ft", picture=picture), State(run="ft", item=str(opened.item_ids[7]))
@@ -914,7 +985,7 @@ def test_occlusion_finds_the_region_that_makes_the_score(runs: Runs, monkeypatch
     """With a network that looks at one corner alone, covering that corner is what takes the score away."""
     opened = runs.open("visrank")
 
-    def corner(_: object, pixels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    def corner(_: object, pixels: np.ndarray, item: int) -> tuple[torch.Tensor, torch.Tensor]:
         seen = torch.as_tensor(pixels[:, -8:, -8:].astype(np.float32)).mean((1, 2, 3))
         return seen, seen[:, None]
 

@@ -54,7 +54,11 @@ def test_features_are_the_backbones(backbone: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(features.values, expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
     assert features.values.dtype == np.float32 and features.values.shape == (7, network.n_features)
     assert isinstance(features.values, np.memmap) and not features.values.flags.writeable
-    assert features.description == network.description | {"precision": "float32", "missing": "white"}
+    assert features.identity == network.description | {"precision": "float32", "missing": "white"}
+    owed = {"licence": network.spec.licence, "source": network.spec.source}
+    if weights == "random":
+        owed = {"licence": "none: the weights are random", "source": "a seed"}
+    assert features.description == features.identity | owed
     assert features.random == (weights == "random")
 
 

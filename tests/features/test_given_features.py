@@ -73,8 +73,9 @@ def test_missing_and_unknown_items_are_counted_and_named() -> None:
         features = read_features(frame, CATALOGUE, standardise=True)
     texts = [str(w.message) for w in warned]
     assert texts == [
-        "the features: 2 of 5 vectors are of items that the catalogue does not have; they are left out.",
-        "the features: 2 of 5 items have no vector (10, 3); zeros stand for them.",
+        "the features: 2 of 5 vectors are of items that the catalogue does not have ('unknown', 'nor this'); they are "
+        "left out.",
+        "the features: 2 of 5 items have no vector ('10', '3'); zeros stand for them.",
     ]
     assert (features.values[[0, 2]] == 0).all()
     # Mean and spread are those of the three items that have a vector.
@@ -104,6 +105,7 @@ def test_sentences(tmp_path: Path) -> None:
     pd.DataFrame({"a": [1.0]}).to_parquet(tmp_path / "nameless.parquet")
     bad = VECTORS.copy()
     bad[1, 1] = np.nan
+    twice = ["10", "10", "2", "2", "3", "3", "x", "x"]
     cases: list[tuple[Any, dict[str, Any], str]] = [
         (VECTORS, {}, r"does not say which item each of its 5 rows is: give ids .* or in_order=True"),
         (tmp_path / "bare.npy", {}, r"bare\.npy does not say which item each of its 5 rows is"),
@@ -115,7 +117,9 @@ def test_sentences(tmp_path: Path) -> None:
         ),
         (VECTORS, {"ids": ["a", "b", "c", "d", "e"]}, "has no item of the catalogue: its ids are like 'a', .* '10'"),
         (VECTORS, {"ids": [1.5, 2, 3, 4, 5]}, r"has the id 1\.5: ids must be text or whole numbers"),
-        (bad, {"ids": IDS}, r"the vectors of 1 items are not finite \(item '007'\): compute them again"),
+        (bad, {"ids": IDS}, r"the vectors of 1 items are not finite \('007'\): compute them again"),
+        (np.full((5, 3), np.inf), {"ids": IDS}, r"5 items are not finite \('10', '2', '3', \.\.\.\)"),
+        (np.ones((8, 2)), {"ids": twice}, r"names 4 items more than once \('10', '2', '3', \.\.\.\)"),
         (np.array([["a"]]), {"in_order": True}, "must be numbers in a table of items by dimensions"),
         (VECTORS[0], {"in_order": True}, "must be numbers in a table of items by dimensions"),
         (tmp_path / "short.npy", {}, "has 5 vectors but 2 ids: give one id for each"),
@@ -175,8 +179,12 @@ def test_arrays_are_never_taken_by_an_order_that_nobody_asked_for(small_wardrobe
     by_id = not_none(small_wardrobe.training_data(table).features)
     assert (by_id == rows).all() and by_id.dtype == np.float32
     assert (not_none(small_wardrobe.training_data(rows, in_order=True).features) == rows).all()
-    with pytest.raises(InputError, match=f"the features have no row of item '{ids.iloc[-1]}'"):
-        small_wardrobe.training_data(pd.DataFrame(rows[:-1], index=ids[:-1]))
+    with pytest.raises(
+        InputError, match=f"the features have no row of 2 items \\('{ids.iloc[-2]}', '{ids.iloc[-1]}'\\)"
+    ):
+        small_wardrobe.training_data(pd.DataFrame(rows[:-2], index=ids[:-2]))
+    with pytest.raises(InputError, match=f"more than one row of 1 items \\('{ids.iloc[0]}'\\)"):
+        small_wardrobe.training_data(pd.DataFrame(np.r_[rows, rows[:1]], index=[*ids, ids.iloc[0]]))
 
 
 def test_a_run_made_on_a_gpu_opens_on_a_cpu(tmp_path: Path) -> None:

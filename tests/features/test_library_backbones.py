@@ -432,7 +432,15 @@ def test_weights_come_from_the_hubs_cache(
     ):
         cached, local = build_backbone(name), build_backbone(name, weights=weights)
         assert cached.description["weights_sha256"] == local.description["weights_sha256"]
+        assert cached.credit == {"licence": cached.spec.licence, "source": cached.spec.source}
         assert torch.equal(cached(pictures()), local(pictures())) and not cached.random
+        # Of a file nobody knows the licence, unless a model card lies beside it.
+        licence = "mit" if name == "hf/someone/clip" else "not stated"
+        assert local.credit == {"licence": licence, "source": weights.name}
+    (open_folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    described = build_backbone("open_clip/someone/small", weights=open_folder)
+    assert described.credit == {"licence": "apache-2.0", "source": open_folder.name}
+    assert build_backbone("hf/someone/clip", weights="random").credit["licence"] == "none: the weights are random"
 
 
 @pytest.mark.parametrize(

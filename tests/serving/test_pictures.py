@@ -15,7 +15,7 @@ from PIL import Image
 from imgrec_lib import InputError, Request, open_trained, similar_to_picture, train_run, with_pictures
 from imgrec_lib.explorer import new_item
 from imgrec_lib.explorer.new_item import keep_picture
-from imgrec_lib.serving import Trained
+from imgrec_lib.serving import Trained, score_picture
 
 KNOWN = 7
 
@@ -67,6 +67,30 @@ def test_a_new_item_scores_as_the_explorer_says(folder: Path) -> None:
     lists = more.recommend(k=1, items=["dress"])
     assert lists["user"].tolist() == trained.users.tolist() and set(lists["item"]) == {"dress"}
     np.testing.assert_allclose(lists["score"], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_sets_that_no_picture_tells(folder: Path, tmp_path: Path) -> None:
+    """Similar items are found by the set of pictures; a model that knows words too cannot score a picture."""
+    request = Request(
+        "imgrec-ft", parameters={"epochs": 1, "factors": 4}, dataset="wardrobe",
+        dataset_options={"n_users": 60, "n_items": 50, "image_size": 32},
+        feature_files={"words": "text", "look": "pictures"}, feature_options={"size": 32, "unit_length": True},
+    )  # fmt: skip
+    dataset, features = request.load(with_features=True, progress=False)
+    train_run(dataset, request, tmp_path / "both", features=features, progress=False)
+    trained, dress = open_trained(tmp_path / "both", progress=False), folder / "new" / "dress.png"
+    for by in ("picture", "look"):
+        found = similar_to_picture(trained, dress, 3, by=by)
+        assert found["similar"].tolist()[0] == trained.item_ids[KNOWN]
+    with pytest.raises(InputError, match="did you mean 'look'"):
+        similar_to_picture(trained, dress, 3, by="looks")
+    for ask in (
+        lambda: score_picture(trained, dress, ["user-0003"]),
+        lambda: with_pictures(trained, {"dress": dress}),
+        lambda: similar_to_picture(trained, dress, by="learned"),
+    ):
+        with pytest.raises(InputError, match="knows an item also by words, which a picture does not tell"):
+            ask()
 
 
 def test_the_commands(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.features.backbones.cut import PICTURES, Cut, after, before, block_names, find_cut, resolve_block
+from imgrec_lib.features.backbones.hub import licence_of
 from imgrec_lib.features.backbones.registry import check_backbone, family, list_backbones
 from imgrec_lib.features.backbones.spec import POOLING, PREPROCESSING, STRIDES, Opened, Preprocessing
+from imgrec_lib.files import plain_path
 
 
 class Backbone(nn.Module):
@@ -35,13 +37,20 @@ class Backbone(nn.Module):
         description: what the features depend on, as text: backbone, weights, weights_sha256 (16 digits), random
             ("yes" or "no"), size, pooling, preprocessing (its name, or mean, standard deviation and interpolation)
             and, for ResNet50, stride; crop where the picture's edge is cut off.
+        credit: "licence" and "source" of the weights.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, opened: Opened, random: bool, pooling: str, preprocessing: str | Preprocessing, crop: bool, cut: str
+        self,
+        opened: Opened,
+        weights: str | Path,
+        pooling: str,
+        preprocessing: str | Preprocessing,
+        crop: bool,
+        cut: str,
     ) -> None:
         super().__init__()
         self.spec, self.size, self.pooling = opened.spec, opened.size, pooling
@@ -54,9 +63,10 @@ class Backbone(nn.Module):
             "size": str(opened.size),
             "pooling": pooling,
             "preprocessing": str(preprocessing),
-            "random": "yes" if random else "no",
+            "random": "yes" if weights == "random" else "no",
             **opened.origin,
         }
+        self.credit = _credit(opened, weights)
         if self._crop < 1:
             self.description["crop"] = f"{self._crop:.4g}"
         self.register_buffer("mean", torch.tensor(constants.mean).view(3, 1, 1), persistent=False)
@@ -304,6 +314,14 @@ def build_backbone(
     own = {"stride": stride} if name == "resnet50" else {}
     opened = family(name).open_network(name, weights, size, seed, **own)
     spec = opened.spec
-    return Backbone(
-        opened, weights == "random", pooling or spec.pooling, preprocessing or spec.preprocessing, crop, cut
-    )
+    return Backbone(opened, weights, pooling or spec.pooling, preprocessing or spec.preprocessing, crop, cut)
+
+
+def _credit(opened: Opened, weights: str | Path) -> dict[str, str]:
+    """Licence and source of the weights: of a file or folder of one's own what a model card in it says."""
+    if weights == "random":
+        return {"licence": "none: the weights are random", "source": "a seed"}
+    if weights == "default" or weights in opened.spec.weights:
+        return {"licence": opened.spec.licence, "source": opened.spec.source}
+    path = plain_path(weights)
+    return {"licence": licence_of(path if path.is_dir() else path.parent), "source": path.name}
