@@ -359,6 +359,13 @@ def temporary_names(place: Path) -> list[str]:
     return sorted(name for name in names if _temporary(name))
 
 
+def _without_seconds(value: Any) -> Any:
+    """What training wrote of its progress, but for how long its epochs took."""
+    if isinstance(value, dict):
+        return {key: _without_seconds(item) for key, item in value.items() if key != "seconds"}
+    return [_without_seconds(item) for item in value] if isinstance(value, list) else value
+
+
 def _digest(path: Path, place: Path) -> str:
     if path.name == "progress.json":  # only there while training, with times
         json.loads(path.read_text())
@@ -380,7 +387,7 @@ def _digest(path: Path, place: Path) -> str:
         checkpoint = read_checkpoint(path)
         tensors = sorted(checkpoint.tensors.items())
         parts = [f"{name} {t.dtype} {tuple(t.shape)}".encode() + t.numpy().tobytes() for name, t in tensors]
-        content = json.dumps(checkpoint.progress).encode() + b"".join(parts)
+        content = json.dumps(_without_seconds(checkpoint.progress)).encode() + b"".join(parts)
     elif path.suffix == ".ipynb":
         content = json.loads(path.read_text())["metadata"]["imgrec"]["address"].encode()
     else:
