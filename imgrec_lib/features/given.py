@@ -154,10 +154,10 @@ def _joined(
             )
     missing = place < 0
     found = np.where(missing[:, None], np.float32(0), values[place])
-    bad = ~np.isfinite(found).all(1)
-    if bad.any():
+    bad = np.flatnonzero(~np.isfinite(found).all(1))
+    if len(bad):
         raise InputError(
-            f"{what}: the vectors of {int(bad.sum()):,} items are not finite ({few(known[bad])}): compute them again, "
+            f"{what}: the vectors of {len(bad):,} items are not finite ({few(known[bad])}): compute them again, "
             "or leave these items out."
         )
     if missing.any():
@@ -187,12 +187,12 @@ class _Preparation:
 
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
         """(n, d) -> (n, d or components) float32."""
-        if self.mean is not None:
+        if self.mean is not None and self.spread is not None:
             vectors = (vectors - self.mean) / self.spread
         if self.unit_length:
             lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
             vectors = vectors / np.where(lengths > 0, lengths, 1)
-        if self.axes is not None:
+        if self.axes is not None and self.centre is not None:
             vectors = (vectors.astype(np.float64) - self.centre) @ self.axes
         return vectors.astype(np.float32)
 
