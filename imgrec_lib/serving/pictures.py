@@ -79,7 +79,7 @@ def picture_set(trained: Trained) -> str:
     if not found:
         raise InputError(
             f"run {trained.run.name} knows items by {' and '.join(sets)} and computes none of it from pictures: what "
-            "it would be of a new picture is unknown."
+            "it would be of a new picture is unknown; open a run with a set of features that is 'pictures'."
         )
     return found[0]
 

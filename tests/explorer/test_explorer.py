@@ -1075,6 +1075,18 @@ def test_words_find_the_pictures_that_they_describe(runs: Runs, tmp_path: Path) 
     admitted = [int(item) for item in found[0] if opened.dataset.items["category"][int(item)] == category]
     assert items_of(hits) == admitted[:12]
 
+    # Of several sets the pictures' counts, and the words' vector is standardised as the pictures' are.
+    raw = np.array(opened.features.values)
+    sets = {"look": "pictures", "words": "text"}
+    asked = replace(asked, feature_files=sets, feature_options={"standardise": True})
+    dataset, features = asked.load(progress=False)
+    train_run(dataset, asked, tmp_path / "runs" / "both", features=features, progress=False)
+    spread = np.where(raw.std(0) > 0, raw.std(0), 1)
+    pictures, query = (torch.as_tensor((vectors - raw.mean(0)) / spread) for vectors in (raw, words.numpy()))
+    found = by_meaning(Runs(tmp_path / "runs").open("both"), "a red dress")
+    assert found is not None
+    np.testing.assert_allclose(torch.cosine_similarity(pictures, query, dim=1)[found[0]], found[1], atol=1e-4)
+
 
 # --- The widget, without a browser
 
