@@ -56,7 +56,8 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_every_model_has_a_page_and_those_of_the_reports_have_their_row(book: Path) -> None:
-    for name, card in list_models().items():
+    ours = {name: card for name, card in list_models().items() if card.build.__module__.startswith("imgrec_lib.")}
+    for name, card in ours.items():
         text = (book / "generated" / "models" / f"{name}.html").read_text(encoding="utf-8")
         assert card.title in text
     text = (book / "generated" / "models" / "deepstyle.html").read_text(encoding="utf-8")

@@ -66,7 +66,8 @@ def test_a_forked_kernel_is_like_a_fresh_one(code: Path, server: KernelServer, m
     cell = "%matplotlib inline\n" + WHAT_IT_FINDS
     found = []
     for threads, mine, of in [("1", "a", server), ("2", "b", server), ("2", "b", None)]:
-        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        for library in ("OMP", "MKL", "OPENBLAS"):  # as a place of a matrix sets them
+            monkeypatch.setenv(f"{library}_NUM_THREADS", threads)
         monkeypatch.setenv("MINE", mine)
         found.append(json.loads(run(code, cell, of)))
     first, second, fresh = found

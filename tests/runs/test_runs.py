@@ -40,7 +40,7 @@ def test_a_run_says_what_made_it_and_what_came_out(run: Run, small_wardrobe: Dat
     assert json.loads((run.folder / "run.json").read_text()) == record.to_json()
     assert record.dataset.fingerprint == small_wardrobe.fingerprint
     assert record.parameters["factors"] == 4 and record.phases[0]["epochs"] == 2
-    assert record.features == features.description and record.features["random"] == "yes"
+    assert record.features == features.identity and record.features["random"] == "yes"
     assert set(record.metrics) == set(PROTOCOLS) == set(not_none(record.oracle))
     assert metric_value(record.oracle, "exact", "auc") > metric_value(record.metrics, "exact", "auc")
     assert {"torch", "numpy", "imgrec", "python"} <= record.versions.keys()
