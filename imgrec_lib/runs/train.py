@@ -141,9 +141,9 @@ def train_run(
     started_from = None if started is None else start_from(recommender, started, dataset)
     make_folder(out)
     checkpoint, training = out / "training.safetensors", f"{identity} by {source}"
+    used = features.identity if features is not None and uses_features else None
     moments = None
     if started is not None:
-        used = dict(features.description) if features is not None and uses_features else None
         if not (started.folder / STATE).exists():
             tell(f"run {started.name} kept no state of its training: its weights go on with a fresh optimiser.")
         elif goes_on(started, request, dataset, used):
@@ -202,7 +202,7 @@ def train_run(
         phases=[asdict(phase) for phase in resolved.phases],
         seed=request.seed,
         dataset=DatasetRecord.of(dataset),
-        features=None if features is None or not uses_features else features.identity,
+        features=used,
         identity=identity,
         source=source,
         title=card.title,

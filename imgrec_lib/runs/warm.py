@@ -132,7 +132,7 @@ def goes_on(run: Run, request: Request, dataset: Dataset, features: dict[str, st
         run: the finished run.
         request: what is asked for.
         dataset: what it is to be trained on.
-        features: the description of the features that the model uses.
+        features: `Features.identity` of those that the model uses; None where it uses none.
     """
     record, resolved = run.record, request.resolved
 

@@ -16,7 +16,7 @@ from narrow import not_none
 from records import record
 from toy import N_CATEGORIES, N_ITEMS, N_USERS, planted_dataset, toy_data
 
-from imgrec_lib import InputError, Request, build_model, open_run, train_run
+from imgrec_lib import InputError, Request, build_model, extract_features, open_run, train_run
 from imgrec_lib.data.dataset import Columns, Dataset, HeldOut, Interactions, TrainingData
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.models import model_card
@@ -162,6 +162,21 @@ def test_more_epochs_are_those_of_one_longer_training(
     with pytest.warns(UserWarning, match="kept no state of its training: its weights go on with a fresh optimiser"):
         last = trained("last", 1, warm_start=str(more.folder))
     assert last.curve["epoch"].tolist() == [0, 1]
+
+
+def test_more_epochs_of_a_model_that_sees_pictures(small_wardrobe: Dataset, tmp_path: Path) -> None:
+    """They go on, too: licence and source of the network are told of features, and are no part of what they are."""
+    features = extract_features(not_none(small_wardrobe.images), weights="random", size=32, progress=False)
+    assert features.description.keys() > features.identity.keys()
+    asked = {"factors": 4, "visual_factors": 4, "patience": 0, "restore": "last"}
+
+    def trained(name: str, epochs: int, **more: Any) -> Run:
+        request = Request("vbpr", parameters=asked | {"epochs": epochs}, **more)
+        return train_run(small_wardrobe, request, tmp_path / name, features=features, progress=False)
+
+    whole, first = trained("whole", 2), trained("first", 1)
+    more = trained("more", 1, warm_start=str(first.folder))
+    pd.testing.assert_frame_equal(more.curve.drop(columns="seconds"), whole.curve.drop(columns="seconds"))
 
 
 def test_moments_go_to_whom_they_belong(tmp_path: Path) -> None:
