@@ -30,14 +30,14 @@ def main(models: list[str]) -> None:
     """Train every model on every wardrobe at every strength, and print a line each."""
     for name, options in WARDROBES.items():
         shop = load_dataset("wardrobe", image_size=32, progress=False, **options)
-        density = len(shop.train) / math.sqrt(shop.n_users * shop.n_items)
-        print(f"{name}: {len(shop.train):,} training interactions, {density:.2f} a row", flush=True)
+        a_row = len(shop.train) / math.sqrt(shop.n_users * shop.n_items)
+        print(f"{name}: {len(shop.train):,} training interactions, {a_row:.2f} a row", flush=True)
         for model in models:
             profile = resolve_profile(model, "default").parameters
             penalties = {key: value for key, value in profile.items() if key.startswith("l2")}
             rows: list[tuple[str, dict[str, Any]]] = [("default", {})]
             for strength in STRENGTHS:
-                row = {key: value * strength for key, value in penalties.items()} | {"at_density": None}
+                row = {key: value * strength for key, value in penalties.items()} | {"at_interactions": None}
                 rows.append((f"x {strength:g}", row))
             for label, parameters in rows:
                 with tempfile.TemporaryDirectory() as folder:

@@ -42,7 +42,7 @@ SMALL: dict[str, Any] = {
     "components": 0,
     "batches": "interactions",
     "cold_negatives": True,
-    "at_density": None,
+    "at_interactions": None,
 }
 
 BATCH = 7

@@ -27,7 +27,7 @@ class BPRMF(Recommender):
         loss: what is minimised, see `Objective`; other losses than "bpr" take the place of its term.
         factors: latent size K.
         l2, l2_negative, l2_bias: penalty weights.
-        at_density: the density that they were found at, see `penalties_at`; None takes them as they are.
+        at_interactions: training interactions a row where these were found, see `penalties_at`; None: as they are.
         initial_scale: p and q start normal with this standard deviation; b starts at 0.
         uniform: start p and q uniform in [0, initial_scale] instead (the UCSD code's law, scale 1).
     """
@@ -41,13 +41,13 @@ class BPRMF(Recommender):
         l2: NotNegative = 0.0,
         l2_negative: NotNegative = 0.0,
         l2_bias: NotNegative = 0.0,
-        at_density: Positive | None = None,
+        at_interactions: Positive | None = None,
         initial_scale: NotNegative = 0.01,
         uniform: bool = False,
     ) -> None:
         super().__init__()
         self.objective = Objective(loss)
-        penalties = penalties_at(at_density, data.interactions, l2, l2_negative, l2_bias)
+        penalties = penalties_at(at_interactions, data.interactions, l2, l2_negative, l2_bias)
         self.l2, self.l2_negative, self.l2_bias = penalties
         self.users = nn.Parameter(torch.empty(data.n_users, factors))
         self.items = nn.Parameter(torch.empty(data.n_items, factors))
@@ -91,7 +91,7 @@ CARD = ModelCard(
     build=BPRMF,
     profiles={
         "default": Profile(
-            {"factors": 64, "l2": 0.1, "l2_negative": 0.1, "l2_bias": 0.01, "at_density": HM_WEEK},
+            {"factors": 64, "l2": 0.1, "l2_negative": 0.1, "l2_bias": 0.01, "at_interactions": HM_WEEK},
             (replace(LARGE_BATCHES, learning_rate=1e-2),),
             "tuned by validation AUC on a week of H&M purchases",
         ),

@@ -33,7 +33,7 @@ class DeepStyle(Recommender):
         loss: what is minimised, see `Objective`; other losses than "bpr" take the place of its term.
         factors: size d of all vectors.
         l2, l2_category, l2_visual: penalty weights.
-        at_density: the density that they were found at, see `penalties_at`; None takes them as they are.
+        at_interactions: training interactions a row where these were found, see `penalties_at`; None: as they are.
         initial_scale: all tables start normal with this standard deviation.
         feature_scale: the features' divisor; 0 for the catalogue's maximum.
         two_user_vectors: whether style has a user vector t of its own.
@@ -54,7 +54,7 @@ class DeepStyle(Recommender):
         l2: NotNegative = 0.0,
         l2_category: NotNegative = 0.0,
         l2_visual: NotNegative = 0.0,
-        at_density: Positive | None = None,
+        at_interactions: Positive | None = None,
         initial_scale: NotNegative = 0.01,
         feature_scale: NotNegative = 0.0,
         two_user_vectors: bool = False,
@@ -64,7 +64,7 @@ class DeepStyle(Recommender):
     ) -> None:
         super().__init__()
         self.objective = Objective(loss)
-        penalties = penalties_at(at_density, data.interactions, l2, l2_category, l2_visual)
+        penalties = penalties_at(at_interactions, data.interactions, l2, l2_category, l2_visual)
         self.l2, self.l2_category, self.l2_visual = penalties
         self.features = CatalogueFeatures(data, feature_scale)
         self.register_buffer("category", torch.as_tensor(data.categories), persistent=False)
@@ -187,7 +187,7 @@ CARD = ModelCard(
     build=DeepStyle,
     profiles={
         "default": Profile(
-            {"factors": 32, "l2": 0.03, "l2_category": 0.1, "l2_visual": 0.01, "at_density": HM_WEEK},
+            {"factors": 32, "l2": 0.03, "l2_category": 0.1, "l2_visual": 0.01, "at_interactions": HM_WEEK},
             (replace(LARGE_BATCHES, learning_rate=1e-2, batch_size=2048),),
             "tuned by validation AUC on a week of H&M purchases: a strong penalty on E matters most",
         ),

@@ -35,7 +35,7 @@ class FactorisationMachine(Recommender):
         loss: what is minimised, see `Objective`; other losses than "bpr" take the place of its term.
         factors: latent size K.
         l2, l2_linear: penalty weights of vectors and linear weights.
-        at_density: the density that they were found at, see `penalties_at`; None takes them as they are.
+        at_interactions: training interactions a row where these were found, see `penalties_at`; None: as they are.
         initial_scale: vectors start normal with this standard deviation; linear weights at 0.
     """
 
@@ -47,12 +47,12 @@ class FactorisationMachine(Recommender):
         factors: Count = 64,
         l2: NotNegative = 0.0,
         l2_linear: NotNegative = 0.0,
-        at_density: Positive | None = None,
+        at_interactions: Positive | None = None,
         initial_scale: NotNegative = 0.01,
     ) -> None:
         super().__init__()
         self.objective = Objective(loss)
-        self.l2, self.l2_linear = penalties_at(at_density, data.interactions, l2, l2_linear)
+        self.l2, self.l2_linear = penalties_at(at_interactions, data.interactions, l2, l2_linear)
         self.users = nn.Parameter(torch.empty(data.n_users, factors).normal_(std=initial_scale))
         self.items = nn.Parameter(torch.empty(data.n_items, factors).normal_(std=initial_scale))
         self.item_weight = nn.Parameter(torch.zeros(data.n_items))
@@ -102,7 +102,7 @@ CARD = ModelCard(
     build=FactorisationMachine,
     profiles={
         "default": Profile(
-            {"factors": 64, "l2": 0.1, "l2_linear": 0.01, "at_density": HM_WEEK},
+            {"factors": 64, "l2": 0.1, "l2_linear": 0.01, "at_interactions": HM_WEEK},
             (replace(LARGE_BATCHES, learning_rate=1e-2),),
             "BPR-MF's settings, for it is the same model; tuned on a week of H&M purchases",
         ),

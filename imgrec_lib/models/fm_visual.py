@@ -32,7 +32,7 @@ class FMVisual(FactorisationMachine):
     Args:
         data, loss, factors, l2, l2_linear, initial_scale: see `FactorisationMachine`; V starts like the other vectors.
         l2_visual: penalty weight of V and w_f.
-        at_density: the density that the penalty weights were found at, see `penalties_at`; None takes them as they are.
+        at_interactions: training interactions a row where penalties were found, see `penalties_at`; None: as they are.
         feature_scale: the features' divisor; 0 for the catalogue's maximum.
         feature_pairs, use_categories: see above; v_c starts like the other vectors.
 
@@ -51,7 +51,7 @@ class FMVisual(FactorisationMachine):
         l2: NotNegative = 0.0,
         l2_linear: NotNegative = 0.0,
         l2_visual: NotNegative = 0.0,
-        at_density: Positive | None = None,
+        at_interactions: Positive | None = None,
         initial_scale: NotNegative = 0.01,
         feature_scale: NotNegative = 0.0,
         feature_pairs: bool = True,
@@ -63,10 +63,10 @@ class FMVisual(FactorisationMachine):
             factors=factors,
             l2=l2,
             l2_linear=l2_linear,
-            at_density=at_density,
+            at_interactions=at_interactions,
             initial_scale=initial_scale,
         )
-        (self.l2_visual,) = penalties_at(at_density, data.interactions, l2_visual)
+        (self.l2_visual,) = penalties_at(at_interactions, data.interactions, l2_visual)
         self.features = CatalogueFeatures(data, feature_scale)
         self.feature_vectors = nn.Parameter(torch.empty(self.features.width, factors).normal_(std=initial_scale))
         self.feature_weight = nn.Parameter(torch.zeros(self.features.width))
@@ -155,7 +155,7 @@ CARD = ModelCard(
     build=FMVisual,
     profiles={
         "default": Profile(
-            {"factors": 64, "l2": 0.03, "l2_linear": 1e-3, "l2_visual": 0.01, "at_density": HM_WEEK},
+            {"factors": 64, "l2": 0.03, "l2_linear": 1e-3, "l2_visual": 0.01, "at_interactions": HM_WEEK},
             (replace(LARGE_BATCHES, learning_rate=3e-3),),
             "tuned by validation AUC on a week of H&M purchases",
         ),

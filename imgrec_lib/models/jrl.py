@@ -39,7 +39,7 @@ class JRL(Recommender):
         factors: latent size d.
         image_weight: weight of the reconstruction loss.
         l2: penalty on the mean of 1/2 |P_u|^2 + 1/2 |Q_i|^2 + 1/2 |Q_j|^2.
-        at_density: the density that they were found at, see `penalties_at`; None takes them as they are.
+        at_interactions: training interactions a row where these were found, see `penalties_at`; None: as they are.
         score_with_bias: add o_i to the score at serving time (the repositories' default leaves it out).
     """
 
@@ -53,12 +53,12 @@ class JRL(Recommender):
         factors: Count = 64,
         image_weight: float = 1.0,
         l2: NotNegative = 0.0,
-        at_density: Positive | None = None,
+        at_interactions: Positive | None = None,
         score_with_bias: bool = False,
     ) -> None:
         super().__init__()
         self.image_weight, self.score_with_bias = image_weight, score_with_bias
-        (self.l2,) = penalties_at(at_density, data.interactions, l2)
+        (self.l2,) = penalties_at(at_interactions, data.interactions, l2)
         self.register_buffer("features", shared_features(data), persistent=False)
         width = self.features.shape[1]
         hidden = (width + factors) // 2
@@ -130,7 +130,7 @@ CARD = ModelCard(
     build=JRL,
     profiles={
         "default": Profile(
-            {"factors": 64, "image_weight": 0.1, "l2": 0.01, "score_with_bias": True, "at_density": HM_WEEK},
+            {"factors": 64, "image_weight": 0.1, "l2": 0.01, "score_with_bias": True, "at_interactions": HM_WEEK},
             (
                 TrainSettings(
                     learning_rate=1e-2,

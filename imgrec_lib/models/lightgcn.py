@@ -34,7 +34,7 @@ class LightGCN(Recommender):
         factors: K.
         layers: L.
         l2: the penalty on the batch's rows of e^0.
-        at_density: the density that they were found at, see `penalties_at`; None takes them as they are.
+        at_interactions: training interactions a row where these were found, see `penalties_at`; None: as they are.
         initial_scale: e^0 starts normal with this standard deviation.
     """
 
@@ -46,13 +46,13 @@ class LightGCN(Recommender):
         factors: Count = 64,
         layers: CountOrNone = 3,
         l2: NotNegative = 1e-4,
-        at_density: Positive | None = None,
+        at_interactions: Positive | None = None,
         initial_scale: NotNegative = 0.1,
     ) -> None:
         super().__init__()
         self.objective = Objective(loss)
         self.layers = layers
-        (self.l2,) = penalties_at(at_density, data.interactions, l2)
+        (self.l2,) = penalties_at(at_interactions, data.interactions, l2)
         self.graph = Graph(user_item_graph(purchase_matrix(data.interactions)))
         self.users = nn.Parameter(torch.empty(data.n_users, factors))
         self.items = nn.Parameter(torch.empty(data.n_items, factors))
@@ -90,7 +90,7 @@ CARD = ModelCard(
     build=LightGCN,
     profiles={
         "default": Profile(
-            {"factors": 64, "layers": 3, "l2": 1e-2, "at_density": HM_WEEK},
+            {"factors": 64, "layers": 3, "l2": 1e-2, "at_interactions": HM_WEEK},
             (replace(LARGE_BATCHES, learning_rate=1e-2),),
             "penalty and layers chosen by validation AUC among five configurations on a week of H&M purchases",
         ),

@@ -67,7 +67,7 @@ class SAERS(Recommender):
         factors: d.
         attention_units: length of h.
         l2, l2_items, l2_bias, l2_visual, l2_attention: penalty weights.
-        at_density: the density that they were found at, see `penalties_at`; None takes them as they are.
+        at_interactions: training interactions a row where these were found, see `penalties_at`; None: as they are.
         item_bias: whether there is b; without it nothing but the picture tells an item's popularity.
         two_user_vectors: whether the regions meet a user vector t of their own: s(u, i) = <p_u, W_g f_i> + sum_a
             alpha_uia <t_u, e_ia> + b_i. W_u then sees both.
@@ -103,7 +103,7 @@ class SAERS(Recommender):
         l2_bias: NotNegative = 0.0,
         l2_visual: NotNegative = 0.0,
         l2_attention: NotNegative = 0.0,
-        at_density: Positive | None = None,
+        at_interactions: Positive | None = None,
         item_bias: bool = True,
         two_user_vectors: bool = False,
         initial_scale: NotNegative = 0.01,
@@ -120,7 +120,7 @@ class SAERS(Recommender):
     ) -> None:
         super().__init__()
         assert data.images is not None
-        penalties = penalties_at(at_density, data.interactions, l2, l2_items, l2_bias, l2_visual, l2_attention)
+        penalties = penalties_at(at_interactions, data.interactions, l2, l2_items, l2_bias, l2_visual, l2_attention)
         self.l2, self.l2_items, self.l2_bias, self.l2_visual, self.l2_attention = penalties
         self.held_out, self.head_penalty, self.threshold = held_out, head_penalty, threshold
         self.labels = attribute_labels(data, [name.strip() for name in attributes.split(",") if name.strip()])
@@ -315,7 +315,7 @@ CARD = ModelCard(
                 "l2_items": 0.03,
                 "l2_bias": 1e-2,
                 "initial_scale": 0.1,
-                "at_density": HM_WEEK,
+                "at_interactions": HM_WEEK,
             },
             (replace(LARGE_BATCHES, learning_rate=1e-2, epochs=60, patience=2, evaluate_every=5),),
             "the best of three strengths of l2 and l2_items (0.01, 0.03, 0.1) after ten epochs, by the validation AUC "

@@ -36,7 +36,7 @@ class VBPR(Recommender):
         factors: K, the size of p and q.
         visual_factors: K2, the size of t.
         l2, l2_negative, l2_bias, l2_visual: penalty weights.
-        at_density: the density that they were found at, see `penalties_at`; None takes them as they are.
+        at_interactions: training interactions a row where these were found, see `penalties_at`; None: as they are.
         initial_scale: p, q, t and E start normal with this standard deviation; b and b' at 0.
         uniform: start them uniform in [0, initial_scale] instead (the UCSD code's law, scale 1).
         feature_scale: the features' divisor; 0 for the catalogue's maximum (58.388599 in the UCSD code).
@@ -56,14 +56,14 @@ class VBPR(Recommender):
         l2_negative: NotNegative = 0.0,
         l2_bias: NotNegative = 0.0,
         l2_visual: NotNegative = 0.0,
-        at_density: Positive | None = None,
+        at_interactions: Positive | None = None,
         initial_scale: NotNegative = 0.01,
         uniform: bool = False,
         feature_scale: NotNegative = 0.0,
     ) -> None:
         super().__init__()
         self.objective = Objective(loss)
-        penalties = penalties_at(at_density, data.interactions, l2, l2_negative, l2_bias, l2_visual)
+        penalties = penalties_at(at_interactions, data.interactions, l2, l2_negative, l2_bias, l2_visual)
         self.l2, self.l2_negative, self.l2_bias, self.l2_visual = penalties
         self.features = CatalogueFeatures(data, feature_scale)
         self.users = nn.Parameter(torch.empty(data.n_users, factors))
@@ -155,7 +155,7 @@ CARD = ModelCard(
                 "l2_negative": 0.1,
                 "l2_bias": 0.01,
                 "l2_visual": 0.01,
-                "at_density": HM_WEEK,
+                "at_interactions": HM_WEEK,
             },
             (replace(LARGE_BATCHES, learning_rate=3e-3),),
             "tuned by validation AUC on a week of H&M purchases: a strong penalty on E and b' matters most",

@@ -51,7 +51,7 @@ class WARP(Recommender):
         bias: whether b_i is trained; else it stays 0.
         max_norm: radius of the ball (0: no projection).
         l2, l2_bias: penalty weights.
-        at_density: the density that they were found at, see `penalties_at`; None takes them as they are.
+        at_interactions: training interactions a row where these were found, see `penalties_at`; None: as they are.
         initial_scale: vectors start uniform in +- initial_scale / factors; b starts at 0.
 
     Raises:
@@ -72,12 +72,12 @@ class WARP(Recommender):
         max_norm: NotNegative = 0.0,
         l2: NotNegative = 0.0,
         l2_bias: NotNegative = 0.0,
-        at_density: Positive | None = None,
+        at_interactions: Positive | None = None,
         initial_scale: NotNegative = 0.5,
     ) -> None:
         super().__init__()
         self.max_trials, self.max_norm = max_trials, max_norm
-        self.l2, self.l2_bias = penalties_at(at_density, data.interactions, l2, l2_bias)
+        self.l2, self.l2_bias = penalties_at(at_interactions, data.interactions, l2, l2_bias)
         self.register_buffer("weights", rank_weights(data.n_items, max_trials, weighting), persistent=False)
         owned = data.interactions.users * data.n_items + data.interactions.items  # ascending
         self.register_buffer("owned", torch.as_tensor(owned), persistent=False)
@@ -195,7 +195,7 @@ CARD = ModelCard(
     build=WARP,
     profiles={
         "default": Profile(
-            {"factors": 64, "max_trials": 10, "l2": 0.1, "l2_bias": 0.01, "at_density": HM_WEEK},
+            {"factors": 64, "max_trials": 10, "l2": 0.1, "l2_bias": 0.01, "at_interactions": HM_WEEK},
             (LIGHTFM,),
             "tuned by validation AUC on a week of H&M purchases",
         ),

@@ -32,7 +32,7 @@ def data() -> TrainingData:
 def build(name: str, data: TrainingData, seed: int = 0, **parameters: Any) -> Recommender:
     """A model in float64 with random weights everywhere, and no penalty but those given."""
     keywords = inspect.signature(model_card(name).build).parameters
-    plain = {k: 0.0 for k in keywords if k.startswith("l2")} | {k: None for k in keywords if k == "at_density"}
+    plain = {k: 0.0 for k in keywords if k.startswith("l2")} | {k: None for k in keywords if k == "at_interactions"}
     model = build_model(name, data, **(plain | parameters)).double()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

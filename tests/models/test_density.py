@@ -16,7 +16,7 @@ from imgrec_lib.models.parts.settings import HM_WEEK
 from imgrec_lib.request import Request
 from imgrec_lib.runs.train import train_run
 
-CARRIED = [name for name, card in list_models().items() if "at_density" in parameters_of(card)]
+CARRIED = [name for name, card in list_models().items() if "at_interactions" in parameters_of(card)]
 
 
 def test_every_model_whose_penalties_act_once_an_occurrence_carries_them_over() -> None:
@@ -26,7 +26,7 @@ def test_every_model_whose_penalties_act_once_an_occurrence_carries_them_over() 
     }  # fmt: skip
     for name, card in list_models().items():
         for profile in card.profiles:
-            at = resolve_profile(name, profile).parameters.get("at_density")
+            at = resolve_profile(name, profile).parameters.get("at_interactions")
             assert at == (HM_WEEK if name in CARRIED and profile == "default" else None), (name, profile)
 
 
@@ -37,9 +37,9 @@ def test_a_penalty_carried_over_is_the_penalty_of_that_weight(name: str) -> None
     own = len(training.interactions) / math.sqrt(training.n_users * training.n_items)
     weights: dict[str, Any] = dict.fromkeys(penalties_of(name), 0.5)
     halved: dict[str, Any] = dict.fromkeys(penalties_of(name), 0.25)
-    carried = small(name, training, **weights, at_density=own / 2)
+    carried = small(name, training, **weights, at_interactions=own / 2)
     batch = batch_of(carried, training)
-    torch.testing.assert_close(carried.loss(batch), small(name, training, **halved, at_density=None).loss(batch))
+    torch.testing.assert_close(carried.loss(batch), small(name, training, **halved, at_interactions=None).loss(batch))
 
 
 @pytest.mark.slow
@@ -59,5 +59,5 @@ def test_the_default_is_near_the_best_of_many_strengths_on_sparse_and_on_dense_d
 
     penalties = {name: value for name, value in default.items() if name in ("l2", "l2_negative", "l2_bias")}
     strengths = [{name: value * 10.0**power for name, value in penalties.items()} for power in (-2, -1, 0, 1)]
-    best = max(auc(**strength, at_density=None) for strength in strengths)
+    best = max(auc(**strength, at_interactions=None) for strength in strengths)
     assert auc() > best - 0.005

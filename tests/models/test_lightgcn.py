@@ -20,7 +20,7 @@ from imgrec_lib.models.base import InnerProduct, Recommender
 
 def model_of(data: TrainingData, **parameters: Any) -> Recommender:
     return randomised(
-        build_model("lightgcn", data, **{"factors": 4, "l2": 0.0, "at_density": None, **parameters}).double()
+        build_model("lightgcn", data, **{"factors": 4, "l2": 0.0, "at_interactions": None, **parameters}).double()
     )
 
 
@@ -75,7 +75,7 @@ def test_gradients_are_those_of_the_dense_matrix() -> None:
 def test_without_layers_it_is_bpr_mf() -> None:
     data = toy_data()
     model = model_of(data, layers=0, l2=0.2)
-    plain = build_model("bpr-mf", data, factors=4, l2=0.2, l2_negative=0.2, l2_bias=0.0, at_density=None).double()
+    plain = build_model("bpr-mf", data, factors=4, l2=0.2, l2_negative=0.2, l2_bias=0.0, at_interactions=None).double()
     plain.load_state_dict({**model.state_dict(), "item_bias": torch.zeros(N_ITEMS)})
     batch: Batch = Sampler(data, seed=1).triples(20, 2)
     assert model.loss(batch).item() == pytest.approx(plain.loss(batch).item(), rel=1e-12)

@@ -30,7 +30,7 @@ from imgrec_lib.runs import load_model, train_run
 SMALL: dict[str, Any] = {
     "factors": 4,
     "attention_units": 3,
-    "at_density": None,
+    "at_interactions": None,
     "size": 32,
     "keep": "recompute",
     "components": 0,

@@ -75,20 +75,20 @@ def half_squared_norm(*rows: Tensor) -> Tensor:
     return sum((0.5 * r.square().sum(-1).mean() for r in rows), start=rows[0].new_zeros(()))
 
 
-def penalties_at(at_density: float | None, interactions: Interactions, *weights: float) -> tuple[float, ...]:
+def penalties_at(at_interactions: float | None, interactions: Interactions, *weights: float) -> tuple[float, ...]:
     """Penalty weights that were found on data of one density, carried over to data of another.
 
     A penalty on gathered rows acts once an occurrence of the row. For it to say as much against the data as a prior
     does, the same for every row however often it is seen, its weight must fall as the occurrences grow.
 
     Args:
-        at_density: training interactions a row of the data that the weights were found on, where a row's are the
+        at_interactions: training interactions a row of the data that the weights were found on, where a row's are the
             geometric mean of a user's and an item's: n / sqrt(n_users n_items). None takes the weights as they are.
         interactions: the training interactions of the data at hand.
         weights: the penalty weights.
 
     Returns:
-        The weights, each times at_density over the data's own interactions a row.
+        The weights, each times at_interactions over the data's own interactions a row.
 
     Example:
         >>> import numpy as np
@@ -99,7 +99,7 @@ def penalties_at(at_density: float | None, interactions: Interactions, *weights:
         >>> penalties_at(5.0, everything, 0.1, 0.01)
         (0.05, 0.005)
     """
-    if at_density is None:
+    if at_interactions is None:
         return weights
     own = len(interactions) / math.sqrt(interactions.n_users * interactions.n_items)
-    return tuple(weight * at_density / own for weight in weights)
+    return tuple(weight * at_interactions / own for weight in weights)
