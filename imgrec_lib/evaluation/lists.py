@@ -8,8 +8,10 @@ pair of items where pairs are compared.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import torch
 
 from imgrec_lib.data.dataset import Interactions
 from imgrec_lib.errors import InputError
@@ -101,7 +103,11 @@ def visual_diversity(lists: np.ndarray, features: np.ndarray, cutoffs: Sequence[
     from imgrec_lib.evaluation import compiled
 
     values = np.asarray(features, np.float32)  # a memory-mapped file stays one
-    squares, pictures = compiled.sums_of_lists(lists, values, np.asarray(cutoffs))
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads) as pool:
+        parts = np.array_split(lists, threads)
+        sums = pool.map(lambda part: compiled.sums_of_lists(part, values, np.asarray(cutoffs)), parts)
+        squares, pictures = (np.concatenate(each) for each in zip(*sums, strict=True))
     # The square of a sum of n unit vectors is n + 2 * (sum of the cosines of their pairs).
     pairs = pictures * (pictures - 1) / 2
     return [_ratio(n - (s - p) / 2, n) for s, p, n in zip(squares.T, pictures.T, pairs.T, strict=True)]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise, starmap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import chain, pairwise, starmap
+from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -25,8 +28,8 @@ the allocator to hand the same memory out again (larger blocks cost a page fault
 TILE_ITEMS = 1024
 """Items of a block, where the scorer can score a part of the catalogue: see `Catalogue`."""
 
-TILE_BYTES = 4 * 2**20
-"""Size of such a block on a CPU, at most: 1024 users by 1024 items. A product of that shape runs at the full rate, as
+TILE_BYTES = 2 * 2**20
+"""Size of such a block on a CPU, at most: 512 users by 1024 items. A product of that shape runs at the full rate, as
 25 users by the whole of a large catalogue does not, and the scores are still in a near cache when they are counted."""
 
 LAST_ITEM = 2**32 - 1
@@ -112,24 +115,25 @@ def rank_held_out(
     if whole and catalogue.sliceable is not None and torch.device(device).type == "cpu":
         block_bytes = min(block_bytes, TILE_BYTES)
     rows = max(1, block_bytes // (4 * catalogue.width if whole else GATHERED_BYTES * widest))
-    found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in lists}
-    recommended, places = [], []
     keeper = BestOnCpu if torch.device(device).type == "cpu" else Best
-    for chosen in _blocks(order, numbers[order], rows):
+
+    @torch.no_grad()
+    def rank(chosen: np.ndarray) -> tuple[np.ndarray, dict[str, tuple[Tensor, Tensor, Tensor]], list[np.ndarray]]:
+        """Of a block of users: where their held-out items stand in `held`, the counts by protocol, and the lists."""
         block = users[chosen]
         # The block's held-out items: whose each is, by place in the block, and where it stands in `held`.
         row, place = _ranges(starts[chosen], numbers[chosen])
         target = held.flat[place]
-        places.append(place)
         # The candidates of a list behind the target, with which they are compared.
         drawn = {name: np.c_[target, items[block[row]]] for name, items in lists.items() if items is not None}
+        counts, recommended = {}, []
         if whole:
             owner, item = owned_rows(owned, block)
             wanted_rows = np.concatenate([owner, *(row.repeat(items.shape[1]) for items in drawn.values())])
             wanted = np.concatenate([item, *(items.clip(0).ravel() for items in drawn.values())])
             best = None if known is None else keeper(catalogue, block, known, length)
             reference, above, equal, values = catalogue.scan(block, row, target, wanted_rows, wanted, best)
-            recommended += [] if best is None else [best.items()]
+            recommended = [] if best is None else [best.items()]
             own, *listed = values.split([len(item), *(items.size for items in drawn.values())])
             # What a user owns, the targets among it, is compared with each of his targets and taken out again.
             owns = owned.history_lengths[block]
@@ -140,7 +144,8 @@ def rank_held_out(
                 torch.bincount(part, minlength=len(row))
                 for part in (limited[own > limit], limited[own == limit], limited)
             )
-            counts = above - owned_above, equal - owned_equal, owned.n_items - owned_all
+            exact = above - owned_above, equal - owned_equal, owned.n_items - owned_all
+            counts = dict.fromkeys(lists.keys() - drawn.keys(), exact)
         else:
             index = torch.as_tensor(block[row], device=device)
             listed = []
@@ -149,15 +154,42 @@ def rank_held_out(
                 listed.append(check_finite(_of_shape(scores, items.shape), block[row], user_ids))
         for name, values in zip(drawn, listed, strict=True):
             items = torch.as_tensor(drawn[name], device=device)
-            found[name].append(_count_listed(values.view(items.shape), items))
-        for name in lists.keys() - drawn.keys():
-            found[name].append(counts)
+            counts[name] = _count_listed(values.view(items.shape), items)
+        return place, counts, recommended
+
+    blocks = _blocks(order, numbers[order], rows)
+    with at_once(catalogue, len(blocks)) as apply:
+        places, counts, recommended = zip(*apply(rank, blocks), strict=True)
     back = np.concatenate(places).argsort()
     counted = {
-        name: Counts(*(torch.cat(parts).cpu().numpy()[back] for parts in zip(*blocks, strict=True)))
-        for name, blocks in found.items()
+        name: Counts(*(torch.cat(parts).cpu().numpy()[back] for parts in zip(*(c[name] for c in counts), strict=True)))
+        for name in lists
     }
-    return counted, np.concatenate(recommended)[order.argsort()] if recommended else None
+    best_items = list(chain.from_iterable(recommended))
+    return counted, np.concatenate(best_items)[order.argsort()] if best_items else None
+
+
+_threads_are_set = Lock()
+
+
+@contextmanager
+def at_once(catalogue: Catalogue, n_blocks: int) -> Iterator[Callable[..., Iterable[Any]]]:
+    """A `map` that works at as many blocks of users at once as PyTorch has threads, each with one.
+
+    So all that is done to a block is shared out, not its product alone. A GPU, a single block, and a scorer that cannot
+    score a part of the catalogue, which may keep something between two calls, get the plain `map`.
+    """
+    if torch.device(catalogue.device).type != "cpu" or catalogue.sliceable is None or n_blocks < 2:
+        yield map
+        return
+    with _threads_are_set:
+        number = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with ThreadPoolExecutor(number) as pool:
+                yield pool.map
+        finally:
+            torch.set_num_threads(number)
 
 
 def _blocks(order: np.ndarray, numbers: np.ndarray, rows: int) -> list[np.ndarray]:
@@ -251,7 +283,9 @@ class Catalogue:
         starts = torch.as_tensor(owner.searchsorted(np.arange(len(users) + 1)), device=self.device)
         above, equal = torch.zeros_like(back), torch.zeros_like(back)
         order, parts = self.by_tile(items)
-        row, column = (torch.as_tensor(each[order], device=self.device) for each in (rows, items % self.width))
+        # Where each wanted score stands in its tile, as one number: the last tile may be narrower than the others.
+        widths = np.minimum(self.width, self.n_items - items // self.width * self.width)
+        spot = torch.as_tensor((rows * widths + items % self.width)[order], device=self.device)
         wanted, sums = [], reference.new_zeros(len(users))
         compare: Callable[..., None] = compare_tile
         counted: tuple[Any, ...] = starts, reference, above, equal, sums
@@ -260,7 +294,7 @@ class Catalogue:
         memory = kept_scores.new_empty(len(users) * self.width)
         for number, part in enumerate(parts):
             scores = kept_scores if number == kept else self.tile(index, number, memory)
-            wanted.append(scores[row[part], column[part]])
+            wanted.append(scores.take(spot[part]))
             if best is None:
                 compare(scores, *counted)
             else:

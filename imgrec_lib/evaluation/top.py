@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
-from threading import Lock
-
 import numpy as np
 import torch
 
 from imgrec_lib.data.dataset import Interactions
 from imgrec_lib.errors import InputError
-from imgrec_lib.evaluation.ranking import TILE_ITEMS, Catalogue, check_finite, owned_rows, sort_keys
+from imgrec_lib.evaluation.ranking import TILE_ITEMS, Catalogue, at_once, check_finite, owned_rows, sort_keys
 from imgrec_lib.models.base import Scorer
 
 BLOCK_BYTES = 4 * 2**20
@@ -69,31 +64,10 @@ def top_items(
         items[block], values[block] = find(catalogue, users[block], owned, admissible, k)
 
     starts = range(0, len(users), rows)
-    # A scorer of another kind may keep something between two calls.
-    together = on_cpu and catalogue.sliceable is not None and len(starts) > 1
-    with _block_by_block() if together else nullcontext(map) as apply:
+    with at_once(catalogue, len(starts)) as apply:
         for _ in apply(fill, starts):
             pass
     return items, values
-
-
-_threads_are_set = Lock()
-
-
-@contextmanager
-def _block_by_block() -> Iterator[Callable[..., Iterable[None]]]:
-    """A `map` that works at as many blocks at once as PyTorch has threads, each with one.
-
-    So all that is done to a block is shared out, not its product alone.
-    """
-    with _threads_are_set:
-        number = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            with ThreadPoolExecutor(number) as pool:
-                yield pool.map
-        finally:
-            torch.set_num_threads(number)
 
 
 def _best_on_cpu(
