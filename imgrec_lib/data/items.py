@@ -78,10 +78,15 @@ def read_items(
             # Another column may bear the name of one that was chosen, such as `category`.
             attribute = f"{column}_attribute" if column in table else str(column)
             table[attribute] = raw[column].astype(object).where(raw[column].notna(), "").astype(str)
-    if image is None:
-        return table, None
-    named = raw[image].map(lambda cell: len(cell) > 0 if isinstance(cell, LISTS) else bool(pd.notna(cell)))
-    return table, {item: _written(cell) for item, cell in zip(ids[named], raw[image][named], strict=True)}
+    return table, written_pictures(raw, image, ids)
+
+
+def written_pictures(raw: pd.DataFrame, column: str | None, ids: pd.Series) -> dict[str, str] | None:
+    """What a column of an item table says of each item's pictures, without empty cells; None without a column."""
+    if column is None:
+        return None
+    named = raw[column].map(lambda cell: len(cell) > 0 if isinstance(cell, LISTS) else bool(pd.notna(cell)))
+    return {item: _written(cell) for item, cell in zip(ids[named], raw[column][named], strict=True)}
 
 
 def _written(cell: object) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
+import pandas as pd
 
 from imgrec_lib.data.dataset import Columns, Dataset, FurtherPictures
 from imgrec_lib.data.ids import how_ids_differ, plain_id
@@ -138,6 +139,35 @@ def pictures_by_column(
     return found
 
 
+def pictured_alone(
+    tables: Sequence[tuple[Path, pd.DataFrame]], catalogue: pd.DataFrame, pictures: Mapping[str, Sequence[Path]]
+) -> tuple[list[tuple[Path, pd.DataFrame]], pd.DataFrame]:
+    """Interactions and catalogue without the items that have no picture.
+
+    Args:
+        tables: files of interactions and what was read from them.
+        catalogue: the item table.
+        pictures: files by item.
+
+    Raises:
+        InputError: no item has a picture.
+
+    Warns of how many were left out.
+    """
+    there = {item for item, paths in pictures.items() if any(path.is_file() for path in paths)}
+    if not there:
+        raise InputError("require_image keeps only items with a picture, and there is none: give `images` a folder.")
+    kept = catalogue[catalogue[Columns.ITEM].isin(there)]
+    chosen = [(path, table[table[Columns.ITEM].isin(there)].reset_index(drop=True)) for path, table in tables]
+    lost = sum(len(table) for _, table in tables) - sum(len(table) for _, table in chosen)
+    if len(kept) < len(catalogue):
+        tell(
+            f"{len(catalogue) - len(kept):,} of {len(catalogue):,} items have no picture and are left out, and their "
+            f"{lost:,} interactions."
+        )
+    return chosen, kept
+
+
 def with_pictures(
     dataset: Dataset, name: str, pictures: Mapping[str, Sequence[Path]], cache: str | Path | None, **options: Any
 ) -> Dataset:
@@ -173,12 +203,11 @@ def _named_after(pictures: Sequence[Path], items: Iterable[str], folder: Path) -
     by_folder = all(parent in wanted for stem, parent in zip(stems, parents, strict=True) if stem in repeated)
     found: dict[str, list[tuple[int, int, Path]]] = {}
     for path, stem, parent in zip(pictures, stems, parents, strict=True):
-        numbered = re.fullmatch(r"(.+?)[ _-]*[_-](\d{1,4})", stem)
         if repeated and by_folder and parent in wanted:
             item, rank = parent, (2, 0)
         elif stem in wanted:
             item, rank = stem, (0, 0)
-        elif numbered and numbered[1] in wanted:
+        elif (numbered := re.fullmatch(r"(.+?)[ _-]*[_-](\d{1,4})", stem)) and numbered[1] in wanted:
             item, rank = numbered[1], (1, int(numbered[2]))
         elif parent in wanted:
             item, rank = parent, (2, 0)

@@ -142,7 +142,7 @@ def test_hm_articles_that_lost_their_zero(hm: Path) -> None:
     for name in texts:
         pd.read_csv(hm / name).to_csv(hm / name, index=False)
     with pytest.raises(
-        InputError, match=r"no photograph .* differ by leading zeros alone.*'100000000' here is '0100000000' there"
+        InputError, match=r"no picture .* differ by leading zeros alone.*'100000000' here is '0100000000' there"
     ):
         load("hm", hm)
     for name in texts:

@@ -146,7 +146,7 @@ def test_hm_counts_customers_and_articles_that_it_leaves_out(hm: Path) -> None:
     with pytest.warns() as told:
         load("hm", hm)
     sentences = "\n".join(str(warning.message) for warning in told)
-    assert "1 of 6 articles have no photograph in" in sentences and "and their 2 purchases" in sentences
+    assert "1 of 6 items have no picture and are left out, and their 2 interactions" in sentences
     assert (
         "hm: 1 of 3 users have fewer than 3 different items and are left out, and with them 2 of 9 inter" in sentences
     )

@@ -236,5 +236,5 @@ def test_covers_sentences(tmp_path: Path) -> None:
     rows = "".join(f"u{u},{i}\n" for u in range(5) for i in rng.permutation(6)[:4])
     (tmp_path / "b.csv").write_text("user_id,item_id\n" + rows)
     write_covers(tmp_path, "covers", [f"{i}.png" for i in range(5)])
-    with pytest.warns(UserWarning, match="1 of 6 items have no cover and are left out"):
+    with pytest.warns(UserWarning, match="1 of 6 items have no picture and are left out"):
         assert covers(tmp_path, interactions="b.csv").n_items <= 5

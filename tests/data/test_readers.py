@@ -147,7 +147,8 @@ def test_hm_sentences(hm: Path, tmp_path: Path) -> None:
     for path in (hm / "images" / "010").iterdir():
         path.unlink()
     articles.to_csv(hm / "articles.csv", index=False)
-    with pytest.raises(InputError, match="there is no photograph in"):
+    purchases.write_text(content)
+    with pytest.raises(InputError, match="there are no pictures at all"):
         load("hm", hm)
 
 

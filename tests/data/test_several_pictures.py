@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from shops import hm
 
-from imgrec_lib import InputError, load_dataset
+from imgrec_lib import InputError, Request, load_dataset, train_run
 from imgrec_lib.data.dataset import Dataset
+from imgrec_lib.explorer import Runs, State, answer
 from imgrec_lib.features import extract_features, picture_features
+
+__all__ = ["hm"]  # a fixture
 
 ITEMS = ["coat", "hat", "hat_1", "11"]
 COLOURS = {name: (40 * k, 250 - 20 * k, 90) for k, name in enumerate(("a", "b", "c", "d", "e", "f"))}
@@ -130,3 +135,41 @@ def test_features_of_several_pictures_are_pooled(tmp_path: Path) -> None:
     assert mean.description["several_pictures"] == "mean"
     assert len({each.fingerprint for each in (first, mean, largest)}) == 3
     assert picture_features(dataset, several_pictures="first", **options).fingerprint == first.fingerprint
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_hm_articles_with_several_photographs(hm: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    ids, images = [f"01{i:08}" for i in range(6)], hm / "images"
+    for path, grey in {
+        f"010/{ids[0]}_10.jpg": 30, f"010/{ids[0]}-2.png": 20, f"{ids[0]}_1.jpg": 10, f"{ids[1]}/back.png": 40,
+        f"{ids[5]}/front.png": 50,
+    }.items():  # fmt: skip
+        (images / path).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (6, 9), (grey,) * 3).save(images / path)
+    options = {"image_size": 8, "min_interactions": 3, "progress": False}
+    request = Request("visrank", dataset="hm", root=str(hm), dataset_options=options, feature_options={"size": 32})
+    dataset, features = request.load(progress=False)
+    blues = {
+        item: [round(int(pixels[4, 4, 2]) / 10) for pixels in dataset.pictures_of(row)]
+        for row, item in enumerate(dataset.items["item"])
+    }
+    # Article 5 has a picture in its folder alone; the fixture's are without blue.
+    assert blues == {ids[0]: [0, 1, 2, 3], ids[1]: [0, 4], ids[2]: [0], ids[3]: [0], ids[5]: [5]}
+    assert features is not None and dataset.images is not None and dataset.further_pictures is not None
+    parts = [
+        extract_features(store, size=32, progress=False).values
+        for store in (dataset.images, dataset.further_pictures.images)
+    ]
+    assert features.values[0] == pytest.approx(np.vstack([parts[0][:1], parts[1][:3]]).mean(0), rel=1e-4, abs=1e-6)
+    assert features.values[2] == pytest.approx(parts[0][2])
+    runs = tmp_path_factory.mktemp("runs")
+    train_run(dataset, request, runs / "run", features=features, progress=False)
+    card = answer(Runs(runs), State(item=ids[0])).html.partition('<div class="pictures">')[2].partition("</div>")[0]
+    assert len(set(re.findall(r'src="([^"]+)"', card))) == 4 and 'alt="prod_name 0, picture 4"' in card
+    # A column that lists them says which are whose, and in which order.
+    articles = pd.read_csv(hm / "articles.csv", dtype=str)
+    lists = [[f"010/{ids[0]}-2.png", f"010/{ids[0]}.jpg"], *([f"010/{item}.jpg"] for item in ids[1:])]
+    articles.assign(images=[json.dumps(each) for each in lists]).to_csv(hm / "articles.csv", index=False)
+    listed = load_dataset("hm", hm, **options)
+    assert [round(int(pixels[4, 4, 2]) / 10) for pixels in listed.pictures_of(0)] == [2, 0]
+    assert ids[5] not in set(listed.items["item"])

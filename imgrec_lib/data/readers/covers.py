@@ -12,9 +12,9 @@ import pandas as pd
 from imgrec_lib.data.columns import ITEM_NAMES, TIME_NAMES, USER_NAMES, plain_name
 from imgrec_lib.data.dataset import Columns, Dataset, HeldOut, Interactions
 from imgrec_lib.data.decoding import Fit, Resample
-from imgrec_lib.data.ids import how_ids_differ, plain_id, read_ids
+from imgrec_lib.data.ids import how_ids_differ, read_ids
 from imgrec_lib.data.items import UNKNOWN, read_items
-from imgrec_lib.data.pictures import list_pictures, with_pictures
+from imgrec_lib.data.pictures import pictured_alone, pictures_by_name, with_pictures
 from imgrec_lib.data.split import check_split, split_dataset
 from imgrec_lib.data.storing import reading_of
 from imgrec_lib.data.streams import first_line, stream_csv, unix_seconds
@@ -84,23 +84,10 @@ def load_covers(
     path = root / plain_path(interactions) if interactions is not None else _only_table(root)
     folder = root / plain_path(covers) if covers is not None else _only_folder(root)
     table, timed = _interactions(path, progress)
-    ids = table[Columns.ITEM].unique()
-    pictures = {plain_id(each.stem): each for each in list_pictures(folder)}
-    without = [item for item in ids if item not in pictures]
-    if len(without) == len(ids):
-        difference = how_ids_differ(without, pictures)
-        raise InputError(
-            f"no cover in {folder} is named after an item of {path}, such as {ids[0]!r}"
-            f"{f': {difference}' if difference else ': name the folder with the option covers'}."
-        )
-    if require_image and without:
-        lost = table[Columns.ITEM].isin(without)
-        tell(
-            f"{len(without):,} of {len(ids):,} items have no cover and are left out, and their {int(lost.sum()):,} "
-            "interactions."
-        )
-        table = table[~lost].reset_index(drop=True)
     catalogue = pd.DataFrame({Columns.ITEM: np.sort(table[Columns.ITEM].unique().astype(object))})
+    pictures = pictures_by_name(folder, catalogue[Columns.ITEM].tolist())
+    if require_image:
+        [(_, table)], catalogue = pictured_alone([(path, table)], catalogue, pictures)
     dataset = split_dataset(
         "covers", table, catalogue, min_interactions=min_interactions, split=split, seed=seed, held_out=held_out,
         validate=validate, validate_from=validate_from, test_from=test_from,
@@ -109,18 +96,10 @@ def load_covers(
         dataset = _without_times(dataset)
     if items is not None:
         dataset = replace(dataset, items=_described(dataset.items, root / plain_path(items)))
-    covers_of = {item: [pictures[item]] for item in dataset.items[Columns.ITEM] if item in pictures}
     return with_pictures(
-        dataset,
-        "covers",
-        covers_of,
-        cache,
-        size=image_size,
-        fit=image_fit,
-        resample=image_resample,
-        progress=progress,
+        dataset, "covers", pictures, cache, size=image_size, fit=image_fit, resample=image_resample, progress=progress,
         reading=reading,
-    )
+    )  # fmt: skip
 
 
 def _only_table(root: Path) -> Path:

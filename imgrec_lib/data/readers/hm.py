@@ -12,14 +12,14 @@ from imgrec_lib.data.columns import find_column
 from imgrec_lib.data.dataset import Columns, Dataset
 from imgrec_lib.data.decoding import Fit, Resample
 from imgrec_lib.data.formats import read_table
-from imgrec_lib.data.ids import how_ids_differ, plain_id, read_ids
-from imgrec_lib.data.items import read_categories, require_groups, settle_unlisted
-from imgrec_lib.data.pictures import list_pictures
+from imgrec_lib.data.ids import read_ids
+from imgrec_lib.data.items import IMAGE_NAMES, read_categories, require_groups, settle_unlisted, written_pictures
+from imgrec_lib.data.pictures import pictured_alone, pictures_by_column, pictures_by_name, with_pictures
 from imgrec_lib.data.split import check_split, split_dataset
-from imgrec_lib.data.storing import cached_images, reading_of
+from imgrec_lib.data.storing import reading_of
 from imgrec_lib.data.streams import stream_csv
 from imgrec_lib.data.times import DAY, check_forms, read_times
-from imgrec_lib.errors import InputError, tell
+from imgrec_lib.errors import InputError
 from imgrec_lib.files import plain_path
 from imgrec_lib.options import Count, CountOrNone, Positive
 
@@ -63,6 +63,8 @@ def load_hm(
 
     Timestamps are midnight UTC of the day of purchase: the data has no finer time. Of an article are kept its name
     (`prod_name`), description (`detail_desc`, where the file has it), category, group and the columns of `ATTRIBUTES`.
+    An article may have further photographs, as a shop's own data in this layout does: `<article_id>_1.jpg`,
+    `<article_id>-2.png`, all that lies in a folder `<article_id>`, or what a column `images` lists.
 
     Args:
         root: folder with `transactions_train.csv`, `articles.csv` and `images/0xx/<article_id>.jpg`.
@@ -115,13 +117,16 @@ def load_hm(
         if column != category_column:
             items[column] = raw[column].fillna("")
 
-    photographs = {plain_id(path.stem): path for path in list_pictures(root / "images")}
-    if not photographs:
-        raise InputError(f"there is no photograph in {root / 'images'}: they are expected as 0xx/<article_id>.jpg.")
+    written = written_pictures(raw, find_column(raw, articles_path, IMAGE_NAMES), ids)
     purchases = _read_purchases(purchases_path, days, forms, progress)
     [(_, table)], items = settle_unlisted([(purchases_path, purchases)], items, articles_path, unlisted_items)
+    articles, folder = items[Columns.ITEM].tolist(), root / "images"
+    if written is None:
+        pictures = pictures_by_name(folder, articles)
+    else:
+        pictures = pictures_by_column(folder, articles, written, articles_path)
     if require_image:
-        table, items = _with_photographs(table, items, photographs, root / "images")
+        [(_, table)], items = pictured_alone([(purchases_path, table)], items, pictures)
     dataset = split_dataset(
         "hm",
         table,
@@ -135,39 +140,10 @@ def load_hm(
         validate_from=validate_from,
         test_from=test_from,
     )
-    kept = dataset.items[Columns.ITEM].tolist()
-    images = cached_images(
-        "hm",
-        [photographs.get(item) for item in kept],
-        kept,
-        cache,
-        size=image_size,
-        fit=image_fit,
-        resample=image_resample,
-        progress=progress,
+    return with_pictures(
+        dataset, "hm", pictures, cache, size=image_size, fit=image_fit, resample=image_resample, progress=progress,
         reading=reading,
-    )
-    return dataset.with_images(images)
-
-
-def _with_photographs(
-    table: pd.DataFrame, items: pd.DataFrame, photographs: dict[str, Path], folder: Path
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Purchases and articles without the articles that have no photograph; a warning counts what is left out."""
-    without = items[Columns.ITEM][~items[Columns.ITEM].isin(photographs)]
-    if without.empty:
-        return table, items
-    difference = how_ids_differ(without, photographs)
-    if len(without) == len(items):
-        raise InputError(
-            f"no photograph in {folder} is named after an article{f': {difference}' if difference else ''}."
-        )
-    lost = table[Columns.ITEM].isin(without)
-    tell(
-        f"{len(without):,} of {len(items):,} articles have no photograph in {folder} and are left out, and their "
-        f"{int(lost.sum()):,} purchases{f'; {difference}' if difference else ''}."
-    )
-    return table[~lost], items[~items[Columns.ITEM].isin(without)]
+    )  # fmt: skip
 
 
 def _day(text: str | None) -> int | None:

@@ -16,7 +16,14 @@ from imgrec_lib.data.decoding import Fit, Resample
 from imgrec_lib.data.formats import EmptyTable, check_encoding, find_table
 from imgrec_lib.data.interactions import Repeated, check_counting, read_interactions
 from imgrec_lib.data.items import read_items, settle_unlisted
-from imgrec_lib.data.pictures import addresses_of, list_pictures, pictures_by_column, pictures_by_name, with_pictures
+from imgrec_lib.data.pictures import (
+    addresses_of,
+    list_pictures,
+    pictured_alone,
+    pictures_by_column,
+    pictures_by_name,
+    with_pictures,
+)
 from imgrec_lib.data.split import check_split, split_dataset, with_given_split
 from imgrec_lib.data.storing import reading_of
 from imgrec_lib.data.times import check_forms
@@ -148,7 +155,7 @@ def load_table(
         tables, catalogue = settle_unlisted(tables, catalogue, items_path, unlisted_items)
     pictures = _pictures(images, folder, catalogue[Columns.ITEM], written, items_path, image_column)
     if require_image:
-        tables, catalogue = _with_pictures(tables, catalogue, pictures)
+        tables, catalogue = pictured_alone(tables, catalogue, pictures or {})
 
     if whole is not None:
         dataset = split_dataset(
@@ -262,21 +269,3 @@ def _pictures(
         )
         return None
     return pictures_by_column(image_folder, ids, written, items_path)
-
-
-def _with_pictures(
-    tables: Sequence[tuple[Path, pd.DataFrame]], catalogue: pd.DataFrame, pictures: dict[str, list[Path]] | None
-) -> tuple[list[tuple[Path, pd.DataFrame]], pd.DataFrame]:
-    """Interactions and catalogue without the items that have no picture; a warning counts them."""
-    there = {item for item, paths in (pictures or {}).items() if any(path.is_file() for path in paths)}
-    if not there:
-        raise InputError("require_image keeps only items with a picture, and there is none: give `images` a folder.")
-    kept = catalogue[catalogue[Columns.ITEM].isin(there)]
-    chosen = [(path, table[table[Columns.ITEM].isin(there)].reset_index(drop=True)) for path, table in tables]
-    lost = sum(len(table) for _, table in tables) - sum(len(table) for _, table in chosen)
-    if len(kept) < len(catalogue):
-        tell(
-            f"{len(catalogue) - len(kept):,} of {len(catalogue):,} items have no picture and are left out, and their "
-            f"{lost:,} interactions."
-        )
-    return chosen, kept
