@@ -15,14 +15,13 @@ from .search import Index, facets, find_users, index_of
 from .server import serve
 from .share import shared_page
 from .similar import similar_users
-from .state import POPULARITY, PROJECTIONS, SEEN, SPACES, USER_ORDERS, State
+from .state import POPULARITY, PROJECTIONS, SEEN, USER_ORDERS, State
 from .views import VIEWS, item_of, user_of
 
 __all__ = [
     "POPULARITY",
     "PROJECTIONS",
     "SEEN",
-    "SPACES",
     "USER_ORDERS",
     "VIEWS",
     "Answer",

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from imgrec_lib.data.dataset import Columns, describe_item, latest_items
 from imgrec_lib.errors import unknown_name
-from imgrec_lib.explorer.item_map import ItemMap, Live, inside, positions_of, space_of, spaces_of
+from imgrec_lib.explorer.item_map import ItemMap, Live, by_name, inside, positions_of, space_of, spaces_of
 from imgrec_lib.explorer.ranking import candidates, rank, user_scores
 from imgrec_lib.explorer.search import facets
 from imgrec_lib.explorer.shown import Shown, Text, actions_html, cell_of, table_html, user_name
@@ -137,7 +137,6 @@ def embedding_map(opened: Trained, user: int, state: State) -> list[Shown]:
         InputError: there is nothing to make a map of, or no such colouring.
     """
     dataset = opened.dataset
-    space = space_of(opened, state)
     positions = positions_of(opened, state)
     shown = _shown(opened, user, state)
     groups = groups_of(opened, user, state.colour)
@@ -153,7 +152,7 @@ def embedding_map(opened: Trained, user: int, state: State) -> list[Shown]:
     # What only moves the eye, or chooses, changes no dot: the browser keeps those that it has.
     told = ("run", "user", "where", "popularity", "seen", "space", "projection", "colour")
     dots = State(**{name: getattr(state, name) for name in told})
-    title = f"{len(shown):,} items, {'by picture' if space == 'picture' else f'as {opened.title} sees them'}"
+    title = f"{len(shown):,} items, {by_name(opened, space_of(opened, state))}"
     drawn = ItemMap(
         title, positions, shown, names, dataset.images, state.region, state.zoom,
         Live(dots.address(), groups.colours, tuple(marks)),
@@ -175,10 +174,10 @@ def embedding_map(opened: Trained, user: int, state: State) -> list[Shown]:
 
 def other_maps(opened: Trained, state: State) -> list[tuple[str, dict[str, str]]]:
     """The maps that there are beside the one shown: what to call each, and how its state differs."""
-    spaces = {"learned": f"As {opened.title} sees items", "picture": "By picture"}
     projections = {"pca": "Principal components", "umap": "UMAP"}
     shown = space_of(opened, state)
-    found = [(spaces[space], {"space": space}) for space in spaces_of(opened) if space != shown]
+    names = {space: by_name(opened, space) for space in spaces_of(opened) if space != shown}
+    found = [(name[0].upper() + name[1:], {"space": space}) for space, name in names.items()]
     for name in PROJECTIONS:
         if name != state.projection and (name == "pca" or find_spec(name)):
             found.append((projections[name], {"projection": name}))

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from torch import Tensor
 
 from imgrec_lib.data.images import ImageStore
-from imgrec_lib.errors import InputError
+from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.explorer.state import State
 from imgrec_lib.extras import require
 from imgrec_lib.gallery.thumbnails import thumbnail_uri
@@ -81,25 +81,29 @@ def _umap(values: np.ndarray) -> np.ndarray:
     return UMAP(n_neighbors=neighbours, metric="cosine", random_state=0, n_jobs=1).fit_transform(values)
 
 
-def spaces_of(opened: Trained) -> list[str]:
-    """The spaces of which there can be a map: what the model has learnt, and the pictures."""
-    return [
-        space
-        for space, there in (("learned", opened.learned is not None), ("picture", opened.features is not None))
-        if there
-    ]
+def spaces_of(opened: Trained) -> dict[str, Tensor | np.ndarray]:
+    """(n_items, d) vectors of which there can be a map: what the model has "learned", then each set of features."""
+    learned: dict[str, Tensor | np.ndarray] = {} if opened.learned is None else {"learned": opened.learned}
+    return learned | {name: values for name, values in opened.feature_sets.items() if name not in learned}
 
 
 def space_of(opened: Trained, state: State) -> str:
-    """The space that the state's map shows.
+    """The space that the state's map shows; of a run that has learnt no vectors the first that there is.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such space, or none at all.
     """
     spaces = spaces_of(opened)
     if not spaces:
         raise InputError(f"{opened.title} has no vectors for items, and the data have no pictures: choose another run.")
-    return state.space if state.space in spaces else spaces[0]
+    if state.space not in ("learned", *spaces):
+        raise unknown_name("map", state.space, spaces)
+    return state.space if state.space in spaces else next(iter(spaces))
+
+
+def by_name(opened: Trained, space: str) -> str:
+    """What a map is called: "by picture", or as the model sees items."""
+    return f"as {opened.title} sees items" if space == "learned" else f"by {space}"
 
 
 def positions_of(opened: Trained, state: State) -> np.ndarray:
@@ -113,9 +117,7 @@ def positions_of(opened: Trained, state: State) -> np.ndarray:
 
 @lru_cache(8)
 def _positions(opened: Trained, space: str, projection: str) -> np.ndarray:
-    vectors = opened.learned if space == "learned" else opened.features.values if opened.features else None
-    assert vectors is not None
-    return project(vectors, projection)
+    return project(spaces_of(opened)[space], projection)
 
 
 def inside(positions: np.ndarray, region: tuple[float, ...]) -> np.ndarray:

@@ -18,7 +18,6 @@ POPULARITY = {
 }
 """Bands of training interactions, both ends included."""
 PROJECTIONS = ("pca", "umap")
-SPACES = ("learned", "picture")
 COLOURINGS = ("popularity", "score", "error")
 """By what the dots of the map can be coloured, beside the columns of the item table."""
 USER_ORDERS = ("as listed", "random", "longest history", "shortest history", "worst served", "best served")
@@ -50,7 +49,7 @@ class State:
         least, most: only users whose value in that column lies between the two; None: no bound.
         page: the page of the table of users.
         picture: name of a picture that somebody gave, taken as an item that is not in the catalogue; empty: none.
-        space: what the map shows: items as "learned" by the run, or the "picture" features.
+        space: what the map shows: items as "learned" by the run, or a set of features by its name, such as "picture".
         projection: how the map is made: one of `PROJECTIONS`.
         region: chosen part of the map, whose items are those that are looked at: left, top, right, bottom, or the
             corners x, y, x, y, ... of a polygon, each from 0 to 1; empty: none.
@@ -88,7 +87,6 @@ class State:
             ("popularity", self.popularity, POPULARITY),
             ("choice of seen items", self.seen, SEEN),
             ("order of users", self.order, USER_ORDERS),
-            ("space of the map", self.space, SPACES),
             ("projection", self.projection, PROJECTIONS),
         ):
             if value not in known:

@@ -66,6 +66,7 @@ from imgrec_lib.explorer import (
     users_of,
 )
 from imgrec_lib.explorer import occlusion as occlusion_module
+from imgrec_lib.explorer.dots import other_maps
 from imgrec_lib.explorer.ranking import user_scores
 from imgrec_lib.explorer.shown import Beside
 from imgrec_lib.gallery import Gallery
@@ -605,6 +606,21 @@ def test_the_map_leads_to_the_other_maps(runs: Runs) -> None:
     assert "by picture" in answer(runs, states[0]).html
 
 
+def test_each_set_of_features_has_a_map(of_sets: Runs) -> None:
+    opened = of_sets.open("both")
+    for name, vectors in opened.feature_sets.items():
+        state = State(run="both", view="map", space=name)
+        shown = VIEWS["map"](of_sets, state)[1]
+        assert isinstance(shown, ItemMap) and shown.title.endswith(f"by {name}")
+        np.testing.assert_array_equal(shown.positions, project(vectors))
+        others = {"learned", "words", "look"} - {name}
+        assert {change["space"] for _, change in other_maps(opened, state) if "space" in change} == others
+    with pytest.raises(InputError, match=r"unknown map 'picture': choose one of: learned, look, words"):
+        VIEWS["map"](of_sets, State(run="both", view="map", space="picture"))
+    found = answer(of_sets, State(run="both", view="map", space="picture"))
+    assert "has no map by picture." in found.html and found.state.space == "learned"
+
+
 def test_map_holds_what_was_chosen(runs: Runs) -> None:
     opened = runs.open("ft")
     state = State(run="ft", region=(0.25, 0.0, 0.75, 0.5), number=4)
@@ -722,7 +738,7 @@ def test_map_escapes_names() -> None:
         {"number": 0},
         {"region": [0, 1]},
         {"region": [0, 0, 1, 2]},
-        {"space": "x"},
+        {"projection": "x"},
     ],
 )
 def test_a_wrong_state_is_refused(wrong: dict[str, object]) -> None:
