@@ -189,14 +189,14 @@ def open_images(folder: Path) -> ImageStore:
     return ImageStore(pixels, present, digits, problems, repairs=repairs, earlier=earlier)
 
 
-def tell_of_enlargement(images: ImageStore, size: int | None) -> None:
-    """Say so where a network was asked to look at pictures of more pixels than are stored.
+def tell_of_enlargement(images: ImageStore, size: int) -> None:
+    """Say so where a network looks at pictures of more pixels than are stored.
 
     Args:
         images: the pictures.
-        size: the pixels a side that were asked for; None and 0 ask for nothing.
+        size: height and width of the network's input, in pixels.
     """
-    if size and size > images.size:
+    if size > images.size:
         tell(
             f"the pictures are stored with {images.size} pixels a side and are enlarged to {size} for the network, "
             f"which adds no detail: load the dataset with image_size={size}, or say size={images.size}."

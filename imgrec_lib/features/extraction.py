@@ -142,7 +142,7 @@ def extract_features(
         crop=crop,
         seed=seed,
     )
-    tell_of_enlargement(images, size)
+    tell_of_enlargement(images, network.size)
     precision = "float32" if device.type == "cpu" else "bfloat16"
     description = network.description | {"precision": precision, "missing": missing}
 

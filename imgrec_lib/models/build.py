@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from imgrec_lib.data.dataset import TrainingData
-from imgrec_lib.data.images import tell_of_enlargement
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.models.base import ModelCard, Profile, Recommender, TrainSettings
 from imgrec_lib.models.registry import model_card
@@ -135,12 +134,7 @@ def network_parameters(name: str, backbone: str, weights: str, options: Mapping[
 
 
 def _check_pictures(card: ModelCard, profile: str, data: TrainingData, overrides: Mapping[str, Any]) -> None:
-    """Refuse pictures that are smaller than a profile wants them for a network trained on sharp ones.
-
-    Warns where a size was asked for to which they are enlarged.
-    """
-    if data.images is not None and "images" in card.uses:
-        tell_of_enlargement(data.images, overrides.get("size"))
+    """Refuse pictures that are smaller than a profile wants them for a network trained on sharp ones."""
     size = card.profiles[profile].parameters.get("size", 0)
     if "size" in overrides or "backbone" not in options_of(card.build) or data.images is None:
         return

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
-from imgrec_lib.data.images import ImageStore
+from imgrec_lib.data.images import ImageStore, tell_of_enlargement
 from imgrec_lib.data.sampler import Batch, ItemBatch, Sampler
 from imgrec_lib.data.storing import resized
 from imgrec_lib.errors import InputError, unknown_name
@@ -94,6 +94,7 @@ class DVBPR(Recommender):
         if size < SMALLEST:
             raise InputError(f"the pictures of DVBPR must have at least {SMALLEST} pixels a side, not {size}.")
         assert data.images is not None
+        tell_of_enlargement(data.images, size)
         self.images, self.picture_size, self.batches = data.images, size, batches
         self.l2_network, self.l2_users = l2_network, l2_users
         bought = torch.from_numpy(data.interactions.popularity > 0)

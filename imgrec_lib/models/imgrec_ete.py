@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
+from imgrec_lib.data.images import tell_of_enlargement
 from imgrec_lib.data.sampler import Batch, ItemBatch, Sampler
 from imgrec_lib.errors import unknown_name
 from imgrec_lib.features import Activations, Backbone, build_backbone, trunk_activations
@@ -94,6 +95,8 @@ class ImgRecEtE(ImgRec):
             raise unknown_name("kind of batches", batches, BATCHES)
         super().__init__(data, units, factors=factors, l2=l2, l2_users=l2_users, l2_layer=l2_layer, crelu=False)
         network = build_backbone(backbone, weights=weights, pooling=pooling or None, size=size or None, cut=cut)
+        assert data.images is not None
+        tell_of_enlargement(data.images, network.size)
         self.layer = feature_layer(network.n_features, units)
         # Only the tail is registered: the trunk is neither a parameter nor in a checkpoint, and is moved in `_apply`.
         self._backbone = (network,)

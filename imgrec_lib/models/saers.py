@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
+from imgrec_lib.data.images import tell_of_enlargement
 from imgrec_lib.data.sampler import Batch
 from imgrec_lib.features import FeatureMaps, attribute_accuracy, attribute_labels, build_backbone
 from imgrec_lib.features.attributes import (
@@ -126,6 +127,7 @@ class SAERS(Recommender):
         self.labels = attribute_labels(data, [name.strip() for name in attributes.split(",") if name.strip()])
         # The average of the last feature map is what its heads are linear in.
         network = build_backbone(backbone, weights=weights, size=size or None, pooling="avg")
+        tell_of_enlargement(data.images, network.size)
         fold_batch_norms(network)
         # In no checkpoint: it is that of the backbone's weights. Always in full precision; `prepare` moves it.
         self._maps = (FeatureMaps(data.images, network, keep, progress=progress),)

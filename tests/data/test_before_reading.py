@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from narrow import not_none
 
 from imgrec_lib.data import load_dataset
 from imgrec_lib.data.images import ImageStore, tell_of_enlargement
 from imgrec_lib.errors import InputError
+from imgrec_lib.features import extract_features
 
 IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
     ({"min_interactions": 2}, "min_interactions must be at least 3 "),
@@ -58,7 +60,7 @@ def test_training_and_test_cannot_be_empty(tmp_path: Path, empty: str) -> None:
 
 def test_enlarged_pictures_are_said(recwarn: pytest.WarningsRecorder) -> None:
     store = ImageStore.from_array(np.zeros((2, 16, 16, 3), np.uint8))
-    for size in (None, 0, 8, 16):
+    for size in (8, 16):
         tell_of_enlargement(store, size)
     assert not recwarn.list
     with pytest.warns(UserWarning, match="stored with 16 pixels a side and are enlarged to 64 .* image_size=64"):
@@ -71,3 +73,11 @@ def test_a_model_that_looks_at_pictures_says_when_they_are_enlarged() -> None:
     dataset = load_dataset("wardrobe", n_users=20, n_items=20, image_size=24, progress=False)
     with pytest.warns(UserWarning, match="enlarged to 64"):
         build_model("dvbpr", dataset.training_data(), size=64, factors=2)
+    # Nobody asked for a size: it is the one that the network's weights are published with.
+    for look in (
+        lambda: extract_features(not_none(dataset.images), backbone="timm/test_vit", weights="random", progress=False),
+        lambda: build_model("imgrec-ete", dataset.training_data(), weights="random"),
+        lambda: build_model("saers", dataset.training_data(), weights="random"),
+    ):
+        with pytest.warns(UserWarning, match=r"stored with 24 pixels a side and are enlarged to (160|224)"):
+            look()
