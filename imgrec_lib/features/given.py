@@ -68,9 +68,11 @@ def read_features(
     """
     known = pd.Index(np.asarray(item_ids).astype(str))
     sources = source if isinstance(source, Mapping) else {"": source}
-    parts, absent, preparations = [], np.full(len(known), True), {}
+    parts, read, preparations = [], [], {}
     for name, each in sources.items():
         values, missing = _joined(each, known, ids, in_order, f"the features {name!r}" if name else "the features")
+        if not isinstance(each, Features):
+            read.append(values)
         if standardise or unit_length or components is not None:
             preparations[name or GIVEN] = preparation = _preparation(
                 values[~missing], standardise, unit_length, components
@@ -79,7 +81,6 @@ def read_features(
             values = np.zeros((len(known), prepared.shape[1]), np.float32)
             values[~missing] = prepared
         parts.append(np.ascontiguousarray(values, dtype=np.float32))
-        absent &= missing
     values = np.concatenate(parts, 1)
     widths = {name or GIVEN: part.shape[1] for name, part in zip(sources, parts, strict=True)}
     description = {
@@ -90,8 +91,7 @@ def read_features(
         "components": "all" if components is None else str(components),
     }
     computed = {name: each for name, each in sources.items() if isinstance(each, Features)}
-    read = [part for name, part in zip(sources, parts, strict=True) if name not in computed]
-    # What can be computed again goes by what it is made of: another machine rounds it otherwise.
+    # What is computed goes by what it is made of: another machine rounds it otherwise.
     made_of = {key: value for each in computed.values() for key, value in each.description.items() if key != "random"}
     if read:
         made_of["content"] = fingerprint(np.concatenate(read, 1))
