@@ -9,14 +9,14 @@ from typing import Generic, Protocol, TypeVar
 from imgrec_lib.errors import InputError, one_line
 
 
-class Card(Protocol):
+class _Card(Protocol):
     """What a registry holds: anything with a name."""
 
     @property
     def name(self) -> str: ...
 
 
-C = TypeVar("C", bound=Card)
+C = TypeVar("C", bound=_Card)
 
 
 class Additions(Generic[C]):

@@ -72,10 +72,10 @@ def check_options(
     Raises:
         InputError: an unknown name (with a suggestion), or a value of another type or out of its bounds.
     """
-    return {name: check_option(owner, name, value, options, noun) for name, value in values.items()}
+    return {name: _check_option(owner, name, value, options, noun) for name, value in values.items()}
 
 
-def check_option(owner: str, name: str, value: Any, options: Mapping[str, Option], noun: str = "parameter") -> Any:
+def _check_option(owner: str, name: str, value: Any, options: Mapping[str, Option], noun: str = "parameter") -> Any:
     """One value, as `check_options` checks it."""
     if name not in options:
         raise unknown_name(f"{noun} of {owner}", name, options)

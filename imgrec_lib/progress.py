@@ -66,10 +66,10 @@ def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> plain
     place = os.environ.get(PLACE)
     if not place or options.get("disable"):
         return tqdm(iterable, **options)
-    return _Kept(iterable, file=io.StringIO(), place=Path(place), **options)
+    return Kept(iterable, file=io.StringIO(), place=Path(place), **options)
 
 
-class _Kept(plain_tqdm):
+class Kept(plain_tqdm):
     """A bar that is kept in a file."""
 
     def __init__(self, iterable: Iterable[Any] | None, *, place: Path, **options: Any) -> None:

@@ -176,7 +176,7 @@ class Request:
             and OF_TABLE.keys() >= set(self.feature_files.values())
         ):
             raise InputError("these features are not of pictures: call the control 'shuffled features'.")
-        check_device(self.device)
+        _check_device(self.device)
 
     def load(self, *, with_features: bool | None = None, progress: bool = True) -> tuple[Dataset, Features | None]:
         """Load the dataset and, where it has pictures and they are wanted, their features.
@@ -268,7 +268,7 @@ class Request:
         return replace(self, root=str(root), dataset_options=options)
 
 
-def check_device(device: str) -> None:
+def _check_device(device: str) -> None:
     """Refuse a device that PyTorch does not know or this machine does not have.
 
     Raises:

@@ -85,7 +85,7 @@ def metrics_of(run: Run) -> dict[str, float]:
     return {f"{group}/{name}": value for group, part in groups.items() for name, value in _numbers(part).items()}
 
 
-def curve_of(run: Run) -> Iterator[tuple[int, dict[str, float]]]:
+def _curve_of(run: Run) -> Iterator[tuple[int, dict[str, float]]]:
     """The learning curve: epochs counted over all phases, and the numbers of each."""
     for step, row in enumerate(run.curve.to_dict("records")):
         yield step, _numbers({f"curve/{name}": value for name, value in row.items()})
@@ -117,7 +117,7 @@ def _mlflow(run: Run) -> str:
     begun = client.create_run(experiment_id, tags={"mlflow.runName": run.name}).info.run_id
     parameters = [Param(key, str(value)) for key, value in parameters_of(run).items()]
     metrics = [Metric(_plain(key), value, 0, 0) for key, value in metrics_of(run).items()]
-    metrics += [Metric(_plain(key), value, 0, step) for step, row in curve_of(run) for key, value in row.items()]
+    metrics += [Metric(_plain(key), value, 0, step) for step, row in _curve_of(run) for key, value in row.items()]
     for start in range(0, len(parameters), 100):  # what the tracking server takes at a time
         client.log_batch(begun, params=parameters[start : start + 100])
     for start in range(0, len(metrics), 1000):
@@ -145,7 +145,7 @@ def _wandb(run: Run) -> str:
         reinit=True,
     )
     if not written.resumed:
-        for step, row in curve_of(run):
+        for step, row in _curve_of(run):
             written.log(row, step=step)
         written.summary.update(metrics_of(run))
     written.finish()
@@ -157,7 +157,7 @@ def _tensorboard(run: Run) -> str:
 
     folder = run.folder.parent / "tensorboard" / run.name
     with replacing_folder(folder) as temporary, SummaryWriter(str(temporary)) as writer:
-        for step, row in curve_of(run):
+        for step, row in _curve_of(run):
             for name, value in row.items():
                 writer.add_scalar(name, value, step)
         plain = {

@@ -241,7 +241,7 @@ def given_split(
     return _parts(users, items, moments, [table["part"].to_numpy() == n for n in range(3)], n_users, n_items)
 
 
-def index_ids(values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+def _index_ids(values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """Number ids in their alphabetical order.
 
     Args:
@@ -294,7 +294,7 @@ def split_dataset(
     kept = filter_minimum(table, min_interactions, _least_held_out(split, held_out, validate))
     _tell_what_was_dropped(name, table, kept, min_interactions)
     table = kept
-    users, user_ids = index_ids(table[Columns.USER])
+    users, user_ids = _index_ids(table[Columns.USER])
     items = items.sort_values(Columns.ITEM)
     if not keep_unused_items:
         items = items[items[Columns.ITEM].isin(table[Columns.ITEM].unique())]
@@ -388,7 +388,7 @@ def with_given_split(
     Raises:
         InputError: see `given_split`.
     """
-    users, user_ids = index_ids(pd.concat([table[Columns.USER] for table in tables]))
+    users, user_ids = _index_ids(pd.concat([table[Columns.USER] for table in tables]))
     catalogue = catalogue.sort_values(Columns.ITEM)
     if not keep_unused_items:
         used = pd.concat([table[Columns.ITEM] for table in tables])

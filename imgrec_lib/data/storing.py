@@ -90,7 +90,7 @@ def prepare_images(
     keys: list[str] | None = None
     if source_key is None:
         sources = list(sources)
-        keys = source_keys(sources)
+        keys = _source_keys(sources)
         source_key = fingerprint(keys)
     form = _Form(size, fit, resample)
     key = fingerprint(source_key, [str(i) for i in ids], size, fit, resample, DECODING)
@@ -135,7 +135,7 @@ def cached_images(
         cache: the cache folder; by default `default_cache()`.
         sources, ids, size, fit, resample, progress, reading: see `prepare_images`.
     """
-    source_key = fingerprint(source_keys(sources))
+    source_key = fingerprint(_source_keys(sources))
     digits = fingerprint(source_key, list(ids), fit, resample)
     folder = cache_folder(cache, "images")
     # The name may be anything; as part of a path it is reduced to letters, digits and dots.
@@ -385,7 +385,7 @@ def _earlier_stores(alike: Sequence[_Alike], n_items: int) -> list[Earlier]:
     return found[:MOST_EARLIER]
 
 
-def source_keys(sources: Iterable[Source]) -> list[str]:
+def _source_keys(sources: Iterable[Source]) -> list[str]:
     """A fingerprint of what each source is: a changed file changes it; empty where there is none."""
     files: dict[Path, tuple[str, int, int] | None] = {}
 

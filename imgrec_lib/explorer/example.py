@@ -15,7 +15,7 @@ from imgrec_lib.source import run_fingerprint
 DATASET_OPTIONS = {"n_users": 300, "n_items": 240, "image_size": 64}
 
 
-def showcase() -> list[str]:
+def _showcase() -> list[str]:
     """One model of each kind of which the explorer tells something of its own.
 
     These are the first in the registry, of those that need nothing but pictures: one that sees pictures and splits its
@@ -42,7 +42,7 @@ def example_runs(models: Sequence[str] = (), folder: Path | None = None, progres
     Returns:
         The folder of the runs.
     """
-    models = models or showcase()
+    models = models or _showcase()
     requests = [Request(model, dataset="wardrobe", dataset_options=DATASET_OPTIONS) for model in models]
     dataset, features = requests[0].load(with_features=True, progress=progress)
     # Other profiles, or other code, make other runs.

@@ -150,7 +150,7 @@ def _find(kind: str, ids: np.ndarray, texts: np.ndarray, wanted: str) -> int:
 
 
 @cache
-def random_order(n_users: int, seed: int = 0) -> np.ndarray:
+def _random_order(n_users: int, seed: int = 0) -> np.ndarray:
     """The users in a random order, the same each time."""
     return np.random.default_rng(seed).permutation(n_users)
 
@@ -172,7 +172,7 @@ def user_order(opened: Trained, by: str) -> np.ndarray:
     if by == "as listed":
         return np.arange(opened.dataset.n_users)
     if by == "random":
-        return random_order(opened.dataset.n_users)
+        return _random_order(opened.dataset.n_users)
     if by == "longest history":
         return np.argsort(-lengths, kind="stable")
     if by == "shortest history":

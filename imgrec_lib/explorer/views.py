@@ -52,7 +52,7 @@ def item_of(opened: Trained, state: State) -> int:
     return int(ranked[0]) if len(ranked) else 0
 
 
-def second_of(runs: Runs, first: Trained, name: str) -> Trained:
+def _second_of(runs: Runs, first: Trained, name: str) -> Trained:
     """Another run, on the same data.
 
     Raises:
@@ -114,7 +114,7 @@ def comparison(runs: Runs, state: State) -> list[Shown]:
     if not state.other:
         raise InputError("There is nothing to compare with yet: open Model and choose 'compare' beside another run.")
     first = runs.open(state.run)
-    second = second_of(runs, first, state.other)
+    second = _second_of(runs, first, state.other)
     found, shown = comparison_of_users(first, second, state), side_by_side(first, second, state)
     # The users of a group are shown next to the table in which it was chosen.
     return [*found, *shown] if state.group else [found[0], *shown, *found[1:]]
@@ -160,7 +160,7 @@ def neighbours(runs: Runs, state: State) -> list[Gallery]:
     for name, remark in {opened.run.name: "", **others}.items():
         if not name:
             continue
-        run = second_of(runs, opened, name)
+        run = _second_of(runs, opened, name)
         if run.learned is None:
             rows.append(Row(f"{run.title} has no vectors for items: its score is no inner product", ()))
         else:
@@ -170,7 +170,7 @@ def neighbours(runs: Runs, state: State) -> list[Gallery]:
     return [Gallery("Nearest items", (query, *rows), opened.dataset.images)]
 
 
-def cold_start(runs: Runs, state: State) -> list[Shown]:
+def _cold_start(runs: Runs, state: State) -> list[Shown]:
     """A picture as an item that nobody has bought: what is near it, who would like it, where it would stand."""
     opened = runs.open(state.run)
     by = picture_set(opened)
@@ -226,14 +226,14 @@ VIEWS: dict[str, Callable[[Runs, State], Sequence[Shown]]] = {
     "recommendations": recommendations,
     "compare": comparison,
     "users": lambda runs, state: table_of_users(
-        runs.open(state.run), second_of(runs, runs.open(state.run), state.other) if state.other else None, state
+        runs.open(state.run), _second_of(runs, runs.open(state.run), state.other) if state.other else None, state
     ),
     "similar users": lambda runs, state: people_like(runs.open(state.run), user_of(runs.open(state.run), state), state),
     "neighbours": neighbours,
     "what it saw": lambda runs, state: what_it_saw(
         runs.open(state.run), user_of(runs.open(state.run), state), item_of(runs.open(state.run), state)
     ),
-    "new picture": cold_start,
+    "new picture": _cold_start,
     "map": lambda runs, state: embedding_map(runs.open(state.run), user_of(runs.open(state.run), state), state),
 }
 """What can be looked at: each a function of the runs and the state alone."""

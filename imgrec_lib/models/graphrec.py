@@ -78,8 +78,8 @@ class GraphRec(Recommender):
         self.l2_users, self.l2_items, self.mask_own_edge = l2_users, l2_items, mask_own_edge
         by_user = data.interactions
         by_item = Interactions.from_pairs(by_user.items, by_user.users, data.n_items, data.n_users)
-        self.users = GraphLayer(by_user, factors, laplacian=laplacian)
-        self.items = GraphLayer(by_item, factors, laplacian=laplacian)
+        self.users = _GraphLayer(by_user, factors, laplacian=laplacian)
+        self.items = _GraphLayer(by_item, factors, laplacian=laplacian)
         has_features = use_features and data.features is not None
         has_categories = use_categories and data.categories is not None
         self.register_buffer("features", shared_features(data) if has_features else None, persistent=False)
@@ -142,7 +142,7 @@ class GraphRec(Recommender):
         )
 
 
-class GraphLayer(nn.Module):
+class _GraphLayer(nn.Module):
     """The dense layer of one side on [one-hot id | row of the interaction matrix | degree], by table look-ups.
 
     Args:

@@ -180,13 +180,13 @@ def sizes_section(groups: Sequence[Results], datasets: dict[str, Dataset], prefi
         "by its picture alone."
     )
     links = {results.dataset.name: f"#{prefix}-runs" for results, prefix in zip(groups, prefixes, strict=True)}
-    block = table_block("sizes", "Table 1: data sets", look, frame, links)
+    block = _table_block("sizes", "Table 1: data sets", look, frame, links)
     return Section("data", "Data sets", "", (replace(block, part="Sizes of the data sets"),))
 
 
 def section_prefix(number: int, results: Results) -> str:
     """What the anchors and files of a dataset's section begin with."""
-    return f"{slug(results.dataset.name)}-{number}"
+    return f"{_slug(results.dataset.name)}-{number}"
 
 
 def dataset_section(
@@ -211,7 +211,7 @@ def dataset_section(
         pictures: whether galleries are wanted.
     """
     results = results.best_first
-    blocks = _Blocks(prefix, {row.label: f"#{prefix}-run-{slug(row.runs[0].name)}" for row in results.rows})
+    blocks = _Blocks(prefix, {row.label: f"#{prefix}-run-{_slug(row.runs[0].name)}" for row in results.rows})
     record, missing = results.dataset, not_run(results)
     title = f"{record.name} ({record.users:,} users, {record.items:,} items)"
     runs = Block(
@@ -267,7 +267,7 @@ class _Blocks:
         folded: bool = False,
         main: bool = False,
     ) -> Block:
-        return table_block(f"{self.prefix}-{name}", title, look, frame, self.links, note, folded=folded, main=main)
+        return _table_block(f"{self.prefix}-{name}", title, look, frame, self.links, note, folded=folded, main=main)
 
     def figure(self, name: str, title: str, look: str, drawn: Chart) -> Block:
         anchor = f"{self.prefix}-{name}"
@@ -363,7 +363,7 @@ def _paper(blocks: _Blocks, results: Results) -> list[Block]:
             else "The models of the paper's table on this data set, for which the paper has no values."
         )
         note = next(paper.note for paper in PAPER_TABLES if paper.title == title) if printed else ""
-        found.append(blocks.table(slug(title.split(":")[0]), title, look, frame, note))
+        found.append(blocks.table(_slug(title.split(":")[0]), title, look, frame, note))
     return found
 
 
@@ -473,7 +473,7 @@ def _searches(prefix: str, searched: Results) -> list[Block]:
         rows = searched.of_model(model, profile)
         frame = search_table(rows, searched.chosen_by)
         name = rows[0].record.title + ("" if profile == "default" else f", {profile} profile")
-        anchor = f"{prefix}-search-{slug(f'{model}-{profile}')}"
+        anchor = f"{prefix}-search-{_slug(f'{model}-{profile}')}"
         title = f"Search of {name}"
         chosen_by = f"validation {metric_heading(searched.chosen_by)}"
         drawn = grid.validation_surface(frame) or search_figures.slices(
@@ -488,9 +488,9 @@ def _searches(prefix: str, searched: Results) -> list[Block]:
             shown = _scrolling(title, _plot(svg(drawn, anchor, title)))
             blocks.append(Block(anchor, f"{title}: {chosen_by}", look, shown))
         ordered = sorted(rows, key=lambda row: -row.validation(searched.chosen_by))
-        links = {str(place): f"#{prefix}-run-{slug(row.runs[0].name)}" for place, row in enumerate(ordered, 1)}
+        links = {str(place): f"#{prefix}-run-{_slug(row.runs[0].name)}" for place, row in enumerate(ordered, 1)}
         look = f"{len(frame)} configurations, best first. None of them was tested."
-        blocks.append(table_block(f"{anchor}-table", f"{title}, in numbers", look, frame, links))
+        blocks.append(_table_block(f"{anchor}-table", f"{title}, in numbers", look, frame, links))
     return blocks
 
 
@@ -583,7 +583,7 @@ def _gallery_block(anchor: str, look: str, shown: Gallery) -> Block:
     return Block(anchor, shown.title, look, Markup(shown.html(PICTURE, style=False)), gallery=shown)
 
 
-def table_block(
+def _table_block(
     anchor: str,
     title: str,
     look: str,
@@ -622,7 +622,7 @@ def _runs_list(prefix: str, rows: Sequence[Trials], out: Path, pages: Mapping[st
                 '<tr id="{}"><th scope="row">{}</th><td class="text">{}</td><td>{}</td><td>{}</td><td>{}</td>'
                 '<td class="text">{}</td><td class="text">{}</td></tr>\n'
             ).format(
-                f"{prefix}-run-{slug(run.name)}",
+                f"{prefix}-run-{_slug(run.name)}",
                 name,
                 row.label,
                 record.seed,
@@ -666,6 +666,6 @@ def svg(figure: Chart, name: str, title: str) -> Markup:
     return Markup(opening + text[len("<svg") : end + 1] + head + text[end + 1 :])
 
 
-def slug(text: str) -> str:
+def _slug(text: str) -> str:
     """`text` as a part of an address: lower-case letters, digits and hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "x"

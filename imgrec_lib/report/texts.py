@@ -59,18 +59,18 @@ def markdown_tables(sections: Sequence[Section], title: str, preamble: str) -> s
         title: the page's title.
         preamble: Markdown below the title.
     """
-    parts = [f"# {markdown_text(title)}", preamble.strip()]
+    parts = [f"# {_markdown_text(title)}", preamble.strip()]
     for section in sections:
         parts += [
-            f"## {markdown_text(section.title)}",
-            *map(markdown_text, section.verdict),
-            markdown_text(section.lead),
+            f"## {_markdown_text(section.title)}",
+            *map(_markdown_text, section.verdict),
+            _markdown_text(section.lead),
         ]
         for block, frame in _framed(section):
             body = format_table(frame).rstrip()
             if block.folded:
                 body = f"<details><summary>{len(frame)} rows</summary>\n\n{body}\n\n</details>"
-            parts += [f"### {block.title}", block.look, body, markdown_text(block.note)]
+            parts += [f"### {block.title}", block.look, body, _markdown_text(block.note)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -96,9 +96,9 @@ def insert_results(sections: Sequence[Section], path: Path) -> None:
         for block, frame in _framed(section):
             if block.main:
                 parts += [
-                    markdown_text(section.lead),
+                    _markdown_text(section.lead),
                     format_table(frame).rstrip(),
-                    markdown_text(block.note),
+                    _markdown_text(block.note),
                 ]
     write_text(path, f"{before}{start}\n" + "\n\n".join(part for part in parts if part) + f"\n\n{end}{after}")
 
@@ -131,6 +131,6 @@ def _long_form(dataset: str, table: str, frame: pd.DataFrame) -> list[tuple[Any,
     ]
 
 
-def markdown_text(text: str) -> str:
+def _markdown_text(text: str) -> str:
     """Plain text with Markdown's special characters escaped."""
     return re.sub(r"([\\`*_<>|\[\]])", r"\\\1", text)

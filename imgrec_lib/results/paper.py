@@ -22,7 +22,7 @@ DIFFERENCE = "ours less the paper's"
 
 
 @dataclass(frozen=True)
-class PaperTable:
+class _PaperTable:
     """A table of results of the ImgRec paper (Elsayed, Brinkmeyer and Schmidt-Thieme 2022, arXiv 2205.02923).
 
     Attributes:
@@ -40,10 +40,10 @@ class PaperTable:
     note: str = ""
 
 
-def _read() -> tuple[tuple[PaperTable, ...], dict[str, dict[str, int]]]:
+def _read() -> tuple[tuple[_PaperTable, ...], dict[str, dict[str, int]]]:
     """`paper.yaml`: the tables, and by dataset what the paper's Table 1 prints of its size."""
     content = yaml.safe_load((Path(__file__).parent / "paper.yaml").read_text(encoding="utf-8"))
-    return tuple(PaperTable(**table) for table in content["tables"]), content["sizes"]
+    return tuple(_PaperTable(**table) for table in content["tables"]), content["sizes"]
 
 
 PAPER_TABLES, PAPER_SIZES = _read()

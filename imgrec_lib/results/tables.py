@@ -191,7 +191,7 @@ def _without_variants(run: Run) -> pd.DataFrame:
     return user_metrics(users[~users.groupby("user")[VARIANT].transform("any")])
 
 
-def variant_share(results: Results) -> float | None:
+def _variant_share(results: Results) -> float | None:
     """The share of the held-out items that are variants of something that their user has bought; None where the runs
     do not know groups."""
     users = results.runs[0].per_user
@@ -284,7 +284,7 @@ def caption(results: Results) -> str:
     # Records of versions that knew one held-out item a user count its users alone.
     held_out, cold = (exact.get(f"{of}held_out", exact[f"{of}users"]) or 0 for of in ("", "cold_"))
     seeds = _range([len(row.runs) for row in results.rows])
-    variants = variant_share(results)
+    variants = _variant_share(results)
     sentences = [
         f"Dataset {record.name}: {record.users:,} users, {record.items:,} items, "
         f"{record.training_interactions:,} training interactions; {kind} split{f' ({details})' if details else ''}.",

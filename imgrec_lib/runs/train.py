@@ -24,7 +24,7 @@ from imgrec_lib.models import build_model, model_card
 from imgrec_lib.models.base import InnerProduct, TrainSettings
 from imgrec_lib.request import Request
 from imgrec_lib.runs.record import Cost, DatasetRecord, Metrics, Record, Run, Validation, open_run, weights_of
-from imgrec_lib.runs.warm import STATE, go_on, goes_on, moments_from, start_from, write_ids
+from imgrec_lib.runs.warm import STATE, continue_from, may_continue, moments_from, start_from, write_ids
 from imgrec_lib.source import run_fingerprint
 from imgrec_lib.training import distributed, fit, write_checkpoint
 
@@ -146,8 +146,8 @@ def train_run(
     if started is not None:
         if not (started.folder / STATE).exists():
             tell(f"run {started.name} kept no state of its training: its weights go on with a fresh optimiser.")
-        elif goes_on(started, request, dataset, used):
-            go_on(recommender, started, checkpoint, training)
+        elif may_continue(started, request, dataset, used):
+            continue_from(recommender, started, checkpoint, training)
             distributed.barrier()
         else:
             moments = moments_from(recommender, started, dataset)

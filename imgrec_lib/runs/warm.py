@@ -33,7 +33,7 @@ KINDS = {"user": "users", "item": "items", "category": "categories"}
 """What rows of weights may belong to, and how sentences call several."""
 
 
-def ids_of(dataset: Dataset) -> dict[str, np.ndarray]:
+def _ids_of(dataset: Dataset) -> dict[str, np.ndarray]:
     """Who and what the rows of weights belong to: the ids of each of `KINDS`, in the order of the rows."""
     categories = dataset.categories
     return {
@@ -45,7 +45,7 @@ def ids_of(dataset: Dataset) -> dict[str, np.ndarray]:
 
 def write_ids(dataset: Dataset, folder: Path) -> None:
     """Keep with a run what its rows belong to: its data may have grown when it is started from."""
-    ids = ids_of(dataset)
+    ids = _ids_of(dataset)
     table = pd.DataFrame(
         {"kind": np.repeat(list(ids), [len(each) for each in ids.values()]), "id": np.concatenate([*ids.values()])}
     )
@@ -72,7 +72,7 @@ def read_ids(run: Run) -> dict[str, np.ndarray]:
             f"run {run.name} does not say whose its weights are, and its data have changed since: "
             f"{run.record.dataset.changes(dataset)}. Train it anew."
         )
-    return ids_of(dataset)
+    return _ids_of(dataset)
 
 
 def start_from(model: Recommender, run: Run, dataset: Dataset) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def start_from(model: Recommender, run: Run, dataset: Dataset) -> dict[str, Any]
     record = run.record
     if not model.phases:
         raise InputError(f"{record.title} is not trained in epochs: there is nothing to start from; train it anew.")
-    before, now = read_ids(run), ids_of(dataset)
+    before, now = read_ids(run), _ids_of(dataset)
     kinds = [kind for kind in KINDS if kind != "category" or "categories" in model_card(record.model).uses]
     sources = {kind: pd.Index(before[kind]).get_indexer(pd.Index(now[kind])) for kind in kinds}
     weights = read_checkpoint(run.folder / "model.safetensors").group("model")
@@ -125,7 +125,7 @@ def start_from(model: Recommender, run: Run, dataset: Dataset) -> dict[str, Any]
     }
 
 
-def goes_on(run: Run, request: Request, dataset: Dataset, features: dict[str, str] | None) -> bool:
+def may_continue(run: Run, request: Request, dataset: Dataset, features: dict[str, str] | None) -> bool:
     """Whether what is asked for is more epochs of a finished run: the same data, settings and seed.
 
     Args:
@@ -146,7 +146,7 @@ def goes_on(run: Run, request: Request, dataset: Dataset, features: dict[str, st
     )
 
 
-def go_on(model: Recommender, run: Run, checkpoint: Path, identity: str) -> None:
+def continue_from(model: Recommender, run: Run, checkpoint: Path, identity: str) -> None:
     """Let training begin where that of a finished run ended: weights, optimiser, epoch and random streams.
 
     The last phase has so many more epochs as it is asked for; its early stopping begins to count anew where it had
@@ -189,7 +189,7 @@ def moments_from(model: Recommender, run: Run, dataset: Dataset) -> dict[str, Te
     path, settings = run.folder / STATE, model.phases[0]
     if not path.exists() or len(model.phases) > 1 or run.record.phases[0]["optimiser"] != settings.optimiser:
         return None
-    before, now = read_ids(run), ids_of(dataset)
+    before, now = read_ids(run), _ids_of(dataset)
     kinds = [kind for kind in KINDS if kind != "category" or "categories" in model_card(run.record.model).uses]
     sources = {kind: pd.Index(before[kind]).get_indexer(pd.Index(now[kind])) for kind in kinds}
     parameters, found = list(model.start_phase(0)), {}

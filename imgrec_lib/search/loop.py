@@ -102,7 +102,7 @@ def search(
                 tqdm.write(str(error))
                 study.tell(number, math.nan)
             bar.update()
-    best = best_point(study)
+    best = _best_point(study)
     if best is None:
         raise InputError(f"no configuration of {request.model} could be trained: see the messages above.")
     return study, replace(request, parameters=request.parameters | best, searched=best)
@@ -124,7 +124,7 @@ def try_out(
     )
 
 
-def best_point(study: Study) -> dict[str, Any] | None:
+def _best_point(study: Study) -> dict[str, Any] | None:
     """The configuration with the best value, of equal ones the first; None where none has one."""
     from optuna.trial import TrialState
 

@@ -31,44 +31,33 @@ from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation.neighbours import search_neighbours
 from imgrec_lib.explorer import (
-    POPULARITY,
-    SEEN,
-    USER_ORDERS,
     VIEWS,
     Explorer,
-    Index,
     ItemMap,
-    Live,
     Runs,
     State,
     answer,
-    by_meaning,
     compare_users,
-    facets,
     find_item,
     find_user,
-    groups_of,
-    inside,
-    item_anew,
-    keep_picture,
-    new_item,
     occlude,
-    picture_path,
-    pictures,
-    points,
-    positions_of,
     project,
     rank,
     score_parts,
     shared_page,
     similar_users,
-    user_order,
-    users_of,
 )
 from imgrec_lib.explorer import occlusion as occlusion_module
-from imgrec_lib.explorer.dots import other_maps
+from imgrec_lib.explorer.dots import groups_of, other_maps, pictures, points
+from imgrec_lib.explorer.item_map import Live, inside, positions_of
+from imgrec_lib.explorer.meaning import by_meaning
+from imgrec_lib.explorer.new_item import item_anew, keep_picture, new_item, picture_path
+from imgrec_lib.explorer.opened import user_order
+from imgrec_lib.explorer.people import users_of
 from imgrec_lib.explorer.ranking import user_scores
+from imgrec_lib.explorer.search import Index, facets
 from imgrec_lib.explorer.shown import Beside
+from imgrec_lib.explorer.state import POPULARITY, SEEN, USER_ORDERS
 from imgrec_lib.gallery import Gallery
 from imgrec_lib.models.base import (
     AttributeAttention,

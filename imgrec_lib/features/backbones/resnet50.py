@@ -60,7 +60,7 @@ _KERAS_VARIABLES = {
 }  # fmt: skip
 
 
-def build_resnet50() -> nn.Module:
+def _build_resnet50() -> nn.Module:
     from torchvision.models import resnet50
 
     network = resnet50(weights=None)
@@ -68,31 +68,31 @@ def build_resnet50() -> nn.Module:
     return network
 
 
-def find_resnet50(name: str) -> Path:
+def _find_resnet50(name: str) -> Path:
     from torchvision.models import ResNet50_Weights
 
     return downloaded(ResNet50_Weights[name].url, f"the weights {name} of resnet50")
 
 
-def resnet50_maps(network: Any, x: Tensor) -> Tensor:
+def _resnet50_maps(network: Any, x: Tensor) -> Tensor:
     x = network.maxpool(network.relu(network.bn1(network.conv1(x))))
     return network.layer4(network.layer3(network.layer2(network.layer1(x))))
 
 
-def move_stride(network: Any) -> None:
+def _move_stride(network: Any) -> None:
     """Place the strides as in Keras' ResNet50, on the first convolution of a block (He et al. 2016)."""
     for block in (network.layer2[0], network.layer3[0], network.layer4[0]):
         block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
 
 
-def set_keras_batch_norm(network: nn.Module) -> None:
+def _set_keras_batch_norm(network: nn.Module) -> None:
     """Epsilon and momentum of Keras' ResNet50 (its momentum 0.99 is 0.01 in PyTorch's convention)."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps, module.momentum = 1.001e-5, 0.01
 
 
-def from_keras(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
+def _from_keras(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
     """Bring ResNet50 weights from Keras to torchvision's names and layout.
 
     Keras' layer names become torchvision's. Keras' convolutions have a bias and a batch norm follows each: the bias is
@@ -142,18 +142,18 @@ def open_network(name: str, weights: str | Path, size: int | None, seed: int, st
     """See `build_backbone`. Weights converted from Keras bring the options of ImgRec's published graph."""
     keras = False
     if weights == "random":
-        network = with_seed(build_resnet50, seed)
+        network = with_seed(_build_resnet50, seed)
         origin = random_origin(network, seed)
     else:
-        path = find_weights(name, SPEC.weights, find_resnet50, weights)
+        path = find_weights(name, SPEC.weights, _find_resnet50, weights)
         origin = checked_origin(path, label_of(weights, SPEC.weights))
-        state, keras = from_keras(read_weights(path))
-        network = with_seed(build_resnet50, seed, "meta")
+        state, keras = _from_keras(read_weights(path))
+        network = with_seed(_build_resnet50, seed, "meta")
         load_weights(network, state, name, "fc.", path)
     if keras:
-        set_keras_batch_norm(network)
+        _set_keras_batch_norm(network)
     origin["stride"] = stride or ("keras-v1" if keras else "v1.5")
     if origin["stride"] == "keras-v1":
-        move_stride(network)
+        _move_stride(network)
     spec = replace(SPEC, pooling="max", preprocessing="caffe") if keras else SPEC
-    return Opened(spec, network, size or SPEC.size, origin, maps=resnet50_maps)
+    return Opened(spec, network, size or SPEC.size, origin, maps=_resnet50_maps)

@@ -92,7 +92,7 @@ def with_seed(build: Callable[[], nn.Module], seed: int, device: str = "cpu") ->
 
 def random_origin(network: nn.Module, seed: int) -> dict[str, str]:
     """What is said of random weights."""
-    return {"weights": f"random weights (seed {seed})", "weights_sha256": sha256_of_weights(network)}
+    return {"weights": f"random weights (seed {seed})", "weights_sha256": _sha256_of_weights(network)}
 
 
 def checked_origin(path: Path, label: str = "") -> dict[str, str]:
@@ -118,7 +118,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sha256_of_weights(network: nn.Module) -> str:
+def _sha256_of_weights(network: nn.Module) -> str:
     """16 hexadecimal digits of the SHA-256 of a network's parameters, in their order."""
     digest = hashlib.sha256()
     for parameter in network.parameters():
