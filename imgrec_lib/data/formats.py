@@ -12,15 +12,20 @@ import lzma
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset
+from tqdm.utils import CallbackIOWrapper
 
 from imgrec_lib.errors import InputError, one_line, tell
+from imgrec_lib.progress import progress_bar
 
 JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
 RECBOLE_ENDINGS = (".inter", ".item")
@@ -32,18 +37,44 @@ SEPARATORS = ",;\t|"
 HEAD = 1 << 16
 """Bytes in which the encoding, the comments and the header are looked for."""
 
+NOTHING = "{path} is empty: it needs a header line and rows."
+
+Read = TypeVar("Read")
+
+
+class TextForm(NamedTuple):
+    """How a file of delimited text is written.
+
+    Attributes:
+        encoding: as Python calls it.
+        skipped: how many lines stand before the header: comments, and the line "sep=;".
+        separator: between the columns.
+        header: the columns' names as they are written.
+    """
+
+    encoding: str
+    skipped: int
+    separator: str
+    header: list[str]
+
+    @property
+    def names(self) -> list[str]:
+        """The columns' names, without the types that RecBole writes behind them."""
+        typed = all(re.fullmatch(r".+:(token|token_seq|float|float_seq)", name) for name in self.header)
+        return [name.rpartition(":")[0] if typed else name for name in self.header]
+
 
 class EmptyTable(InputError):
     """A file that holds no rows, which is fine where nothing is needed."""
 
 
-def find_table(folder: Path, *names: str, recbole: str) -> Path | None:
+def find_table(folder: Path, *names: str, recbole: str | None = None) -> Path | None:
     """The table of a folder that has one of some names.
 
     Args:
         folder: where to look.
         names: names without their ending, the one that is preferred first; upper and lower case are one.
-        recbole: how the name of RecBole's file ends that holds the same, such as ".inter".
+        recbole: how the name of RecBole's file ends that holds the same, such as ".inter"; None where there is none.
 
     Returns:
         The file, or the folder of Parquet files; None where there is none.
@@ -55,15 +86,17 @@ def find_table(folder: Path, *names: str, recbole: str) -> Path | None:
     """
     entries = sorted(folder.iterdir())
     for name in names:
-        endings = {f"{name}{ending}{packed}": rank for rank, (ending, packed) in enumerate(_ENDINGS)}
+        endings = {f"{name}{ending}{packed}".lower(): rank for rank, (ending, packed) in enumerate(_ENDINGS)}
         found = sorted(
             (entry for entry in entries if entry.name.lower() in endings), key=lambda e: endings[e.name.lower()]
         )
-        found += [entry for entry in entries if entry.name.lower() == name and _is_parquet_folder(entry)]
+        found += [entry for entry in entries if entry.name.lower() == name.lower() and _is_parquet_folder(entry)]
         if len(found) > 1:
             tell(f"{found[0]} is read, and not {', '.join(str(path.name) for path in found[1:])} beside it.")
         if found:
             return found[0]
+    if recbole is None:
+        return None
     pattern = re.compile(rf"[^.]+{re.escape(recbole)}(\.gz|\.bz2|\.xz|\.zip)?", re.IGNORECASE)
     atomic = [entry for entry in entries if pattern.fullmatch(entry.name)]
     if len(atomic) > 1:
@@ -86,9 +119,7 @@ def read_table(path: Path, encoding: str | None = None) -> pd.DataFrame:
 
     Warns when a cell holds what looks like further rows, as an open quotation mark makes it.
     """
-    if not path.exists():
-        raise InputError(f"there is no file {path}: check the path.")
-    kind = _kind(path)
+    kind = table_kind(path)
     try:
         if kind == ".parquet":
             table = pd.read_parquet(path)
@@ -97,11 +128,11 @@ def read_table(path: Path, encoding: str | None = None) -> pd.DataFrame:
         elif kind in JSON_ENDINGS:
             table = _read_json(path)
         else:
-            table = _read_text(path, encoding)
+            table = read_text(path, encoding, lambda form: _parse(path, form))
     except InputError:
         raise
     except pd.errors.EmptyDataError:
-        raise EmptyTable(f"{path} is empty: it needs a header line and rows.") from None
+        raise EmptyTable(NOTHING.format(path=path)) from None
     except pd.errors.ParserWarning:
         raise InputError(
             f"{path} has rows with more cells than its header has names: give every row as many."
@@ -109,10 +140,7 @@ def read_table(path: Path, encoding: str | None = None) -> pd.DataFrame:
     # The engines of pandas raise many kinds of exception on damaged files.
     except Exception as error:
         raise InputError(f"{path} cannot be read ({one_line(error)}): save it again as plain CSV or Parquet.") from None
-    names = [str(name) for name in table.columns]
-    repeated = [name for name in names if names.count(name) > 1]
-    if repeated:
-        raise InputError(f"{path} has two columns named {repeated[0]!r}: rename one.")
+    refuse_repeated([str(name) for name in table.columns], path)
     if table.empty:
         raise EmptyTable(f"{path} is empty: it has no rows.")
     return table
@@ -121,12 +149,24 @@ def read_table(path: Path, encoding: str | None = None) -> pd.DataFrame:
 _ENDINGS = [(ending, packed) for ending in TABLE_ENDINGS for packed in ("", *COMPRESSED, ZIP)]
 
 
+def table_stem(name: str) -> str | None:
+    """The name of a table's file without the ending that says its kind; None where the file is no table."""
+    endings = [f"{ending}{packed}" for ending, packed in _ENDINGS]
+    return next((name[: -len(ending)] for ending in endings if name.lower().endswith(ending)), None)
+
+
 def _is_parquet_folder(path: Path) -> bool:
     return path.is_dir() and any(part.suffix.lower() == ".parquet" for part in path.iterdir())
 
 
-def _kind(path: Path) -> str:
-    """The ending that says what a file is, in lower case."""
+def table_kind(path: Path) -> str:
+    """The ending that says what a table's file is, in lower case: one of `TABLE_ENDINGS` or `RECBOLE_ENDINGS`.
+
+    Raises:
+        InputError: there is no such file, or it is of another kind.
+    """
+    if not path.exists():
+        raise InputError(f"there is no file {path}: check the path.")
     if _is_parquet_folder(path):
         return ".parquet"
     endings = [suffix.lower() for suffix in path.suffixes]
@@ -141,21 +181,77 @@ def _kind(path: Path) -> str:
     return kind
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """The content of a file that may be compressed."""
-    ending = path.suffix.lower()
-    if ending == ZIP:
-        with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.namelist() if not member.endswith("/")]
-            members = [member for member in members if not member.startswith("__MACOSX/")]
-            if len(members) != 1:
-                raise InputError(f"{path} holds {len(members)} files: leave the one that is the table in it.")
-            with archive.open(members[0]) as file:
-                yield file
+def refuse_repeated(names: Sequence[str], path: Path) -> None:
+    """Refuse two columns of one name.
+
+    Raises:
+        InputError: as it says.
+    """
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise InputError(f"{path} has two columns named {repeated!r}: rename one.")
+
+
+def columns_of(path: Path, encoding: str | None = None) -> list[str]:
+    """The names of a table's columns; see `read_table`.
+
+    Raises:
+        InputError: the file is missing, damaged or of another kind.
+    """
+    kind = table_kind(path)
+    if kind == ".parquet":
+        with damage_told(path, pa.ArrowException):
+            names = list(map(str, pyarrow.dataset.dataset(path).schema.names))
+    elif kind in JSON_ENDINGS:
+        names = list(next(json_records(path, progress=False), {}))
     else:
-        with COMPRESSED.get(ending, open)(path, "rb") as file:
-            yield file
+        names = read_text(path, encoding, lambda form: form.names, told=False)
+    if not names:
+        raise EmptyTable(NOTHING.format(path=path))
+    return names
+
+
+@contextmanager
+def opened(path: Path, progress: bool = False) -> Iterator[IO[bytes]]:
+    """The content of a file that may be compressed.
+
+    Raises:
+        InputError: there is no such file; or it is damaged, wherever that is met.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no file {path}: check the path.")
+    ending = path.suffix.lower()
+    with (
+        damage_told(path),
+        open(path, "rb") as file,
+        progress_bar(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True, disable=not progress) as bar,
+    ):
+        counted = cast(IO[bytes], CallbackIOWrapper(bar.update, file, "read")) if progress else file
+        if ending == ZIP:
+            with zipfile.ZipFile(counted) as archive:
+                members = [member for member in archive.namelist() if not member.endswith("/")]
+                members = [member for member in members if not member.startswith("__MACOSX/")]
+                if len(members) != 1:
+                    raise InputError(f"{path} holds {len(members)} files: leave the one that is the table in it.")
+                with archive.open(members[0]) as content:
+                    yield content
+        elif ending in COMPRESSED:
+            with COMPRESSED[ending](counted, "rb") as content:
+                yield content
+        else:
+            yield counted
+
+
+@contextmanager
+def damage_told(path: Path, *more: type[Exception]) -> Iterator[None]:
+    """What libraries raise on damaged content becomes a sentence; `more` are those of a library of its own."""
+    damage: tuple[type[Exception], ...] = (
+        EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, *more,
+    )  # fmt: skip
+    try:
+        yield
+    except damage as error:
+        raise InputError(f"{path} cannot be read ({one_line(error)}): correct it, or get the file again.") from None
 
 
 # Text
@@ -173,21 +269,32 @@ def check_encoding(encoding: str | None) -> None:
         raise InputError(f"there is no encoding {encoding!r}: name one such as 'utf-8', 'cp1252' or 'gbk'.") from None
 
 
-def _read_text(path: Path, encoding: str | None) -> pd.DataFrame:
-    with _opened(path) as file:
+def read_text(path: Path, encoding: str | None, read: Callable[[TextForm], Read], *, told: bool = True) -> Read:
+    """What is read from delimited text, in the first encoding that fits.
+
+    Args:
+        path: the file.
+        encoding: its encoding; None where the text is UTF-8, UTF-16 or Windows-1252, whichever it is.
+        read: reads the text by its form, and raises UnicodeError where the encoding is another.
+        told: whether to warn of an encoding that was guessed.
+
+    Raises:
+        InputError: no encoding fits.
+    """
+    with opened(path) as file:
         head = file.read(HEAD)
     proven = encoding or _encoding_by_its_marks(head)
     for chosen in [proven] if proven else ["utf-8-sig", "cp1252"]:
         try:
-            table = _parse(path, head, chosen)
+            found = read(_form_of(path, head, chosen))
         except UnicodeError:
             continue
-        if encoding is None and chosen != "utf-8-sig":
+        if told and encoding is None and chosen != "utf-8-sig":
             tell(
                 f"{path} is not UTF-8 text and was read as {'Windows-1252' if chosen == 'cp1252' else 'UTF-16'}: if "
                 "letters are wrong, name its encoding with the option encoding, or save it as UTF-8."
             )
-        return table
+        return found
     raise InputError(
         f"{path} is not UTF-8 text"
         + (f", and not {encoding} either" if encoding else "")
@@ -206,8 +313,8 @@ def _encoding_by_its_marks(head: bytes) -> str | None:
     return None
 
 
-def _parse(path: Path, head: bytes, encoding: str) -> pd.DataFrame:
-    """Read delimited text in a known encoding."""
+def _form_of(path: Path, head: bytes, encoding: str) -> TextForm:
+    """How the text is written that begins with `head`."""
     # The last character of the head may be cut in two.
     lines = re.split(r"\r\n|\n|\r", codecs.getincrementaldecoder(encoding)("strict").decode(head))
     skipped, separator = 0, ""
@@ -218,26 +325,27 @@ def _parse(path: Path, head: bytes, encoding: str) -> pd.DataFrame:
         separator = said[1] if said else separator
         skipped += 1
     header = lines[skipped] if skipped < len(lines) else ""
-    separator = separator or ("\t" if _kind(path) in RECBOLE_ENDINGS else max(SEPARATORS, key=header.count))
-    names = next(csv.reader([header], delimiter=separator), [])
-    if len(set(names)) < len(names):  # which pandas would rename
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"{path} has two columns named {repeated!r}: rename one.")
+    separator = separator or ("\t" if table_kind(path) in RECBOLE_ENDINGS else max(SEPARATORS, key=header.count))
+    return TextForm(encoding, skipped, separator, next(csv.reader([header], delimiter=separator), []))
+
+
+def _parse(path: Path, form: TextForm) -> pd.DataFrame:
+    """Read delimited text of a known form."""
+    refuse_repeated(form.names, path)  # which pandas would rename
     # Without `index_col` a row with more cells than the header has names would shift them all by one.
     with (
         warnings.catch_warnings(action="error", category=pd.errors.ParserWarning),
-        _opened(path) as file,
-        io.TextIOWrapper(file, encoding, newline="") as text,
+        opened(path) as file,
+        io.TextIOWrapper(file, form.encoding, newline="") as text,
     ):
-        for _ in range(skipped):
+        for _ in range(form.skipped):
             text.readline()
         table = pd.read_csv(
-            text, sep=separator, dtype=str, keep_default_na=False, na_values=[""], quoting=csv.QUOTE_MINIMAL,
+            text, sep=form.separator, dtype=str, keep_default_na=False, na_values=[""], quoting=csv.QUOTE_MINIMAL,
             index_col=False,
         )  # fmt: skip
-    if all(re.fullmatch(r".+:(token|token_seq|float|float_seq)", name) for name in names):
-        table = table.rename(columns=lambda name: name.rpartition(":")[0])
-    _tell_of_swallowed_rows(table, path, separator)
+    table = table.rename(columns=dict(zip(form.header, form.names, strict=True)))
+    _tell_of_swallowed_rows(table, path, form.separator)
     return table
 
 
@@ -260,33 +368,56 @@ def _tell_of_swallowed_rows(table: pd.DataFrame, path: Path, separator: str) -> 
 
 
 def _read_json(path: Path) -> pd.DataFrame:
-    """Objects, one a line or in one list; what is nested in them becomes text."""
-    with _opened(path) as file, io.TextIOWrapper(file, "utf-8-sig") as text:
-        start = text.read(1)
-        while start.isspace():
-            start = text.read(1)
-        if start == "[":
-            records = json.loads(start + text.read())
-        else:
-            records = list(_json_lines(path, start + text.readline(), text))
-    if not all(isinstance(record, dict) for record in records):
-        raise InputError(
-            f"{path} holds JSON values that are no objects: write one object a row, with the columns' names."
-        )
-    table = pd.DataFrame(records, dtype=object)
+    """Objects as rows; what is nested in them becomes text."""
+    table = pd.DataFrame(list(json_records(path, progress=False)), dtype=object)
     nested = table.map(lambda value: isinstance(value, dict | list))
     table = table.mask(nested, table.where(nested).map(json.dumps, na_action="ignore"))
     return table.mask(table.isna() | (table == ""), np.nan)
 
 
-def _json_lines(path: Path, first: str, rest: IO[str]) -> Iterator[Any]:
-    number = 1
-    for line in (first, *rest):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise InputError(
-                    f"{path} cannot be read ({one_line(error)}, in line {number}): write one JSON object a line."
-                ) from None
-        number += 1
+def records_of(path: Path, progress: bool = True) -> Iterator[dict[str, Any]]:
+    """The rows of JSON lines or of Parquet, what is nested in them included.
+
+    Raises:
+        InputError: see `json_records`; or the file is of another kind.
+    """
+    kind = table_kind(path)
+    if kind == ".parquet":
+        with damage_told(path, pa.ArrowException):
+            for batch in pyarrow.dataset.dataset(path).to_batches():
+                yield from batch.to_pylist()
+    elif kind in JSON_ENDINGS:
+        yield from json_records(path, progress)
+    else:
+        raise InputError(f"{path} is neither JSON lines nor Parquet: save it as one of these.")
+
+
+def json_records(path: Path, progress: bool = True) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a file, one a line or all in one list; the file may be compressed.
+
+    Raises:
+        InputError: the file is missing or damaged, is neither UTF-8 nor UTF-16, or holds what is no object.
+    """
+    with opened(path) as file:
+        encoding = _encoding_by_its_marks(file.read(HEAD)) or "utf-8-sig"
+    with opened(path, progress) as file, io.TextIOWrapper(file, encoding) as text:
+        number = 0
+        try:
+            for number, line in enumerate(text, 1):
+                if not line.strip():
+                    continue
+                listed = number == 1 and line.lstrip().startswith("[")
+                records = json.loads(line + text.read()) if listed else [json.loads(line)]
+                if not all(isinstance(record, dict) for record in records):
+                    raise InputError(
+                        f"{path} holds JSON values that are no objects, in line {number}: write one object a row, with "
+                        "the columns' names."
+                    )
+                yield from records
+        except InputError:
+            raise
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"{path} cannot be read ({one_line(error)}, in line {number}): write one JSON object a line, or get "
+                "the file again."
+            ) from None

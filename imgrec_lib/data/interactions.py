@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,8 +21,9 @@ from imgrec_lib.data.columns import (
     rows_in_words,
 )
 from imgrec_lib.data.dataset import Columns
-from imgrec_lib.data.formats import read_table
+from imgrec_lib.data.formats import columns_of, read_table
 from imgrec_lib.data.ids import read_ids
+from imgrec_lib.data.streams import stream_table
 from imgrec_lib.data.times import are_clock_times, read_times
 from imgrec_lib.errors import InputError, shown, tell, unknown_name
 
@@ -74,6 +75,8 @@ def read_interactions(
     min_weight: float | None = None,
     repeated: Repeated = "first",
     encoding: str | None = None,
+    streamed: bool = False,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Read interactions.
 
@@ -86,9 +89,13 @@ def read_interactions(
         repeated: of the rows of one user with one item, in the order of time, the "first" or the "last" one counts, or
             their weights are added up ("sum", by which a return takes back a purchase).
         encoding: see `read_table`.
+        streamed: whether to read, block by block, no more than the columns that are needed or may say that a row is no
+            purchase: some files do not fit the memory.
+        progress: whether to show a progress bar where it is read in a stream.
 
     Returns:
-        Columns `user` and `item` (text) and, where the file has times, `timestamp` (int64 Unix seconds).
+        Columns `user` and `item` (text; where it was read in a stream, categoricals of text) and, where the file has
+        times, `timestamp` (int64 Unix seconds).
 
     Raises:
         InputError: see `load_table`.
@@ -96,28 +103,63 @@ def read_interactions(
     Warns when rows were left out, and when other columns hint that some of the rows are no purchases.
     """
     check_counting(weight_column, min_weight, repeated)
-    raw = read_table(path, encoding)
+    raw = pd.DataFrame(columns=columns_of(path, encoding)) if streamed else read_table(path, encoding)
     user = require_column(raw, path, "user", USER_NAMES, user_column)
     item = require_column(raw, path, "item", ITEM_NAMES, item_column)
     time = find_column(raw, path, TIME_NAMES, time_column)
-    if min_weight is not None:
-        weight_column = require_column(raw, path, "weight", (*RATING_NAMES, *QUANTITY_NAMES), weight_column)
-    chosen = _chosen(raw, path, where or {})
+    day = None if time is None else find_column(raw, path, DAY_NAMES)
+    if streamed:
+        asked = [find_column(raw, path, (), name) for name in (weight_column, *(where or ())) if name is not None]
+        found = (user, item, time, day, *asked, *may_tell(raw.columns))
+        needed = dict.fromkeys(name for name in found if name is not None)
+        raw = stream_table(path, list(needed), time, encoding=encoding, progress=progress)
     table = pd.DataFrame({Columns.USER: read_ids(raw[user], user, path), Columns.ITEM: read_ids(raw[item], item, path)})
-    day = None
     if time is not None:
         times = raw[time]
-        day = find_column(raw, path, DAY_NAMES)
         if day not in (None, time) and are_clock_times(times):
             times = raw[day].astype(str).where(raw[day].notna()) + " " + times.astype(str)
         table[Columns.TIME] = read_times(times, time, path, time_format)
-    weights = None if weight_column is None else _weights(raw[weight_column], weight_column, path)
-    _tell_what_may_be_no_purchase(raw[chosen], path, {user, item, time, day, weight_column, *(where or {})})
+    others = raw.drop(columns=list({user, item, time, day} - {None, weight_column, *(where or ())}))
+    return that_count(
+        table, others, path, where=where, weight_column=weight_column, min_weight=min_weight, repeated=repeated
+    )
+
+
+def may_tell(columns: Iterable[str]) -> list[str]:
+    """Those columns whose names say that they hold ratings, quantities, or what was done with an item."""
+    return [name for name in columns if plain_name(name) in (*RATING_NAMES, *QUANTITY_NAMES, *EVENT_NAMES)]
+
+
+def that_count(
+    table: pd.DataFrame,
+    others: pd.DataFrame,
+    path: Path,
+    *,
+    where: Mapping[str, Any] | None = None,
+    weight_column: str | None = None,
+    min_weight: float | None = None,
+    repeated: Repeated = "first",
+) -> pd.DataFrame:
+    """Those rows of interactions that count, see `read_interactions`.
+
+    Args:
+        table: columns `user`, `item` and perhaps `timestamp`.
+        others: what else the file says of the same rows.
+        path, where, weight_column, min_weight, repeated: see `read_interactions`.
+
+    Raises:
+        InputError: a column or value is not there, a weight is no number, or no row counts.
+    """
+    if min_weight is not None:
+        weight_column = require_column(others, path, "weight", (*RATING_NAMES, *QUANTITY_NAMES), weight_column)
+    chosen = _chosen(others, path, where or {})
+    weights = None if weight_column is None else read_numbers(others[weight_column], weight_column, path)
+    _tell_what_may_be_no_purchase(others[chosen], path, {weight_column, *(where or {})})
     kept = _counted(table[chosen], None if weights is None else weights[chosen], min_weight, repeated)
     if kept.empty:
         raise InputError(f"no row of {path} is an interaction by where, weight_column and min_weight: change them.")
     if weights is not None or where:
-        tell(f"{len(kept):,} of {len(raw):,} rows in {path} count as interactions.")
+        tell(f"{len(kept):,} of {len(table):,} rows in {path} count as interactions.")
     return kept.reset_index(drop=True)
 
 
@@ -137,16 +179,25 @@ def _chosen(raw: pd.DataFrame, path: Path, where: Mapping[str, Any]) -> np.ndarr
     return chosen
 
 
-def _weights(values: pd.Series, column: str, path: Path) -> np.ndarray:
-    """(n,) float64."""
-    weights = pd.to_numeric(values, errors="coerce").to_numpy(np.float64, na_value=np.nan)
-    bad = ~np.isfinite(weights)
+def read_numbers(values: pd.Series, column: str, path: Path) -> np.ndarray:
+    """A column of ratings or quantities: (n,) float64.
+
+    Args:
+        values: (n,) numbers or texts, or a categorical of them.
+        column, path: what the sentence calls the column, and the file that it comes from.
+
+    Raises:
+        InputError: one is no number; the sentence names the rows.
+    """
+    codes, distinct = distinct_values(values)
+    numbers = np.append(pd.to_numeric(distinct, errors="coerce").to_numpy(np.float64, na_value=np.nan), np.nan)[codes]
+    bad = ~np.isfinite(numbers)
     if bad.any():
         raise InputError(
-            f"{path} has {shown(values.tolist()[int(bad.argmax())])} as {column!r} in {rows_in_words(bad)}: a weight "
-            "is a number; correct it, or remove the row. Words are chosen with where."
+            f"{path} has {shown(values.tolist()[int(bad.argmax())])} as {column!r} in {rows_in_words(bad)}: a rating "
+            "or a quantity is a number; correct it, or remove the row."
         )
-    return weights
+    return numbers
 
 
 def _counted(
@@ -160,7 +211,7 @@ def _counted(
     if Columns.TIME in table:
         weighed = weighed.sort_values(Columns.TIME, kind="stable")
     if repeated == "sum":
-        weighed["weight"] = weighed.groupby(pair)["weight"].transform("sum")
+        weighed["weight"] = weighed.groupby(pair, observed=True)["weight"].transform("sum")
     weighed = weighed.drop_duplicates(pair, keep="last" if repeated == "last" else "first")
     if min_weight is not None:
         weighed = weighed[weighed["weight"] >= min_weight]

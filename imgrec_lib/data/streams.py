@@ -2,191 +2,171 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv
-from tqdm.utils import CallbackIOWrapper
+import pyarrow.dataset
 
-from imgrec_lib.data.columns import rows_in_words
-from imgrec_lib.data.formats import COMPRESSED
-from imgrec_lib.errors import InputError, one_line
-from imgrec_lib.progress import progress_bar
+from imgrec_lib.data.formats import (
+    JSON_ENDINGS,
+    EmptyTable,
+    TextForm,
+    columns_of,
+    damage_told,
+    json_records,
+    opened,
+    read_text,
+    refuse_repeated,
+    table_kind,
+)
+from imgrec_lib.errors import tell, unknown_name
 
 BLOCK = 1 << 24
 """Bytes that are read at a time."""
-LINES = 50_000
-"""Lines of JSON that are read at a time."""
-MILLISECONDS_FROM = 1e11
-"""Numbers from here on are milliseconds since 1970: as seconds they would lie in the year 5138."""
+RECORDS = 50_000
+"""JSON objects that are read at a time."""
 
 
-def stream_csv(
+def stream_table(
     path: Path,
-    texts: Sequence[str],
-    numbers: Sequence[str] = (),
+    columns: Sequence[str],
+    numbers: str | None = None,
     *,
-    separator: str = ",",
     names: Sequence[str] | None = None,
+    encoding: str | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Some columns of a file of delimited text, which may be compressed (.gz, .bz2).
+    """Some columns of a table in any of the forms of `formats.read_table`, without ever holding it as a whole.
 
     Args:
-        path: the file.
-        texts, numbers: the columns to read.
-        separator: between the columns.
-        names: the columns' names, for a file without a header.
-        progress: whether to show a progress bar.
+        path: the file, or the folder of Parquet files.
+        columns: the columns to read.
+        numbers: that one of them which holds numbers if it can.
+        names: the names of all columns, for delimited text without a header.
+        encoding: see `read_table`.
+        progress: whether to show a progress bar, where the file is text.
 
     Returns:
-        Texts as categoricals, numbers as float64.
+        Each column as a categorical of texts, null where a cell is empty; `numbers` as float64 where every cell holds
+        one.
 
     Raises:
         InputError: the file is missing, empty or damaged, or lacks a column.
     """
-    wanted = [*texts, *numbers]
-    types = dict.fromkeys(texts, pa.string()) | dict.fromkeys(numbers, pa.float64())
+    known = names or columns_of(path, encoding)
+    refuse_repeated(known, path)
+    for column in columns:
+        if column not in known:
+            raise unknown_name(f"column of {path}", column, known)
+    kind = table_kind(path)
 
-    def blocks() -> Iterator[Mapping[str, pa.Array]]:
-        with _opened(path, progress) as file:
-            yield from pa.csv.open_csv(
-                file,
-                pa.csv.ReadOptions(block_size=BLOCK, column_names=names),
-                pa.csv.ParseOptions(delimiter=separator),
-                pa.csv.ConvertOptions(include_columns=wanted, column_types=types),
+    def read(form: TextForm | None = None) -> pd.DataFrame:
+        for numeric in dict.fromkeys((numbers, None)):
+            try:
+                return _collected(blocks(form, numeric), columns, numeric)
+            except pa.ArrowException as error:
+                if "invalid UTF8" in str(error):
+                    raise UnicodeError from None
+                if numeric is None:
+                    raise
+        raise AssertionError("the last reading has returned or raised")
+
+    def blocks(form: TextForm | None, numeric: str | None) -> Iterator[Mapping[str, Any]]:
+        types = {column: pa.float64() if column == numeric else pa.string() for column in columns}
+        if form is not None:
+            yield from _blocks_of_text(path, form, types, names, progress)
+        elif kind == ".parquet":
+            for batch in pyarrow.dataset.dataset(path).to_batches(columns=list(columns)):
+                yield {column: batch[column].cast(types[column]) for column in columns}
+        else:
+            records = json_records(path, progress)
+            while some := list(islice(records, RECORDS)):
+                yield {column: _of_records(some, column, types[column]) for column in columns}
+
+    with damage_told(path, pa.ArrowException):
+        text = kind != ".parquet" and kind not in JSON_ENDINGS
+        table = read_text(path, encoding, read) if text else read()
+    if table.empty:
+        raise EmptyTable(f"{path} is empty: it has no rows.")
+    return table
+
+
+def _blocks_of_text(
+    path: Path, form: TextForm, types: Mapping[str, pa.DataType], names: Sequence[str] | None, progress: bool
+) -> Iterator[Mapping[str, pa.Array]]:
+    encoding = "utf8" if form.encoding == "utf-8-sig" else form.encoding  # Arrow's own, without a detour over Python
+    skipped, rows = form.skipped + (names is None), 0
+    with opened(path, progress) as file:
+        counted = _CountedLines(file)
+        for block in pa.csv.open_csv(
+            counted,
+            pa.csv.ReadOptions(
+                block_size=BLOCK, column_names=names or form.names, skip_rows=skipped, encoding=encoding
+            ),
+            pa.csv.ParseOptions(delimiter=form.separator),
+            pa.csv.ConvertOptions(include_columns=list(types), column_types=dict(types)),
+        ):
+            rows += len(block)
+            yield block
+    if counted.breaks > skipped + rows:
+        with opened(path) as file:
+            swallowed = sum(1 for line in file if line.strip(b"\0\r\n")) - skipped - rows
+        if swallowed > 0:
+            tell(
+                f"{path} has {swallowed:,} lines more than rows: a quotation mark is not closed, by which rows became "
+                "part of a cell, or a text has several lines; close it, or take the marks away."
             )
 
-    try:
-        return _collected(path, blocks(), texts, numbers)
-    except pa.ArrowInvalid as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise InputError(f"{path} cannot be read ({reason}): correct that row, or get the file again.") from None
-    except KeyError as error:
-        raise InputError(f"{path} lacks a column ({error.args[0]}): get the file as it is published.") from None
+
+class _CountedLines:
+    """A file that is read once, and how many line breaks were in it."""
+
+    closed = False
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.breaks = file, 0
+
+    def read(self, size: int = -1) -> bytes:
+        content = self.file.read(size)
+        self.breaks += content.count(b"\n")
+        return content
 
 
-def stream_json(
-    path: Path, texts: Sequence[str], numbers: Sequence[str] = (), *, progress: bool = True
-) -> pd.DataFrame:
-    """Some fields of a file with a JSON object a line, which may be compressed; see `stream_csv`.
-
-    Raises:
-        InputError: the file is missing, empty or damaged, or an object lacks a field.
-    """
-
-    def blocks() -> Iterator[Mapping[str, pa.Array]]:
-        kinds = [(name, pa.string()) for name in texts] + [(name, pa.float64()) for name in numbers]
-        rows: dict[str, list[Any]] = {name: [] for name, _ in kinds}
-        for number, record in enumerate(json_lines(path, progress), 1):
-            for name in rows:
-                if record.get(name) is None:
-                    raise InputError(f"{path} has no {name!r} in line {number}: get the file as it is published.")
-                rows[name].append(record[name])
-            if number % LINES == 0:
-                yield {name: pa.array(rows[name], kind) for name, kind in kinds}
-                rows = {name: [] for name in rows}
-        yield {name: pa.array(rows[name], kind) for name, kind in kinds}
-
-    try:
-        return _collected(path, blocks(), texts, numbers)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise InputError(f"{path} cannot be read ({one_line(error)}): get the file as it is published.") from None
+def _of_records(records: Sequence[Mapping[str, Any]], column: str, kind: pa.DataType) -> pa.Array:
+    values = [record.get(column) for record in records]
+    if kind == pa.string():
+        values = [value if value is None or isinstance(value, str) else str(value) for value in values]
+    return pa.array(values, kind)
 
 
-def json_lines(path: Path, progress: bool = True) -> Iterator[dict[str, Any]]:
-    """The objects of a file with one a line, which may be compressed.
-
-    Raises:
-        InputError: the file is missing or damaged, or a line holds no object.
-    """
-    with _opened(path, progress) as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise InputError(
-                    f"{path} cannot be read ({one_line(error)}, in line {number}): get it again."
-                ) from None
-            if not isinstance(record, dict):
-                raise InputError(f"{path} holds no JSON object in line {number}: get the file as it is published.")
-            yield record
-
-
-def first_line(path: Path) -> str:
-    """The first line of a file of text, which may be compressed.
-
-    Raises:
-        InputError: the file is missing or damaged.
-    """
-    with _opened(path, progress=False) as file:
-        return file.readline().decode("utf-8-sig", "replace").rstrip("\r\n")
-
-
-def unix_seconds(numbers: np.ndarray, column: str, path: Path) -> np.ndarray:
-    """Times as numbers of seconds or milliseconds since 1970: (n,) float64 -> (n,) int64 Unix seconds, rounded down.
-
-    Raises:
-        InputError: one is missing; the sentence names its row.
-    """
-    missing = ~np.isfinite(numbers)
-    if missing.any():
-        raise InputError(f"{path} has no {column!r} in {rows_in_words(missing)}: get the file as it is published.")
-    unit = 1000 if len(numbers) and np.median(numbers) >= MILLISECONDS_FROM else 1
-    return np.floor(numbers / unit).astype(np.int64)
-
-
-@contextmanager
-def _opened(path: Path, progress: bool) -> Iterator[IO[bytes]]:
-    """The content of a file that may be compressed; its damage, wherever it is met, becomes a sentence."""
-    if not path.is_file():
-        raise InputError(f"there is no file {path}: check the path.")
-    with (
-        open(path, "rb") as file,
-        progress_bar(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True, disable=not progress) as bar,
-    ):
-        counted = CallbackIOWrapper(bar.update, file, "read")
-        opener = COMPRESSED.get(path.suffix.lower())
-        try:
-            if opener is None:
-                yield cast(IO[bytes], counted)
-            else:
-                with opener(counted, "rb") as content:
-                    yield content
-        except (EOFError, OSError) as error:
-            raise InputError(f"{path} is damaged ({one_line(error)}): get the file again.") from None
-
-
-def _collected(
-    path: Path, blocks: Iterable[Mapping[str, pa.Array]], texts: Sequence[str], numbers: Sequence[str]
-) -> pd.DataFrame:
-    known: dict[str, dict[str, int]] = {column: {} for column in texts}
-    parts: dict[str, list[np.ndarray]] = {column: [] for column in (*texts, *numbers)}
+def _collected(blocks: Iterator[Mapping[str, pa.Array]], columns: Sequence[str], numeric: str | None) -> pd.DataFrame:
+    known: dict[str, dict[str, int]] = {column: {} for column in columns if column != numeric}
+    parts: dict[str, list[np.ndarray]] = {column: [] for column in columns}
     for block in blocks:
-        for column in texts:
-            parts[column].append(_numbered(block[column], known[column]))
-        for column in numbers:
-            parts[column].append(block[column].to_numpy(zero_copy_only=False))
+        for column in columns:
+            if column == numeric:
+                parts[column].append(block[column].to_numpy(zero_copy_only=False))
+            else:
+                parts[column].append(_numbered(block[column], known[column]))
     table = {column: np.concatenate(found) if found else np.empty(0) for column, found in parts.items()}
-    if not any(len(found) for found in table.values()):
-        raise InputError(f"{path} is empty: it has no rows.")
     coded = {
-        column: pd.Categorical.from_codes(table[column].astype(np.int32), pd.Index(list(known[column]), dtype=object))
-        for column in texts
+        column: pd.Categorical.from_codes(table[column].astype(np.int32), pd.Index(list(texts), dtype=object))
+        for column, texts in known.items()
     }
-    return pd.DataFrame({**coded, **{column: table[column] for column in numbers}})
+    return pd.DataFrame({column: coded.get(column, table[column]) for column in columns})
 
 
 def _numbered(values: pa.Array, numbers: dict[str, int]) -> np.ndarray:
-    """The number of each text, (n,) int32; `numbers` gives those that it does not hold the next ones."""
+    """The number of each text, (n,) int32, -1 for none; `numbers` gives those that it does not hold the next ones."""
     encoded = values.dictionary_encode()
-    codes = [numbers.setdefault(text, len(numbers)) for text in encoded.dictionary.to_pylist()]
-    return np.array(codes, dtype=np.int32)[encoded.indices.to_numpy(zero_copy_only=False)]
+    codes = [numbers.setdefault(text, len(numbers)) if text else -1 for text in encoded.dictionary.to_pylist()]
+    # Where a cell is null the last number is taken, which stands for none.
+    places = encoded.indices.fill_null(len(codes)).to_numpy(zero_copy_only=False)
+    return np.array([*codes, -1], dtype=np.int32)[places]

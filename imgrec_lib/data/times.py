@@ -69,9 +69,13 @@ def read_times(values: pd.Series, column: str, path: Path, forms: str | Sequence
         raise InputError(
             f"{path} has no {column!r} in {rows_in_words(missing)}: fill it in, or remove what has no time."
         )
+    seconds, kinds, names = np.full(len(values), np.nan), np.zeros(len(values), "i1"), ["datetimes"]
     if pd.api.types.is_datetime64_any_dtype(values):
-        seconds, kinds, names = _seconds(pd.to_datetime(values, utc=True)), np.zeros(len(values), "i1"), ["datetimes"]
-    else:
+        seconds = _seconds(pd.to_datetime(values, utc=True))
+    elif pd.api.types.is_numeric_dtype(values) and not asked:  # most tables: no text is made of millions of numbers
+        names = list(UNITS)
+        seconds, kinds = _first_of([_CERTAIN[unit] for unit in UNITS], values)
+    if np.isnan(seconds).any():
         # A column has fewer different times than rows, in particular of days.
         codes, distinct = distinct_values(values)
         by_value, kind_of_value, names = _read_by_form(distinct.astype(str).str.strip(), asked)

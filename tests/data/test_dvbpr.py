@@ -229,6 +229,27 @@ def test_times_of_several_units_and_a_missing_one(tmp_path: Path) -> None:
     assert not_none(told.train.times).tolist() == [second, 3]
 
 
+def test_poor_ratings_are_noticed_and_left_out_by_option(tmp_path: Path) -> None:
+    stars = {"v": 5.0, "w": 1.0, "x": 4.0, "y": 2.0, "z": 5.0}
+    rows = [{"productid": product, "overall": rating} for product, rating in stars.items()]
+    items = {name: {"imgs": jpeg(0, 8)} for name in stars}
+    path = write(
+        tmp_path / "file.npy", python2([{" ann": rows[:3]}, {" ann": rows[3:4]}, {" ann": rows[4:]}, items, 1, 5])
+    )
+    with pytest.warns(UserWarning) as told:
+        everything = load(path)
+    sentences = [str(each.message) for each in told]
+    assert any(
+        "was counted as a purchase, whatever its 'overall' (from 1 to 5, 1 rows below" in each for each in sentences
+    )
+    assert any("the ids in 'user' of" in each and "had blanks around them" in each for each in sentences)
+    assert everything.user_ids.tolist() == ["ann"] and everything.train.of(0).tolist() == [0, 1, 2]
+    good = load(path, weight_column="overall", min_weight=2.0)
+    assert (
+        good.train.of(0).tolist() == [0, 2] and good.test.flat.tolist() == [4] and good.validation.flat.tolist() == [3]
+    )
+
+
 class Attack:
     """Unpickling it would make a folder."""
 

@@ -19,6 +19,8 @@ from shops import load, owned
 
 from imgrec_lib.data import load_dataset
 from imgrec_lib.data.formats import find_table, read_table
+from imgrec_lib.data.readers.hm import ATTRIBUTES
+from imgrec_lib.data.streams import stream_table
 from imgrec_lib.errors import InputError, InputWarning
 
 ROWS = [(u, i, 1_600_000_000 + 10 * n + k) for n, u in enumerate(("Zoë", "007", "c")) for k, i in enumerate("abcd")]
@@ -93,6 +95,69 @@ def test_other_encodings_are_read_and_told(tmp_path: Path, encoding: str, named:
         assert owned(load("table", tmp_path)) == OWNED
     with warnings.catch_warnings(action="error"):
         assert owned(load("table", tmp_path, encoding=encoding)) == OWNED
+
+
+# Every reader takes its tables in every form, see `formats` and `streams`.
+
+
+def shop_of(reader: str, folder: Path) -> Path:
+    """The same purchases in a reader's layout; the table of interactions is not there yet."""
+    items = ["0000000001", "0000000002", "0000000003", "0000000004"]
+    if reader == "hm":
+        attributes = {name: "x" for name in ("prod_name", *ATTRIBUTES)}
+        pd.DataFrame({"article_id": items, **attributes}).to_csv(folder / "ARTICLES.CSV.gz", index=False)
+    if reader != "amazon2023":
+        pictures = folder / "images" / "000"
+        pictures.mkdir(parents=True)
+        for item in items:
+            Image.new("RGB", (4, 4)).save(pictures / f"{item}.jpg")
+    return folder
+
+
+NAMES = {
+    "hm": ("TRANSACTIONS_TRAIN", ["customer_id", "article_id", "t_dat"]),
+    "covers": ("Clicks", ["user_id", "item_id", "timestamp"]),
+    "amazon2023": ("All_Beauty", ["user_id", "parent_asin", "timestamp"]),
+}
+PURCHASES = pd.DataFrame(
+    [
+        (u, f"000000000{i}", f"2020-09-{10 + i + n}")
+        for n, u in enumerate(("Zo\u00eb", "007", "c"))
+        for i in (1, 2, 3, 4)
+    ]
+)
+FORMS: dict[str, tuple[str, Callable[[Path, pd.DataFrame], Any], str]] = {
+    "gzip": (".CSV.gz", lambda p, t: p.write_bytes(gzip.compress(t.to_csv(index=False).encode())), ""),
+    "zip": (".csv.ZIP", lambda p, t: zipped(p, t.to_csv(index=False)), ""),
+    "UTF-16": (".csv", lambda p, t: p.write_bytes(t.to_csv(index=False).encode("utf-16")), "was read as UTF-16"),
+    "cp1252": (".csv", lambda p, t: p.write_bytes(t.to_csv(index=False).encode("cp1252")), "was read as Windows-1252"),
+    "sep": (".csv", lambda p, t: p.write_text('# by "x\nsep=;\n' + t.to_csv(index=False, sep=";")), ""),
+    "tabs": (".TSV", lambda p, t: p.write_text(t.to_csv(index=False, sep="\t"), encoding="utf-8-sig"), ""),
+    "JSON lines": (".jsonl.xz", lambda p, t: p.write_bytes(lzma.compress(lines_of(t).encode())), ""),
+    "JSON list": (".json", lambda p, t: p.write_text(json.dumps(t.to_dict("records"), indent=1)), ""),
+    "Parquet": (".parquet", lambda p, t: t.assign(**{t.columns[2]: pd.to_datetime(t.iloc[:, 2])}).to_parquet(p), ""),
+}
+
+
+@pytest.mark.parametrize("reader", NAMES)
+def test_every_reader_takes_every_form_of_table(tmp_path: Path, reader: str) -> None:
+    stem, names = NAMES[reader]
+    table = PURCHASES.set_axis(names, axis=1)
+    table = table.assign(rating=5.0) if reader == "amazon2023" else table
+    found = {}
+    for form, (ending, write, told) in FORMS.items():
+        (tmp_path / form).mkdir()
+        root = shop_of(reader, tmp_path / form)
+        write(root / f"{stem}{ending}", table)
+        with warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always")
+            dataset = load(reader, root, split="time")
+        path = str(root / f"{stem}{ending}")
+        sentences = [str(note.message) for note in notes if str(note.message).startswith(f"{path} ")]
+        assert len(sentences) == bool(told) and all(told in sentence for sentence in sentences), (form, sentences)
+        assert set(owned(dataset)) == {"Zo\u00eb", "007", "c"}, form
+        found[form] = dataset.fingerprint
+    assert len(set(found.values())) == 1, found
 
 
 def test_an_encoding_that_must_be_named(tmp_path: Path) -> None:
@@ -186,6 +251,16 @@ def test_rows_that_a_quotation_mark_swallowed_are_told(tmp_path: Path) -> None:
     path.write_text('item,name,note\na,A,"a text\nof two lines, with a comma"\n')
     with warnings.catch_warnings(action="error"):
         assert len(read_table(path)) == 1
+
+
+def test_rows_that_a_quotation_mark_swallowed_in_a_stream_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text('user,item,note\nu,a,x\n\nu,b,"y\nv,a,z\nv,b,z"\nw,a,x\n\n')
+    with pytest.warns(InputWarning, match=r"t\.csv has 2 lines more than rows: a quotation mark is not closed"):
+        assert stream_table(path, ["user", "item"], progress=False)["user"].tolist() == ["u", "u", "w"]
+    path.write_text("user,item,note\nu,a,x\n\n\nu,b,y\n\n")
+    with warnings.catch_warnings(action="error"):
+        assert len(stream_table(path, ["user", "item"], progress=False)) == 2
 
 
 def picture_folder(folder: Path) -> Path:

@@ -142,6 +142,41 @@ def test_users_dropped_by_the_minimum_are_counted(tmp_path: Path) -> None:
         assert load("table", tmp_path, min_interactions=5).n_users == 3
 
 
+def columns_of_rows(folder: Path, names: list[str], **more: Any) -> pd.DataFrame:
+    """The shop's rows under other names, with items 1 to 5; the last item of each user is no purchase."""
+    shop(folder, **more)
+    table = pd.read_csv(folder / "interactions.csv").rename(columns=dict(zip(TABLE, names, strict=True)))
+    (folder / "interactions.csv").unlink()
+    table[names[1]] = table[names[1]].map(lambda item: f"000000000{ITEMS.index(item)}")
+    return table
+
+
+TABLE = ["user", "item", "timestamp"]
+
+
+def test_covers_and_hm_notice_and_obey_what_is_no_purchase(tmp_path: Path, hm: Path) -> None:
+    folder = tmp_path / "covers shop"
+    (folder / "covers").mkdir(parents=True)
+    for item in range(5):
+        Image.new("RGB", (4, 4)).save(folder / "covers" / f"000000000{item}.png")
+    columns_of_rows(folder, TABLE, stars=(5, 1)).to_csv(folder / "log.csv", index=False)
+    with pytest.warns(
+        InputWarning, match=r"every row of .*log\.csv was counted as a purchase, whatever its 'stars' \(from"
+    ):
+        assert len(owned(load("covers", folder))["u0"]) == 5
+    assert len(owned(load("covers", folder, min_weight=3, weight_column="stars"))["u0"]) == 4
+    purchases = pd.read_csv(hm / "transactions_train.csv", dtype=str)
+    again = purchases.iloc[[0]].assign(quantity="-1")
+    pd.concat([purchases.assign(quantity="1"), again]).to_csv(hm / "transactions_train.csv", index=False)
+    with pytest.warns(InputWarning, match=r"whatever its 'quantity' \(1 rows have 0 or less"):
+        assert len(owned(load("hm", hm))["ann"]) == 3
+    kept = load("hm", hm, weight_column="quantity", min_weight=1, repeated="sum", min_interactions=None, split="date",
+                test_from="2020-09-18")  # fmt: skip
+    assert len(owned(kept)["ann"]) == 2  # the first was returned
+    with pytest.raises(InputError, match="weight_column needs min_weight too"):
+        load("hm", hm, weight_column="quantity")
+
+
 def test_hm_counts_customers_and_articles_that_it_leaves_out(hm: Path) -> None:
     with pytest.warns() as told:
         load("hm", hm)

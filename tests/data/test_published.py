@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -148,16 +149,38 @@ def test_reviews_cores_and_the_published_split(fashion: Path) -> None:
         amazon(fashion, split="given", core=5)
 
 
+def test_times_of_any_form_and_poor_ratings_are_told(fashion: Path) -> None:
+    told = r"2 of 8 ratings in .* are below 3, and each was counted as a purchase: .* min_rating=3"
+    rows: list[list[Any]] = [list(row) for row in RATINGS]
+    with pytest.warns(UserWarning, match=told.replace("2 of 8", "1 of 8")):
+        expected = amazon(fashion, split="time").fingerprint
+    rows[0][3] //= 1000  # a row in seconds, and one that is a date
+    rows[1][3] = "2020-05-05 14:08:49"
+    rows[3][2] = 2.0
+    text = "".join(",".join(map(str, row)) + "\n" for row in rows)
+    compressed(fashion / "Amazon_Fashion.csv.gz", "user_id,parent_asin,rating,timestamp\n" + text)
+    with pytest.warns(UserWarning) as notes:
+        assert amazon(fashion, split="time").fingerprint == expected
+    sentences = "\n".join(str(note.message) for note in notes)
+    assert "several forms, and each was read by its own: milliseconds in rows 3, 4, 5" in sentences
+    assert re.search(told, sentences)
+    with pytest.warns(UserWarning):
+        last = amazon(fashion, repeated="last", split="time")
+    assert last.items["item"].iloc[last.test.items].tolist() == [SHOE, SHOE]
+    with pytest.raises(InputError, match=r"unknown form of times .* 'days'"):
+        amazon(fashion, time_format="days")
+
+
 def test_damaged_files_get_a_sentence(fashion: Path) -> None:
     path = fashion / "Amazon_Fashion.csv.gz"
     whole = path.read_bytes()
     for content, sentence in (
-        (whole[: len(whole) // 2], "is damaged|cannot be read"),
-        (gzip.compress(b"user_id,parent_asin,rating\na,b,5\n"), "lacks a column|cannot be read"),
-        (gzip.compress(b"user_id,parent_asin,rating,timestamp\na,b,5,soon\n"), "cannot be read .*soon"),
+        (whole[: len(whole) // 2], "cannot be read"),
+        (gzip.compress(b"user_id,parent_asin,rating\na,b,5\n"), "unknown column of .* 'timestamp'"),
+        (gzip.compress(b"user_id,parent_asin,rating,timestamp\na,b,5,soon\n"), "has 'soon' as 'timestamp' in row 1"),
         (gzip.compress(b"user_id,parent_asin,rating,timestamp\na,b,5,\n"), "has no 'timestamp' in row 1"),
         (gzip.compress(b"user_id,parent_asin,rating,timestamp\n"), "is empty: it has no rows"),
-        (b"no gzip", "is damaged"),
+        (b"no gzip", "cannot be read"),
     ):
         path.write_bytes(content)
         with pytest.raises(InputError, match=sentence):
@@ -230,11 +253,26 @@ def test_covers_sentences(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"2 tables that could be the interactions \(a\.csv, b\.csv\)"):
         covers(tmp_path)
     (tmp_path / "b.csv").write_text("who,what,when\nu,1,2\n")
-    with pytest.raises(InputError, match="has the columns who, what, when, and no user and item among them"):
+    with pytest.raises(InputError, match=r"has no user column \(found: who, what, when\): .* name it with user_column"):
         covers(tmp_path, interactions="b.csv")
+    with pytest.raises(InputError, match="differ by leading zeros alone"):
+        covers(tmp_path, interactions="b.csv", user_column="who", item_column="what")
     rng = np.random.default_rng(0)
     rows = "".join(f"u{u},{i}\n" for u in range(5) for i in rng.permutation(6)[:4])
     (tmp_path / "b.csv").write_text("user_id,item_id\n" + rows)
     write_covers(tmp_path, "covers", [f"{i}.png" for i in range(5)])
     with pytest.warns(UserWarning, match="1 of 6 items have no picture and are left out"):
         assert covers(tmp_path, interactions="b.csv").n_items <= 5
+
+
+def test_covers_read_each_time_by_its_own_form(tmp_path: Path) -> None:
+    write_covers(tmp_path, "covers", ["i1.jpg", "i2.jpg", "i3.jpg"])
+    times = [1640995205, "2022-01-01 00:00:03", 1640995209000, 1640995204, 1640995201, 1640995202]
+    rows = "".join(f"{u},{i},{t}\n" for (u, i, _), t in zip(PAIRS, times, strict=True))
+    (tmp_path / "log.csv").write_text("user,item,timestamp\n" + rows)
+    with pytest.warns(UserWarning, match="have several forms, and each was read by its own"):
+        dataset = covers(tmp_path, split="time")
+    assert dataset.items["item"].iloc[dataset.test.items].tolist() == ["i3", "i2"]
+    (tmp_path / "log.csv").write_text("user,item,timestamp\n" + rows.replace("2022-01-01 00:00:03", "3"))
+    with pytest.raises(InputError, match=r"has 3\.0 as 'timestamp' in row 2: such a number does not say by itself"):
+        covers(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,19 +14,23 @@ import pandas as pd
 
 from imgrec_lib.data.dataset import Columns, Dataset
 from imgrec_lib.data.decoding import Fit, Resample
+from imgrec_lib.data.formats import find_table, records_of, table_stem
 from imgrec_lib.data.ids import read_ids
+from imgrec_lib.data.interactions import read_numbers
 from imgrec_lib.data.items import UNKNOWN
 from imgrec_lib.data.pictures import addresses_of, list_pictures, pictures_by_column, with_pictures
 from imgrec_lib.data.split import check_split, first_occurrences, split_dataset, with_given_split
 from imgrec_lib.data.storing import reading_of
-from imgrec_lib.data.streams import json_lines, stream_csv, stream_json, unix_seconds
+from imgrec_lib.data.streams import stream_table
+from imgrec_lib.data.times import check_forms, read_times
 from imgrec_lib.errors import InputError, tell
 from imgrec_lib.files import plain_path
 from imgrec_lib.options import Count, CountOrNone, Positive
 
-PACKED = ("", ".gz")
 PARTS = ("train", "valid", "test")
-"""The files of the published split that holds out each user's last item, between the category's name and ".csv"."""
+"""The parts of the published split that holds out each user's last item, between the category's name and ".csv"."""
+POOR = 3
+"""A rating below it, of one to five stars, says that the buyer was not pleased."""
 
 
 def load_amazon2023(
@@ -33,6 +38,8 @@ def load_amazon2023(
     *,
     category: str | None = None,
     min_rating: float | None = None,
+    repeated: Literal["first", "last"] = "first",
+    time_format: str | list[str] | None = None,
     core: Count | None = None,
     min_interactions: int | None = 5,
     split: Literal["random", "time", "date", "given"] = "random",
@@ -52,7 +59,8 @@ def load_amazon2023(
     Interactions are in `<Category>.csv` (`user_id,parent_asin,rating,timestamp`, also the published 5-core), or in the
     reviews `<Category>.jsonl`, or in the published split `<Category>.train.csv`, `.valid.csv` and `.test.csv`, whose
     column `history` is not read. `meta_<Category>.jsonl` describes the items: without it there are ids alone. Every
-    file may end in `.gz`, and is read in a stream: of the metadata only the items of the dataset are kept.
+    file may be compressed, or be of another of the forms of `load_table`, and is read in a stream: of the metadata only
+    the items of the dataset are kept.
 
     An item is a `parent_asin`. Its category is the last of its `categories`, its name its title, its description its
     `features` and `description`; price, store and main category are attributes. Its pictures are the files of
@@ -62,7 +70,9 @@ def load_amazon2023(
     Args:
         root: folder with these files.
         category: the category's name, such as "All_Beauty"; not needed where the folder has one.
-        min_rating: ratings below it are no interactions.
+        min_rating: ratings below it are no interactions; None takes every rating for one, and says how many are poor.
+        repeated: which of a user's ratings of an item that are left counts, the "first" or the "last".
+        time_format: the form of the times, or several, where it is not recognised; see `check_forms`.
         core: users and items with fewer interactions than this are left out, again and again until all have as many, as
             in the published 5-core; None leaves nothing out.
         min_interactions: users with fewer different items are dropped; None drops none. Not used on a given split.
@@ -79,12 +89,13 @@ def load_amazon2023(
         InputError: a file or column is missing or damaged, several categories could be meant, or nothing is left.
     """
     reading = reading_of(load_amazon2023, locals())
+    check_forms(time_format)
     if split != "given":
         check_split(min_interactions, split, held_out, validate, validate_from, test_from)
     root = plain_path(root)
     category = _category(root) if category is None else category
-    parts = [_found(root, f"{category}.{part}.csv") for part in PARTS]
-    whole = _found(root, f"{category}.csv") or _found(root, f"{category}.jsonl")
+    parts = [find_table(root, f"{category}.{part}") for part in PARTS]
+    whole = find_table(root, category)
     if split != "given" and whole is None and any(parts):
         tell(
             f"{root} has the published split of {category} and not all interactions: the split is kept (split='given')."
@@ -95,7 +106,7 @@ def load_amazon2023(
     if None in files:
         names = ", ".join(missing) if split == "given" else f"{category}.csv (ratings) or {category}.jsonl (reviews)"
         raise InputError(f"{root} lacks {names}, also with .gz: get it from the data set's page.")
-    tables = [_interactions(path, min_rating, progress) for path in files if path is not None]
+    tables = [_interactions(path, min_rating, repeated, time_format, progress) for path in files if path is not None]
     if core is not None and split == "given":
         raise InputError("the published split is kept as it is: leave core out, or read all interactions.")
     if core is not None:
@@ -110,7 +121,7 @@ def load_amazon2023(
             name, tables[0], ids, min_interactions=min_interactions, split=split, seed=seed, held_out=held_out,
             validate=validate, validate_from=validate_from, test_from=test_from,
         )  # fmt: skip
-    meta = _found(root, f"meta_{category}.jsonl")
+    meta = find_table(root, f"meta_{category}")
     if meta is None:
         tell(f"{root} has no meta_{category}.jsonl: nothing but their ids is known of the items.")
         return dataset
@@ -132,18 +143,12 @@ def load_amazon2023(
     )
 
 
-def _found(root: Path, name: str) -> Path | None:
-    return next((root / f"{name}{packed}" for packed in PACKED if (root / f"{name}{packed}").is_file()), None)
-
-
 def _category(root: Path) -> str:
     """The one category of a folder, by the names of its files."""
     if not root.is_dir():
         raise InputError(f"there is no folder {root}: give `root` the folder of the category's files.")
-    names = [path.name.removesuffix(".gz") for path in root.iterdir() if path.is_file()]
-    kinds = [*(f".{part}.csv" for part in PARTS), ".csv", ".jsonl"]
-    ended = [(name, next((kind for kind in kinds if name.endswith(kind)), None)) for name in names]
-    found = sorted({name.removeprefix("meta_").removesuffix(kind) for name, kind in ended if kind})
+    stems = {stem for path in root.iterdir() if (stem := table_stem(path.name)) is not None}
+    found = sorted({re.sub(rf"\.({'|'.join(PARTS)})$", "", stem.removeprefix("meta_")) for stem in stems})
     if len(found) != 1:
         raise InputError(
             f"{root} has files of {len(found)} categories{' (' + ', '.join(found[:5]) + ')' if found else ''}: "
@@ -152,27 +157,37 @@ def _category(root: Path) -> str:
     return found[0]
 
 
-def _interactions(path: Path, min_rating: float | None, progress: bool) -> pd.DataFrame:
+def _interactions(
+    path: Path,
+    min_rating: float | None,
+    repeated: Literal["first", "last"],
+    time_format: str | list[str] | None,
+    progress: bool,
+) -> pd.DataFrame:
     """Columns `user`, `item` (categoricals) and `timestamp` (Unix seconds)."""
-    reader = stream_json if path.name.removesuffix(".gz").endswith(".jsonl") else stream_csv
-    table = reader(path, ("user_id", "parent_asin"), ("rating", "timestamp"), progress=progress)
+    raw = stream_table(path, ("user_id", "parent_asin", "rating", "timestamp"), "timestamp", progress=progress)
     table = pd.DataFrame(
         {
-            Columns.USER: read_ids(table["user_id"], "user_id", path),
-            Columns.ITEM: read_ids(table["parent_asin"], "parent_asin", path),
-            Columns.TIME: unix_seconds(table["timestamp"].to_numpy(), "timestamp", path),
-            "rating": table["rating"],
+            Columns.USER: read_ids(raw["user_id"], "user_id", path),
+            Columns.ITEM: read_ids(raw["parent_asin"], "parent_asin", path),
+            Columns.TIME: read_times(raw["timestamp"], "timestamp", path, time_format),
         }
     )
+    ratings = read_numbers(raw["rating"], "rating", path)
+    poor = ratings < (POOR if min_rating is None else min_rating)
+    counted = f"{int(poor.sum()):,} of {len(poor):,} ratings in {path} are below"
     if min_rating is not None:
-        kept = table["rating"] >= min_rating
-        tell(
-            f"{len(kept) - int(kept.sum()):,} of {len(kept):,} ratings in {path} are below {min_rating:g} and left out."
+        tell(f"{counted} {min_rating:g} and left out.")
+        table = table[~poor].reset_index(drop=True)
+        if table.empty:
+            raise InputError(f"{path} has no rating of at least {min_rating:g}: lower min_rating.")
+    elif poor.any():
+        tell(f"{counted} {POOR}, and each was counted as a purchase: to count only good ones, say min_rating={POOR}.")
+    if repeated == "last":
+        table = table.sort_values(Columns.TIME, kind="stable").drop_duplicates(
+            [Columns.USER, Columns.ITEM], keep="last"
         )
-        table = table[kept].reset_index(drop=True)
-    if table.empty:
-        raise InputError(f"{path} has no rating of at least {min_rating:g}: lower min_rating.")
-    return table.drop(columns="rating")
+    return table
 
 
 def _core(table: pd.DataFrame, least: int) -> pd.DataFrame:
@@ -202,7 +217,7 @@ def _metadata(path: Path, ids: pd.Series, progress: bool) -> tuple[pd.DataFrame,
     wanted = set(ids)
     rows: dict[str, dict[str, str]] = {}
     written: dict[str, str] = {}
-    for record in json_lines(path, progress):
+    for record in records_of(path, progress):
         item = str(record.get("parent_asin"))
         if item not in wanted or item in rows:
             continue

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from imgrec_lib.data.columns import ITEM_NAMES, TIME_NAMES, USER_NAMES, plain_name
+from imgrec_lib.data.columns import ITEM_NAMES, USER_NAMES, plain_name
 from imgrec_lib.data.dataset import Columns, Dataset, HeldOut, Interactions
 from imgrec_lib.data.decoding import Fit, Resample
+from imgrec_lib.data.formats import check_encoding, columns_of, table_stem
 from imgrec_lib.data.ids import how_ids_differ, read_ids
+from imgrec_lib.data.interactions import Repeated, check_counting, read_interactions
 from imgrec_lib.data.items import UNKNOWN, read_items
 from imgrec_lib.data.pictures import pictured_alone, pictures_by_name, with_pictures
 from imgrec_lib.data.split import check_split, split_dataset
 from imgrec_lib.data.storing import reading_of
-from imgrec_lib.data.streams import first_line, stream_csv, unix_seconds
+from imgrec_lib.data.streams import stream_table
+from imgrec_lib.data.times import check_forms
 from imgrec_lib.errors import InputError, tell
 from imgrec_lib.files import plain_path
 from imgrec_lib.options import Count, CountOrNone, Positive
 
-TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 COVERS = ("cover", "image", "picture")
 ABOUT_ITEMS = ("item", "title", "tag", "info", "text", "meta")
 
@@ -33,6 +35,15 @@ def load_covers(
     interactions: str | Path | None = None,
     items: str | Path | None = None,
     covers: str | Path | None = None,
+    user_column: str | None = None,
+    item_column: str | None = None,
+    time_column: str | None = None,
+    time_format: str | list[str] | None = None,
+    encoding: str | None = None,
+    where: dict[str, Any] | None = None,
+    weight_column: str | None = None,
+    min_weight: float | None = None,
+    repeated: Repeated = "first",
     min_interactions: int | None = 5,
     split: Literal["random", "time", "date"] = "random",
     seed: CountOrNone = 0,
@@ -49,11 +60,11 @@ def load_covers(
 ) -> Dataset:
     """Read interactions and covers.
 
-    The interactions are a table of comma- or tab-separated text in one of two forms, compressed or not. With a header:
-    columns of the user, the item and perhaps the time (PixelRec's `item_id,user_id,timestamp`, MicroLens's
-    `user,item,timestamp`); times are seconds or milliseconds since 1970. Or without: a user and, behind a tab, all of
-    its items with blanks between them, the latest last (NineRec's behaviours, MicroLens's and PixelRec's sequences);
-    these have an order and no times, and `split="time"` goes by the order. Both are read in a stream.
+    The interactions are a table, compressed or not, in one of two forms. With a header, and then in any of the forms of
+    `load_table`: columns of the user, the item and perhaps the time (PixelRec's `item_id,user_id,timestamp`,
+    MicroLens's `user,item,timestamp`). Or text without: a user and, behind a tab, all of its items with blanks between
+    them, the latest last (NineRec's behaviours, MicroLens's and PixelRec's sequences); these have an order and no
+    times, and `split="time"` goes by the order. Both are read in a stream.
 
     The catalogue are the items of the interactions. The cover of item `X` is the file `X` of the folder of covers, at
     any depth. A table of items may add names, descriptions, tags (a header is needed, or two columns: item and title).
@@ -62,6 +73,9 @@ def load_covers(
         root: folder in which the rest is found: the only table whose name does not speak of items, titles or tags; the
             only folder whose name speaks of covers or images; no table of items.
         interactions, items, covers: paths that replace those found, relative to the root or absolute.
+        user_column, item_column, time_column: column names, where they are not recognised.
+        time_format: the form of the times, or several, where it is not recognised; see `check_forms`.
+        encoding, where, weight_column, min_weight, repeated: see `load_table`.
         min_interactions: users with fewer different items are dropped; None drops none.
         split: "random" or "time" (the latest of every user), or "date" (of all users what came after a day).
         seed, held_out, validate, validate_from, test_from: how much is held out, and when: see `split_dataset`.
@@ -77,13 +91,29 @@ def load_covers(
             nothing is left.
     """
     reading = reading_of(load_covers, locals())
+    check_forms(time_format)
+    check_counting(weight_column, min_weight, repeated)
+    check_encoding(encoding)
     check_split(min_interactions, split, held_out, validate, validate_from, test_from)
     root = plain_path(root)
     if not root.is_dir():
         raise InputError(f"there is no folder {root}: give `root` the folder of the interactions and covers.")
     path = root / plain_path(interactions) if interactions is not None else _only_table(root)
     folder = root / plain_path(covers) if covers is not None else _only_folder(root)
-    table, timed = _interactions(path, progress)
+    timed = user_column is not None or item_column is not None or not _is_of_sequences(path, encoding)
+    if timed:
+        table = read_interactions(
+            path, user_column=user_column, item_column=item_column, time_column=time_column, time_format=time_format,
+            where=where, weight_column=weight_column, min_weight=min_weight,
+            repeated=repeated, encoding=encoding, streamed=True, progress=progress,
+        )  # fmt: skip
+    elif where or min_weight is not None or repeated != "first" or time_format is not None:
+        raise InputError(
+            f"{path} has a sequence of items for each user and nothing else: leave where, min_weight, repeated and "
+            "time_format out."
+        )
+    else:
+        table = _sequences(path, encoding, progress)
     catalogue = pd.DataFrame({Columns.ITEM: np.sort(table[Columns.ITEM].unique().astype(object))})
     pictures = pictures_by_name(folder, catalogue[Columns.ITEM].tolist())
     if require_image:
@@ -95,7 +125,7 @@ def load_covers(
     if not timed:
         dataset = _without_times(dataset)
     if items is not None:
-        dataset = replace(dataset, items=_described(dataset.items, root / plain_path(items)))
+        dataset = replace(dataset, items=_described(dataset.items, root / plain_path(items), encoding))
     return with_pictures(
         dataset, "covers", pictures, cache, size=image_size, fit=image_fit, resample=image_resample, progress=progress,
         reading=reading,
@@ -106,7 +136,7 @@ def _only_table(root: Path) -> Path:
     found = sorted(
         path
         for path in root.iterdir()
-        if path.name.lower().endswith(TABLES) and not any(word in path.name.lower() for word in ABOUT_ITEMS)
+        if table_stem(path.name) is not None and not any(word in path.name.lower() for word in ABOUT_ITEMS)
     )
     # Where the same interactions are there in both forms, those with times say more.
     timed = [path for path in found if "pair" in path.name.lower()]
@@ -130,41 +160,18 @@ def _only_folder(root: Path) -> Path:
     return found[0]
 
 
-def _interactions(path: Path, progress: bool) -> tuple[pd.DataFrame, bool]:
-    """Columns `user`, `item` and `timestamp`, where there are times or an order; and whether these are times."""
-    separator, header = _header(path)
-    if header is None:
-        return _sequences(path, progress), False
-    plain = {plain_name(column): column for column in reversed(header)}
-    kinds = {"user": USER_NAMES, "item": ITEM_NAMES, "time": TIME_NAMES}
-    known = {kind: next((plain[name] for name in names if name in plain), None) for kind, names in kinds.items()}
-    user, item, time = known["user"], known["item"], known["time"]
-    if user is None or item is None:
-        raise InputError(f"{path} has the columns {', '.join(header)}, and no user and item among them: rename them.")
-    table = stream_csv(path, (user, item), () if time is None else (time,), separator=separator, progress=progress)
-    found = {Columns.USER: read_ids(table[user], user, path), Columns.ITEM: read_ids(table[item], item, path)}
-    if time is not None:
-        found[Columns.TIME] = pd.Series(unix_seconds(table[time].to_numpy(), time, path))
-    return pd.DataFrame(found), time is not None
+def _is_of_sequences(path: Path, encoding: str | None) -> bool:
+    """Whether a table has no header, and its first row is a user and a sequence of items."""
+    cells = columns_of(path, encoding)
+    return len(cells) == 2 and {plain_name(cell.strip()) for cell in cells}.isdisjoint({*USER_NAMES, *ITEM_NAMES})
 
 
-def _header(path: Path) -> tuple[str, list[str] | None]:
-    """The separator of a table, and its columns; None where its first row is a user and a sequence of items."""
-    first = first_line(path)
-    separator = "\t" if "\t" in first else ","
-    cells = [cell.strip().strip('"') for cell in first.split(separator)]
-    named = {plain_name(cell) for cell in cells} & {*USER_NAMES, *ITEM_NAMES}
-    if named or len(cells) != 2:
-        return separator, cells
-    return separator, None
-
-
-def _sequences(path: Path, progress: bool) -> pd.DataFrame:
+def _sequences(path: Path, encoding: str | None, progress: bool) -> pd.DataFrame:
     """Each user's items one a row, with their places in the user's order in place of times."""
-    separator, _ = _header(path)
-    table = stream_csv(path, ("user", "items"), separator=separator, names=("user", "items"), progress=progress)
+    names = ("user", "items")
+    table = stream_table(path, names, names=names, encoding=encoding, progress=progress)
     users = read_ids(table["user"], "user", path)
-    listed = [str(items).split() for items in table["items"]]
+    listed = [items.split() if isinstance(items, str) else [] for items in table["items"]]
     lengths = np.array([len(items) for items in listed])
     places = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     items = pd.Series(pd.Categorical([item for items in listed for item in items]))
@@ -187,9 +194,9 @@ def _without_times(dataset: Dataset) -> Dataset:
     return replace(dataset, train=train, validation=untimed(dataset.validation), test=untimed(dataset.test))
 
 
-def _described(catalogue: pd.DataFrame, path: Path) -> pd.DataFrame:
+def _described(catalogue: pd.DataFrame, path: Path, encoding: str | None) -> pd.DataFrame:
     """The catalogue with what a table says of its items."""
-    described, _ = read_items(path)
+    described, _ = read_items(path, encoding=encoding)
     known = catalogue[Columns.ITEM].isin(described[Columns.ITEM])
     if not known.any():
         difference = how_ids_differ(catalogue[Columns.ITEM], described[Columns.ITEM])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ import pandas as pd
 
 from imgrec_lib.data.dataset import Columns, Dataset
 from imgrec_lib.data.decoding import FileSlice, Fit, Resample, Source
+from imgrec_lib.data.ids import plain_id, read_ids
+from imgrec_lib.data.interactions import Repeated, check_counting, may_tell, that_count
 from imgrec_lib.data.readers.published import read_published
-from imgrec_lib.data.split import given_split
+from imgrec_lib.data.split import PAIR, given_split
 from imgrec_lib.data.storing import cached_images, reading_of
 from imgrec_lib.data.times import check_forms, read_times
 from imgrec_lib.errors import InputError, tell
@@ -45,6 +48,10 @@ def load_dvbpr(
     *,
     name: str | None = None,
     time_format: str | list[str] | None = None,
+    where: dict[str, Any] | None = None,
+    weight_column: str | None = None,
+    min_weight: float | None = None,
+    repeated: Repeated = "first",
     image_size: Count = 224,
     image_fit: Fit = "squash",
     image_resample: Resample = "bicubic",
@@ -61,6 +68,8 @@ def load_dvbpr(
         root: the `.npy` file.
         name: what to call the dataset; by default the file's name.
         time_format: the form of the times, or several, where it is not recognised; see `check_forms`.
+        where, weight_column, min_weight, repeated: which of the records are purchases, by their entries such as
+            `overall`, in each part of the split; see `load_table`.
         image_size: height and width of the stored pictures, in pixels.
         image_fit: "squash" changes the aspect ratio (the papers' choice), "pad" adds white, "crop" keeps the centre.
         image_resample: "bicubic", "bilinear" or "nearest" (DVBPR's, by Pillow's default of its time).
@@ -72,6 +81,7 @@ def load_dvbpr(
     """
     reading = reading_of(load_dvbpr, locals())
     forms = check_forms(time_format)
+    check_counting(weight_column, min_weight, repeated)
     path = plain_path(root)
     train, validation, test, table, n_users, n_items = read_published(path, progress)
     if isinstance(table, list):
@@ -87,20 +97,23 @@ def load_dvbpr(
 
     user_index = {user: index for index, user in enumerate(users)}
     item_index = {item: index for index, item in enumerate(keys)}
-    parts = [_interactions(path, part, user_index, item_index) for part in (train, validation, test)]
-    parts = _with_times(path, parts, forms)
-    user_ids = np.array([str(user) for user in users], dtype=object)
-    for what, ids in (("users", users), ("items", keys)):
-        texts = [str(key) for key in ids]
-        if len(set(texts)) < len(texts):
-            raise InputError(f"{path} has two {what} whose keys read alike as text: download it again.")
+    asked = {weight_column, *(where or ())}
+    parts = [_interactions(path, part, user_index, item_index, asked) for part in (train, validation, test)]
+    counted = partial(
+        that_count, path=path, where=where, weight_column=weight_column, min_weight=min_weight, repeated=repeated
+    )
+    parts = [
+        part if part.empty else counted(part, part.drop(columns=[*PAIR, Columns.TIME], errors="ignore"))
+        for part in _with_times(path, parts, forms)
+    ]
+    user_ids, item_ids = np.array(_ids(users, "user", path), dtype=object), _ids(keys, "item", path)
     split = given_split(parts[0], parts[1], parts[2], len(users), len(keys))
 
     records = [table[key] for key in keys]
     for key, record in zip(keys, records, strict=True):
         if not isinstance(record, dict):
             raise InputError(f"{path} is not in the published format: item {key} is no dictionary.")
-    items = _item_table(keys, records)
+    items = _item_table(item_ids, records)
     name = name or path.stem
     dataset = Dataset(name, user_ids, items, *split, split={"kind": "published"})
     images = cached_images(
@@ -123,11 +136,26 @@ def _ordered(keys: Iterable[Key]) -> list[Key]:
     return sorted(keys, key=None if all(isinstance(key, int) for key in keys) else str)
 
 
+def _ids(keys: list[Key], what: str, path: Path) -> list[str]:
+    """Keys as ids."""
+    ids = read_ids(pd.Series([str(key) for key in keys], dtype=object), what, path)
+    if ids.duplicated().any():
+        raise InputError(f"{path} has two {what}s whose keys read alike as text: download it again.")
+    return ids.tolist()
+
+
 def _interactions(
-    path: Path, part: dict[Any, Any], user_index: dict[Any, int], item_index: dict[Any, int]
+    path: Path, part: dict[Any, Any], user_index: dict[Any, int], item_index: dict[Any, int], asked: set[str | None]
 ) -> pd.DataFrame:
-    """One part of the split as user and item indices, and the times as they are written."""
+    """One part of the split: user and item indices, the times as they are written, and what else counts.
+
+    Args:
+        asked: entries of the records that options name; those whose names speak of ratings and the like come with them.
+    """
     users, items, times = [], [], []
+    others: list[dict[str, Any]] = []
+    entries: set[str] = set()
+    telling: list[str] = []
     for user, records in part.items():
         for record in records if isinstance(records, list) else [records]:
             product = record.get("productid") if isinstance(record, dict) else None
@@ -138,13 +166,14 @@ def _interactions(
             users.append(user_index[user])
             items.append(item_index[product])
             times.append(record.get("unixReviewTime"))
-    return pd.DataFrame(
-        {
-            Columns.USER: users,
-            Columns.ITEM: items,
-            Columns.TIME: pd.Series(times, index=range(len(times)), dtype=object),
-        }
-    )
+            if not entries >= record.keys():
+                entries |= record.keys()
+                telling = [entry for entry in entries if entry in asked or may_tell([entry])]
+            others.append({entry: record.get(entry) for entry in telling})
+    table = pd.DataFrame(others, index=range(len(users)))
+    table[Columns.USER], table[Columns.ITEM] = users, items
+    table[Columns.TIME] = pd.Series(times, index=range(len(times)), dtype=object)
+    return table
 
 
 def _with_times(path: Path, parts: list[pd.DataFrame], forms: list[str]) -> list[pd.DataFrame]:
@@ -162,11 +191,11 @@ def _with_times(path: Path, parts: list[pd.DataFrame], forms: list[str]) -> list
     ]
 
 
-def _item_table(keys: list[Key], records: list[dict[str, Any]]) -> pd.DataFrame:
+def _item_table(ids: list[str], records: list[dict[str, Any]]) -> pd.DataFrame:
     """Ids, and categories and titles where the file has them."""
     asins = [record.get("asin") for record in records]
     named = all(isinstance(asin, str) for asin in asins) and len(set(asins)) == len(asins)
-    columns = {Columns.ITEM: [str(key) for key in (asins if named else keys)]}
+    columns = {Columns.ITEM: [plain_id(str(asin)) for asin in asins] if named else ids}
     fashion = [_fashion_category(record.get("c")) for record in records]
     if all(fashion):
         columns[Columns.CATEGORY] = fashion

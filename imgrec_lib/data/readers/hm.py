@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -11,14 +11,14 @@ import pandas as pd
 from imgrec_lib.data.columns import find_column
 from imgrec_lib.data.dataset import Columns, Dataset
 from imgrec_lib.data.decoding import Fit, Resample
-from imgrec_lib.data.formats import read_table
+from imgrec_lib.data.formats import check_encoding, find_table, read_table
 from imgrec_lib.data.ids import read_ids
+from imgrec_lib.data.interactions import Repeated, check_counting, read_interactions
 from imgrec_lib.data.items import IMAGE_NAMES, read_categories, require_groups, settle_unlisted, written_pictures
 from imgrec_lib.data.pictures import pictured_alone, pictures_by_column, pictures_by_name, with_pictures
 from imgrec_lib.data.split import check_split, split_dataset
 from imgrec_lib.data.storing import reading_of
-from imgrec_lib.data.streams import stream_csv
-from imgrec_lib.data.times import DAY, check_forms, read_times
+from imgrec_lib.data.times import DAY, check_forms
 from imgrec_lib.errors import InputError
 from imgrec_lib.files import plain_path
 from imgrec_lib.options import Count, CountOrNone, Positive
@@ -48,6 +48,11 @@ def load_hm(
     since: str | None = None,
     until: str | None = None,
     time_format: str | list[str] | None = None,
+    encoding: str | None = None,
+    where: dict[str, Any] | None = None,
+    weight_column: str | None = None,
+    min_weight: float | None = None,
+    repeated: Repeated = "first",
     category_column: str = "product_type_name",
     group_column: str | None = None,
     require_image: bool = True,
@@ -65,6 +70,8 @@ def load_hm(
     (`prod_name`), description (`detail_desc`, where the file has it), category, group and the columns of `ATTRIBUTES`.
     An article may have further photographs, as a shop's own data in this layout does: `<article_id>_1.jpg`,
     `<article_id>-2.png`, all that lies in a folder `<article_id>`, or what a column `images` lists.
+    Both tables may be in any of the forms of `load_table`, and compressed. Every row is a purchase, unless the options
+    say which are not.
 
     Args:
         root: folder with `transactions_train.csv`, `articles.csv` and `images/0xx/<article_id>.jpg`.
@@ -73,6 +80,7 @@ def load_hm(
         seed, held_out, validate, validate_from, test_from: how much is held out, and when: see `split_dataset`.
         since, until: first and last day of the purchases to use, such as "2020-09-16".
         time_format: the form of the days, or several, where it is not recognised; see `check_forms`.
+        encoding, where, weight_column, min_weight, repeated: see `load_table`.
         category_column: the column of `articles.csv` that is the category.
         group_column: the column of `articles.csv` that variants of one product share; by default their product code,
             which is the article's id without its last three digits.
@@ -92,11 +100,13 @@ def load_hm(
     """
     reading = reading_of(load_hm, locals())
     days = (_day(since), _day(until))
-    forms = check_forms(time_format)
+    check_forms(time_format)
+    check_counting(weight_column, min_weight, repeated)
+    check_encoding(encoding)
     check_split(min_interactions, split, held_out, validate, validate_from, test_from)
     root = plain_path(root)
-    articles_path, purchases_path = root / "articles.csv", root / "transactions_train.csv"
-    raw = read_table(articles_path)
+    articles_path = _table_of(root, "articles")
+    raw = read_table(articles_path, encoding)
     group_columns = () if group_column is None else (group_column,)
     for column in ("article_id", "prod_name", category_column, *ATTRIBUTES, *group_columns):
         find_column(raw, articles_path, (), column)
@@ -118,7 +128,13 @@ def load_hm(
             items[column] = raw[column].fillna("")
 
     written = written_pictures(raw, find_column(raw, articles_path, IMAGE_NAMES), ids)
-    purchases = _read_purchases(purchases_path, days, forms, progress)
+    purchases_path = _table_of(root, "transactions_train")
+    purchases = read_interactions(
+        purchases_path, user_column="customer_id", item_column="article_id", time_column="t_dat",
+        time_format=time_format, where=where, weight_column=weight_column, min_weight=min_weight, repeated=repeated,
+        encoding=encoding, streamed=True, progress=progress,
+    )  # fmt: skip
+    purchases = _of_days(purchases, days, purchases_path)
     [(_, table)], items = settle_unlisted([(purchases_path, purchases)], items, articles_path, unlisted_items)
     articles, folder = items[Columns.ITEM].tolist(), root / "images"
     if written is None:
@@ -156,29 +172,20 @@ def _day(text: str | None) -> int | None:
         raise InputError(f"{text!r} is not a day: write it as 2020-09-16.") from None
 
 
-def _read_purchases(
-    path: Path, period: tuple[int | None, int | None], forms: list[str], progress: bool
-) -> pd.DataFrame:
-    """Read the purchases block by block: the competition's file has 31 million rows and 3.5 GB.
+def _table_of(root: Path, name: str) -> Path:
+    path = find_table(root, name) if root.is_dir() else None
+    if path is None:
+        raise InputError(f"there is no file {root / name}.csv: `root` must be the folder of the competition's files.")
+    return path
+
+
+def _of_days(table: pd.DataFrame, period: tuple[int | None, int | None], path: Path) -> pd.DataFrame:
+    """The purchases of a period, with the day on which they were made as their time.
 
     Args:
         period: first and last day to use, as days since 1970; None for no bound.
-        forms: see `check_forms`.
-
-    Returns:
-        `user` and `item` as categoricals of the original ids, and `timestamp` in seconds.
     """
-    if not path.is_file():
-        raise InputError(f"there is no file {path}: `root` must be the folder of the competition's files.")
-    columns = ("customer_id", "article_id", "t_dat")
-    written = stream_csv(path, columns, progress=progress)
-    table = pd.DataFrame(
-        {
-            Columns.USER: read_ids(written["customer_id"], "customer_id", path),
-            Columns.ITEM: read_ids(written["article_id"], "article_id", path),
-            Columns.TIME: read_times(written["t_dat"].replace("", None), "t_dat", path, forms) // DAY * DAY,
-        }
-    )
+    table[Columns.TIME] = table[Columns.TIME] // DAY * DAY
     first, last = (None if bound is None else bound * DAY for bound in period)
     if first is not None:
         table = table[table[Columns.TIME] >= first]
