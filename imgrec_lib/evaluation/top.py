@@ -8,10 +8,16 @@ import torch
 from imgrec_lib.data.dataset import Interactions
 from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation.ranking import TILE_ITEMS, Catalogue, at_once, check_finite, owned_rows, sort_keys
-from imgrec_lib.models.base import Scorer
+from imgrec_lib.models.base import InnerProduct, Scorer
 
 BLOCK_BYTES = 4 * 2**20
 """Size of a tile of scores on a CPU: still in a near cache when its best are looked for."""
+
+FEW = 4
+"""So many users, at most, are served one by one, by rounded vectors; for more a tile of the catalogue is read once."""
+
+LARGEST = 2.0**126
+"""An inner product that is no larger, and the sums on the way to it, are finite in float32."""
 
 
 @torch.no_grad()
@@ -50,12 +56,16 @@ def top_items(
     if outside.any():
         raise InputError(f"user index {users[outside][0]} does not exist: choose from 0 to {owned.n_users - 1}.")
     ids = np.arange(owned.n_users) if user_ids is None else user_ids
-    # For one user or a few, the calls for narrow tiles would take longer than the products.
+    on_cpu = torch.device(device).type == "cpu"
+    if on_cpu and len(users) <= FEW and isinstance(scorer, InnerProduct):
+        found = _best_products(scorer, users, owned, admissible, k)
+        if found is not None:
+            return found
+    # For few users, the calls for narrow tiles would take longer than the products.
     width = max(TILE_ITEMS, BLOCK_BYTES // (4 * max(len(users), 1)))
     catalogue = Catalogue(scorer, owned.n_items, ids, device, width)
     items, values = np.full((len(users), k), -1, np.int64), np.full((len(users), k), -np.inf, np.float32)
     rows = max(1, BLOCK_BYTES // (4 * catalogue.width))
-    on_cpu = torch.device(device).type == "cpu"
 
     @torch.no_grad()
     def fill(start: int) -> None:
@@ -67,6 +77,23 @@ def top_items(
     with at_once(catalogue, len(starts)) as apply:
         for _ in apply(fill, starts):
             pass
+    return items, values
+
+
+def _best_products(
+    scorer: InnerProduct, users: np.ndarray, owned: Interactions, admissible: np.ndarray | None, k: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """`top_items` of vectors, by their rounded ones; None where a score could be other than finite."""
+    from imgrec_lib.evaluation import compiled
+
+    table, rounded, length = scorer.rounded
+    rows = scorer.users[torch.from_numpy(users)].detach().float().numpy()
+    if not np.linalg.norm(rows.astype(np.float64)) * length < LARGEST:
+        return None
+    admissible = np.ones(len(table), bool) if admissible is None else admissible
+    items, values = np.full((len(users), k), -1, np.int64), np.full((len(users), k), -np.inf, np.float32)
+    for user, row, *lists in zip(users, rows, items, values, strict=True):
+        compiled.keep_best_products(row, table, *rounded, admissible, owned.of(user), *lists)
     return items, values
 
 

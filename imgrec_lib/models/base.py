@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -117,6 +118,15 @@ class InnerProduct:
         """s(u, i) = <users[u], items[i]> + offset[i]; `offset` is (n_items,)."""
         ones = users.new_ones(len(users), 1)
         return cls(torch.cat([users, ones], 1), torch.cat([items, offset.unsqueeze(1)], 1))
+
+    @cached_property
+    def rounded(self) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray], float]:
+        """The items, what `compiled.round_rows` makes of them, and the length of all of them together."""
+        from imgrec_lib import compiled
+
+        items = self.items.detach().float().contiguous().numpy()
+        *rows, length = compiled.round_rows(items)
+        return items, tuple(rows), length
 
     def block(self, users: Tensor) -> Tensor:
         return self.tile(users, slice(None))

@@ -235,6 +235,42 @@ def test_the_best_items_in_tiles_are_those_of_a_sort(k: int, seed: int, spread: 
         assert scores[user, : len(order)].tolist() == row[order].tolist()
 
 
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 70), st.integers(1, 60), st.integers(0, 2**31), st.sampled_from([0.0, 1e-7, 1e-3, 1.0]))
+def test_the_best_items_of_a_few_users_are_those_of_all_their_products(
+    k: int, width: int, seed: int, apart: float
+) -> None:
+    """Rounded vectors rule items out: here many are equal, or differ by the last digit, and their lengths by much."""
+    rng = np.random.default_rng(seed)
+    kinds = rng.standard_normal((5, width)) * 10.0 ** rng.integers(-42, 25, (5, 1)) * (rng.random((5, 1)) < 0.9)
+    table = kinds[rng.integers(0, 5, 200)] * (1 + apart * rng.standard_normal((200, width)))
+    users = rng.standard_normal((3, width)) * 10.0 ** rng.integers(-10, 10, (3, 1)) * (rng.random((3, width)) < 0.7)
+    scorer = InnerProduct(*(torch.from_numpy(each.astype(np.float32)) for each in (users, table)))
+    who, what = np.nonzero(rng.random((3, 200)) < 0.1)
+    owned = Interactions.from_pairs(who, what, 3, 200)
+    admissible = rng.random(200) < 0.8 if seed % 2 else None
+    found, scores = top_items(scorer, np.arange(3), owned, k, admissible=admissible)
+    every = scorer.pairs(torch.arange(3), torch.arange(200).expand(3, -1)).numpy()
+    for user, row in enumerate(every):
+        order = [i for i in np.argsort(-row, kind="stable") if i not in owned.of(user)]
+        order = [i for i in order if admissible is None or admissible[i]][:k]
+        assert found[user].tolist() == order + [-1] * (k - len(order))
+        assert scores[user, : len(order)].tolist() == row[order].tolist()
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, 3e38])
+def test_scores_of_a_few_users_that_are_not_finite_are_refused(broken: float) -> None:
+    items = torch.ones(20, 3)
+    items[7] = broken
+    with pytest.raises(InputError, match="gives user 1 a score that is NaN or infinite"):
+        top_items(
+            InnerProduct(2 * torch.ones(2, 3), items),
+            np.array([1]),
+            Interactions.from_pairs(np.array([0]), np.array([0]), 2, 20),
+            3,
+        )
+
+
 @pytest.mark.parametrize(
     ("call_", "sentence"),
     [
