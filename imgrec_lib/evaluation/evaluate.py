@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from imgrec_lib.data.dataset import Dataset, HeldOut
+from imgrec_lib.data.dataset import Dataset, HeldOut, Interactions
 from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation.lists import list_metrics
 from imgrec_lib.evaluation.metrics import CUTOFFS, auc, check_cutoffs, check_metric, mean_by_user, summary, user_values
@@ -160,16 +160,29 @@ class _Validation:
         if not len(self.held):
             raise InputError(f"no user of dataset {dataset.name!r} has a validation item: hold some out.")
 
-    def counts(self, model: Recommender) -> Counts:
-        """The counts of the validation items.
+    def ranked(self, model: Recommender) -> HeldOut:
+        """The validation items that are ranked: those of all users, or of as many as the model's settings ask for."""
+        users = np.unique(self.held.users)
+        wanted = max((phase.validation_users for phase in model.phases), default=0)
+        if wanted in range(1, len(users)):
+            drawn = np.random.PCG64(0).random_raw(len(users)).argsort(kind="stable")[:wanted]
+            chosen = np.isin(self.held.users, users[drawn])
+            pairs = self.held.users[chosen], self.held.flat[chosen], self.held.n_users, self.owned.n_items
+            return HeldOut(Interactions.from_pairs(*pairs), self.held.times)
+        return self.held
+
+    def counts(self, model: Recommender) -> tuple[Counts, np.ndarray]:
+        """The counts of the validation items, and the user of each.
 
         Raises:
             InputError: a score is not finite.
         """
-        scorer = scorer_of(model, self.held.times, self.device)
-        return rank_held_out(
-            scorer, self.user_ids, self.held, self.owned, {"exact": None}, self.device, self.block_bytes
-        )[0]["exact"]
+        held = self.ranked(model)
+        counts, _ = rank_held_out(
+            scorer_of(model, held.times, self.device), self.user_ids, held, self.owned, {"exact": None}, self.device,
+            self.block_bytes,
+        )  # fmt: skip
+        return counts["exact"], held.users
 
 
 class ValidationAUC(_Validation):
@@ -177,6 +190,9 @@ class ValidationAUC(_Validation):
 
     The candidates are all items but the user's training and validation items. The test items are
     candidates like any other: this object keeps no reference to them and so cannot tell which they are.
+
+    Where the model's settings ask for fewer users than have a validation item (`TrainSettings.validation_users`), so
+    many of them are drawn, by PCG64 with the seed 0: the same for every model, seed and epoch.
 
     Args:
         dataset: the dataset.
@@ -199,7 +215,8 @@ class ValidationAUC(_Validation):
         Raises:
             InputError: a score is not finite.
         """
-        values = mean_by_user(auc(*self.counts(model)), self.held.users)
+        counts, users = self.counts(model)
+        values = mean_by_user(auc(*counts), users)
         ranked = ~np.isnan(values)
         return float(np.mean(values[ranked])) if ranked.any() else math.nan
 
@@ -229,7 +246,8 @@ class ValidationMetrics(_Validation):
         """
         asked = {check_metric(phase.choose_by, self.owned.n_items) for phase in model.phases}
         cutoffs = tuple(dict.fromkeys([*CUTOFFS, *filter(None, asked)]))
-        values = user_values(*self.counts(model), self.held.users, cutoffs)
+        counts, users = self.counts(model)
+        values = user_values(*counts, users, cutoffs)
         ranked = ~np.isnan(values["auc"])
         return {name: float(np.mean(each[ranked])) if ranked.any() else math.nan for name, each in values.items()}
 

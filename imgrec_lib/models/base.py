@@ -322,6 +322,7 @@ class TrainSettings:
         patience: stop after so many validations without a better one (0: run all epochs).
         choose_by: the metric of the validation items by which one validation is better than another: "auc" or any other
             of `evaluation.metrics.user_values`, such as "ndcg@10"; the same in all phases.
+        validation_users: validate on so many users alone, see `ValidationAUC` (0: on all); the same in all phases.
         restore: which weights the phase leaves behind: "best", those of the best validation, or "last", those of the
             last epoch, as scripts without model selection do; it then runs all epochs.
         evaluate_every: epochs between validations.
@@ -351,6 +352,7 @@ class TrainSettings:
     precision: str = "auto"
     restore: str = "best"
     choose_by: str = "auc"
+    validation_users: CountOrNone = 0
 
 
 class Recommender(nn.Module):

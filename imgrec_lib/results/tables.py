@@ -329,12 +329,20 @@ def _pictures(record: Record) -> str:
 
 
 def cautions(results: Results) -> list[str]:
-    """Sentences on the rows that may not be what their models can be: settings that were not searched on this data, and
-    weights that were kept suspiciously early, or when training ended."""
+    """Sentences on the rows that may not be what their models can be: settings that were not searched on this data,
+    weights that were chosen on a sample of the users, and those kept suspiciously early, or when training ended."""
     sentences = []
     unsearched = [row.label for row in results.rows if row.unsearched]
     if unsearched:
         sentences.append(f"Settings not searched on this data: {', '.join(unsearched)}.")
+    sampled = {
+        row.label: row.runs[0].record.validation.users
+        for row in results.rows
+        if any(phase.get("validation_users") for phase in row.record.phases)
+    }
+    if sampled:
+        which = ", ".join(f"{label} ({users:,})" for label, users in sampled.items())
+        sentences.append(f"Weights were chosen on a sample of the validation users, the same for all: {which}.")
     places = {row.label: {_kept_at(run) for run in row.runs} for row in results.rows}
     for place, words in (
         ("early", "The best epoch is among the first three of its phase (the learning rate may be too large): "),

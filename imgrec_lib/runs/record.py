@@ -143,6 +143,8 @@ class Validation:
         choose_by: the metric by which they are the best (`TrainSettings.choose_by`).
         metrics: every metric by which one may choose, by name ("auc", "ndcg@10", ...); empty in records of versions
             that knew AUC alone.
+        users: on how many users' items they were ranked (`TrainSettings.validation_users`); 0 in records that do not
+            say, where it was all.
     """
 
     auc: float | None
@@ -150,6 +152,7 @@ class Validation:
     epoch: int
     choose_by: str = "auc"
     metrics: dict[str, float] = field(default_factory=dict)
+    users: int = 0
 
     def value(self, metric: str = "auc") -> float:
         """A metric of the validation items; NaN where there were none, minus infinity where the record does not know

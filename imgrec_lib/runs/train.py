@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from imgrec_lib.data.dataset import Dataset, ItemFeatures
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 TRAINED = ("trial", "search", "refit")
 """The stages of runs that train a model."""
 
-LATER_SETTINGS = {"restore": "best", "choose_by": "auc"}
+LATER_SETTINGS = {"restore": "best", "choose_by": "auc", "validation_users": 0}
 """Settings that the first runs did not know, and what was done then."""
 
 
@@ -151,10 +152,11 @@ def train_run(
             distributed.barrier()
         else:
             moments = moments_from(recommender, started, dataset)
+    validate = ValidationMetrics(dataset, device=request.device) if len(dataset.validation) else None
     result = fit(
         recommender,
         data,
-        ValidationMetrics(dataset, device=request.device) if len(dataset.validation) else None,
+        validate,
         seed=request.seed,
         device=request.device,
         checkpoint=checkpoint,
@@ -199,7 +201,8 @@ def train_run(
         model=request.model,
         profile=request.profile,
         parameters=dict(resolved.parameters),
-        phases=[asdict(phase) for phase in resolved.phases],
+        # A row of a table is of one configuration: on all users a run is validated as those were that did not say so.
+        phases=[{k: v for k, v in asdict(p).items() if v or k != "validation_users"} for p in resolved.phases],
         seed=request.seed,
         dataset=DatasetRecord.of(dataset),
         features=used,
@@ -213,7 +216,12 @@ def train_run(
         metrics=metrics,
         oracle=oracle_metrics(dataset, request.seed) if stage == "trial" else None,
         validation=Validation(
-            result.best_auc, result.best_phase, result.best_epoch, result.choose_by, result.validation
+            result.best_auc,
+            result.best_phase,
+            result.best_epoch,
+            result.choose_by,
+            result.validation,
+            0 if validate is None else len(np.unique(validate.ranked(recommender).users)),
         ),
         cost=Cost(
             epochs=int((result.curve["epoch"] > 0).sum()),

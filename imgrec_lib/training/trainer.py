@@ -368,6 +368,8 @@ def _check(settings: TrainSettings, model: Recommender) -> None:
             f"all phases choose by the same metric, not by {model.phases[0].choose_by!r} and {settings.choose_by!r}: "
             "a phase starts from the best weights of the one before."
         )
+    if settings.validation_users != model.phases[0].validation_users:
+        raise InputError("all phases are validated on the same users: give each the same validation_users.")
     if settings.accumulate < 1:
         raise InputError(f"accumulate must be at least 1, not {settings.accumulate}.")
     if settings.batch_size < distributed.world_size():

@@ -305,6 +305,28 @@ def test_validation_auc_is_exact_and_blind_to_the_test_items() -> None:
     assert not any(value is dataset or value is dataset.test.items for value in held)
 
 
+def test_validation_on_a_sample_of_the_users() -> None:
+    dataset = make(40, 30)
+    model = Model(Table(coarse(dataset)))
+    everybody = ValidationMetrics(dataset)(model)
+    per_user = user_metrics(evaluate(model, dataset, protocols=["exact"], part="validation").per_user)
+    validated = np.unique(dataset.validation.users)
+
+    def sample(count: int) -> np.ndarray:
+        model.phases = (TrainSettings(validation_users=count),)
+        return np.unique(ValidationMetrics(dataset).ranked(model).users)
+
+    for count in (len(validated), 1000):  # a sample of everybody is everybody
+        assert sample(count).tolist() == validated.tolist() and ValidationMetrics(dataset)(model) == everybody
+    few = sample(7)
+    assert len(few) == 7 and set(few) <= set(validated)
+    values = per_user[np.isin(validated, few)]
+    measured = ValidationMetrics(dataset)(model)
+    assert measured["auc"] == ValidationAUC(dataset)(model) == pytest.approx(values["auc"].mean())
+    assert measured["ndcg@10"] == pytest.approx(values["ndcg@10"].mean())
+    assert set(few) <= set(sample(9)) and sample(7).tolist() == few.tolist()
+
+
 def test_models_are_served_at_the_held_out_time_and_keep_their_mode() -> None:
     dataset = make(10, 8)
     times: dict[str, Any] = {

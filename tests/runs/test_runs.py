@@ -19,6 +19,8 @@ from imgrec_lib.data.dataset import Dataset, HeldOut, Interactions
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.evaluation import PROTOCOLS
 from imgrec_lib.features import Features
+from imgrec_lib.results import Results
+from imgrec_lib.results.tables import cautions
 from imgrec_lib.runs import DatasetRecord, Run
 
 FAST: dict[str, Any] = {"factors": 4, "epochs": 2, "patience": 0}
@@ -69,6 +71,12 @@ def test_a_run_is_chosen_by_the_metric_that_is_asked_for(small_wardrobe: Dataset
     again = evaluate(load_model(by_ndcg, small_wardrobe), small_wardrobe, part="validation", cutoffs=[5, 10, 20])
     for name, value in found.metrics.items():
         assert value == pytest.approx(again.metrics["exact"][name]), name
+    sampled = train_run(
+        small_wardrobe, "bpr-mf", tmp_path / "sampled", parameters=options | {"validation_users": 20}, progress=False
+    )
+    assert sampled.record.validation.users == 20 < by_auc.record.validation.users == small_wardrobe.n_users
+    assert sampled.record.phases[0]["validation_users"] == 20 and "validation_users" not in by_auc.record.phases[0]
+    assert any("Weights were chosen on a sample" in each and "(20)" in each for each in cautions(Results.of([sampled])))
     for wrong, sentence in (("ndcg@10000", "longer than the catalogue"), ("coverage@10", "nothing to choose by")):
         with pytest.raises(InputError, match=sentence):
             train_run(small_wardrobe, "bpr-mf", tmp_path / "wrong", parameters={"choose_by": wrong}, progress=False)
@@ -228,8 +236,12 @@ def test_runs_of_the_first_format_still_open_and_are_written_as_they_were(tmp_pa
     stage = {"grid": "search"}.get(name, name)  # what a grid's run was is a search's now
     assert (record.stage, record.tested, bool(record.metrics)) == (stage, name == "trial", name == "trial")
     written = record.to_json() | {"stage": name}
-    later = {name: written["validation"].pop(name) for name in ("choose_by", "metrics")}
-    assert later == {"choose_by": "auc", "metrics": {}}  # what records say since models are chosen by other metrics too
+    later = {name: written["validation"].pop(name) for name in ("choose_by", "metrics", "users")}
+    assert later == {
+        "choose_by": "auc",
+        "metrics": {},
+        "users": 0,
+    }  # what records say since models are chosen by other metrics too
     assert written.pop("personal") is None and written.pop("started_from") is None and written.pop("pruned") is False
     assert written["dataset"].pop("parts") == {}
     assert json.dumps(written) == json.dumps(json.loads(content))

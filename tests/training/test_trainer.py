@@ -93,6 +93,9 @@ def test_what_is_chosen_by_must_be_measured_and_the_same_in_all_phases(data: Tra
     with pytest.raises(InputError, match="validation does not measure 'auc'"):
         fit(build_model("bpr-mf", data), data, Scripted([{"hr@10": 0.5}]), progress=False)
     model = build_model("bpr-mf", data)
+    model.phases = (model.phases[0], replace(model.phases[0], validation_users=5))
+    with pytest.raises(InputError, match="all phases are validated on the same users: give each the same validation_"):
+        fit(model, data, Scripted([0.5]), progress=False)
     model.phases = (model.phases[0], replace(model.phases[0], choose_by="hr@10"))
     with pytest.raises(InputError, match="all phases choose by the same metric, not by 'auc' and 'hr@10'"):
         fit(model, data, Scripted([0.5]), progress=False)
