@@ -16,6 +16,7 @@ from imgrec_lib.errors import InputError, one_line
 from imgrec_lib.features import Features, item_feature_options, item_features
 from imgrec_lib.features.backbones import check_backbone
 from imgrec_lib.features.controls import SHUFFLED_PICTURES, check_control, with_control
+from imgrec_lib.features.preparation import Learnt
 from imgrec_lib.features.sets import OF_TABLE, PICTURES
 from imgrec_lib.models import check_needs, list_models, model_card, network_parameters, resolve_profile
 from imgrec_lib.models.base import Profile
@@ -220,12 +221,13 @@ class Request:
         """Whether there are features to load: of pictures, or in files."""
         return dataset.images is not None or bool(self.feature_files)
 
-    def load_features(self, dataset: Dataset, *, progress: bool = True) -> Features:
+    def load_features(self, dataset: Dataset, *, progress: bool = True, learnt: Learnt | None = None) -> Features:
         """The features that the request asks for, see `item_features`, whatever the control.
 
         Args:
             dataset: what `load_dataset` loaded.
             progress: show progress bars.
+            learnt: what a run keeps of their preparation, see `read_features`.
 
         Raises:
             InputError: there are no pictures, or features cannot be made or read.
@@ -237,6 +239,7 @@ class Request:
             weights=self.weights,
             device=self.device,
             progress=progress,
+            learnt=learnt,
             **self.feature_options,
         )
 
@@ -248,7 +251,8 @@ class Request:
     def at(self, root: Moved) -> Request:
         """The same request for data that lie elsewhere.
 
-        Files and folders among the options that lay below the old root are taken to have moved with it.
+        Files and folders that lay below the old root (among the options, files of features, weights) are taken to have
+        moved with it; a file of features that is no longer where it was is looked for in the new root, by its name.
 
         Args:
             root: where the data lie now; or that by the name of each dataset, which is the last part of its old root or
@@ -265,7 +269,12 @@ class Request:
             name: _moved(value, self.root, root) if name in paths and value else value
             for name, value in self.dataset_options.items()
         }
-        return replace(self, root=str(root), dataset_options=options)
+        files = {
+            name: path if path in COMPUTED else _found(_moved(path, self.root, root), root)
+            for name, path in self.feature_files.items()
+        }
+        weights = _moved(self.weights, self.root, root)
+        return replace(self, root=str(root), dataset_options=options, feature_files=files, weights=weights)
 
 
 def _check_device(device: str) -> None:
@@ -295,6 +304,12 @@ def _moved(path: str, old: str | None, new: str | Path) -> str:
     """A path below the old root, below the new one; any other as it is."""
     inside = old is not None and Path(path).is_relative_to(old)
     return str(Path(new) / Path(path).relative_to(old)) if inside and old is not None else path
+
+
+def _found(path: str, root: str | Path) -> str:
+    """A file, or where it is not there the one of its name in a folder, if there is one."""
+    beside = Path(root) / Path(path).name
+    return str(beside) if beside.is_file() and not Path(path).is_file() else path
 
 
 def _with_absolute_paths(options: Mapping[str, Any], known: Mapping[str, Option]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from imgrec_lib.data.dataset import split_sets
 from imgrec_lib.data.images import ImageStore, tell_of_enlargement
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.features.backbones import Backbone, build_backbone
+from imgrec_lib.features.preparation import Preparation
 from imgrec_lib.features.rows import earlier_rows, write_rows
 from imgrec_lib.files import cache_folder, cached, fingerprint, write_json
 from imgrec_lib.options import Option, options_of
@@ -50,7 +51,7 @@ class Features:
     fingerprint: str
     widths: dict[str, int] = field(default_factory=dict)
     of_table: frozenset[str] = frozenset()
-    preparations: Mapping[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
+    preparations: Mapping[str, Preparation] = field(default_factory=dict)
 
     @property
     def identity(self) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 
 from imgrec_lib.errors import InputError, few, one_line
 from imgrec_lib.features.extraction import Features
+from imgrec_lib.features.preparation import Learnt, Preparation, learn_preparation
 from imgrec_lib.files import fingerprint
 from imgrec_lib.options import Count, Option, options_of
 
@@ -33,6 +33,7 @@ def read_features(
     standardise: bool = False,
     unit_length: bool = False,
     components: Count | None = None,
+    learnt: Learnt | None = None,
 ) -> Features:
     """Vectors of items as features, each joined to its item by id.
 
@@ -50,6 +51,8 @@ def read_features(
         standardise: each dimension to mean 0 and standard deviation 1 over the items that have a vector.
         unit_length: each vector to length 1, after standardising.
         components: only so many principal components, last of all.
+        learnt: what standardising and principal components had learnt from the same vectors, by name: a run keeps it,
+            for rounded otherwise they would learn something else.
 
     Returns:
         The features, in memory, float32. An item without a vector gets zeros, as one without a picture does; a warning
@@ -74,8 +77,12 @@ def read_features(
         if not isinstance(each, Features):
             read.append(values)
         if standardise or unit_length or components is not None:
-            preparations[name or GIVEN] = preparation = _preparation(
-                values[~missing], standardise, unit_length, components
+            known_before = (learnt or {}).get(name or GIVEN, {})
+            fits = all(len(part) == values.shape[1] for part in known_before.values())
+            preparations[name or GIVEN] = preparation = (
+                Preparation(unit_length, **known_before)
+                if known_before and fits
+                else learn_preparation(values[~missing], standardise, unit_length, components)
             )
             prepared = preparation(values[~missing])
             values = np.zeros((len(known), prepared.shape[1]), np.float32)
@@ -103,7 +110,7 @@ def read_features(
 
 def given_feature_options() -> dict[str, Option]:
     """The options of `read_features`."""
-    return options_of(read_features)
+    return {name: option for name, option in options_of(read_features).items() if name != "learnt"}
 
 
 def _joined(
@@ -167,55 +174,6 @@ def _joined(
             stacklevel=4,
         )
     return found, missing
-
-
-@dataclass(frozen=True, eq=False)
-class _Preparation:
-    """What options make of a set of vectors: learnt from the catalogue's, and fit for any other of the set.
-
-    Attributes:
-        mean, spread: (d,) of what is standardised; None where nothing is.
-        unit_length: whether vectors are brought to length 1.
-        centre, axes: (d,) and (d, components) of the principal components; None where all dimensions are kept.
-    """
-
-    mean: np.ndarray | None
-    spread: np.ndarray | None
-    unit_length: bool
-    centre: np.ndarray | None = None
-    axes: np.ndarray | None = None
-
-    def __call__(self, vectors: np.ndarray) -> np.ndarray:
-        """(n, d) -> (n, d or components) float32."""
-        if self.mean is not None and self.spread is not None:
-            vectors = (vectors - self.mean) / self.spread
-        if self.unit_length:
-            lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-            vectors = vectors / np.where(lengths > 0, lengths, 1)
-        if self.axes is not None and self.centre is not None:
-            vectors = (vectors.astype(np.float64) - self.centre) @ self.axes
-        return vectors.astype(np.float32)
-
-
-def _preparation(values: np.ndarray, standardise: bool, unit_length: bool, components: int | None) -> _Preparation:
-    """What the options make of vectors like (n, d) `values`."""
-    mean = spread = None
-    if standardise:
-        mean, spread = values.mean(0), values.std(0)
-        spread = np.where(spread > 0, spread, 1)
-    found = _Preparation(mean, spread, unit_length)
-    if components is None:
-        return found
-    most = min(values.shape[1], len(values))
-    if components > most:
-        raise InputError(f"there are at most {most} principal components of these features, not {components}.")
-    centred = found(values).astype(np.float64)
-    centre = centred.mean(0)
-    centred -= centre
-    axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :components]
-    # An axis may point either way: here its largest entry is positive.
-    axes *= np.sign(axes[np.abs(axes).argmax(0), np.arange(components)])
-    return replace(found, centre=centre, axes=axes)
 
 
 def _read(source: Any, ids: str | Path | Sequence[Any] | None) -> tuple[np.ndarray, Sequence[Any] | None]:

@@ -12,6 +12,7 @@ from imgrec_lib.data.dataset import Columns, Dataset
 from imgrec_lib.features.extraction import Features
 from imgrec_lib.features.given import given_feature_options, read_features
 from imgrec_lib.features.item_table import category_features, number_features, text_features
+from imgrec_lib.features.preparation import Learnt
 from imgrec_lib.features.several import picture_feature_options, picture_features
 from imgrec_lib.options import Option, check_options, options_of
 
@@ -37,6 +38,7 @@ def item_features(
     weights: str | Path = "default",
     device: str | torch.device = "cpu",
     progress: bool = True,
+    learnt: Learnt | None = None,
     **options: Any,
 ) -> Features:
     """The features of a dataset's items: one set, or several by name, one behind the other.
@@ -49,6 +51,7 @@ def item_features(
         backbone, weights: of the network that looks at pictures.
         device: where networks run.
         progress: whether to show progress bars.
+        learnt: see `read_features`.
         options: of those functions, see `item_feature_options`.
 
     Returns:
@@ -85,7 +88,7 @@ def item_features(
         else:
             made[name] = source
     ids = dataset.items[Columns.ITEM].to_numpy().astype(str)
-    return read_features(made, ids, **given(given_feature_options()))
+    return read_features(made, ids, learnt=learnt, **given(given_feature_options()))
 
 
 def item_feature_options(sources: Mapping[str, str | Path]) -> dict[str, Option]:

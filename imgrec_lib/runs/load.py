@@ -9,14 +9,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.errors import InputError, one_line, unknown_name
 from imgrec_lib.features import Features
 from imgrec_lib.features.controls import with_control
+from imgrec_lib.features.preparation import learnt_from
+from imgrec_lib.files import fingerprint
 from imgrec_lib.models import build_model, list_models
 from imgrec_lib.models.base import Recommender
 from imgrec_lib.request import Moved, Request
-from imgrec_lib.runs.record import Run, open_run, weights_of
+from imgrec_lib.runs.record import PREPARATIONS, Run, open_run, weights_of
 from imgrec_lib.training import read_checkpoint
 
 
@@ -97,8 +101,10 @@ class Inputs:
         dataset = _once(self._datasets, request, _DATA, lambda: request.load_dataset(progress=self.progress))
         features = None
         if (pictures or run.record.features is not None) and request.has_features(dataset):
-            load = partial(request.load_features, dataset, progress=self.progress)
-            features = _once(self._features, request, (*_DATA, *_FEATURES), load)
+            learnt = _learnt(run)
+            load = partial(request.load_features, dataset, progress=self.progress, learnt=learnt_from(learnt))
+            digits = fingerprint({name: values.numpy() for name, values in learnt.items()})
+            features = _once(self._features, request, (*_DATA, *_FEATURES), load, digits)
         dataset = dataset.undivided() if run.record.stage == "refit" else dataset
         return _as_trained_on(dataset, run), features
 
@@ -117,10 +123,18 @@ _FEATURES = ("backbone", "weights", "feature_options", "feature_files")
 """What of a request says which dataset, and which features, are loaded."""
 
 
-def _once(loaded: dict[str, Any], request: Request, names: Sequence[str], load: Callable[[], Any]) -> Any:
-    """What was loaded for the same values of a request, or is loaded now."""
+def _learnt(run: Run) -> dict[str, Tensor]:
+    """What the preparation of a run's features had learnt when it was trained, see `preparation_tensors`."""
+    path = run.folder / "model.safetensors"
+    return read_checkpoint(path, group=PREPARATIONS).group(PREPARATIONS) if path.is_file() else {}
+
+
+def _once(
+    loaded: dict[str, Any], request: Request, names: Sequence[str], load: Callable[[], Any], digits: str = ""
+) -> Any:
+    """What was loaded for the same values of a request, and the same digits, or is loaded now."""
     asked = request.to_json()
-    key = json.dumps([asked[name] for name in names], sort_keys=True)
+    key = json.dumps([digits, *(asked[name] for name in names)], sort_keys=True)
     if key not in loaded:
         loaded[key] = load()
     return loaded[key]

@@ -3,7 +3,8 @@
 <run>/run.json                 parameters, versions, fingerprints, metrics, timings; written last, by rename
 <run>/curve.csv                the learning curve, one row an epoch
 <run>/per_user.parquet         what evaluation counted for each user
-<run>/model.safetensors        the weights that training kept: of the best validation, or the last
+<run>/model.safetensors        the weights that training kept: of the best validation, or the last; and what the options
+                               of the features had learnt (means, principal components)
 <run>/training.safetensors     only while training: where to go on after a crash
 <run>/state.safetensors        how training ended, weights and optimiser, from where more epochs go on
 <run>/progress.json            only while training: the last epoch, for who watches
@@ -37,6 +38,8 @@ from imgrec_lib.files import fingerprint
 from imgrec_lib.request import Request
 
 FORMAT = 1
+PREPARATIONS = "preparations"
+"""The group of a run's weights that holds what the options of its features had learnt."""
 STAGES = ("trial", "search", "refit", "lists")
 TESTED = ("trial", "lists")
 """The stages of what was evaluated on the test items."""

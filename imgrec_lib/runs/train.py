@@ -20,11 +20,22 @@ import torch
 from imgrec_lib.data.dataset import Dataset, ItemFeatures
 from imgrec_lib.errors import InputError, tell, unknown_name
 from imgrec_lib.evaluation import IMPERSONAL, ValidationMetrics, evaluate, personal_share
+from imgrec_lib.features.preparation import preparation_tensors
 from imgrec_lib.files import fingerprint, make_folder, plain_path, remove_abandoned, replacing, write_json
 from imgrec_lib.models import build_model, model_card
 from imgrec_lib.models.base import InnerProduct, TrainSettings
 from imgrec_lib.request import Request
-from imgrec_lib.runs.record import Cost, DatasetRecord, Metrics, Record, Run, Validation, open_run, weights_of
+from imgrec_lib.runs.record import (
+    PREPARATIONS,
+    Cost,
+    DatasetRecord,
+    Metrics,
+    Record,
+    Run,
+    Validation,
+    open_run,
+    weights_of,
+)
 from imgrec_lib.runs.warm import STATE, continue_from, may_continue, moments_from, start_from, write_ids
 from imgrec_lib.source import run_fingerprint
 from imgrec_lib.training import distributed, fit, write_checkpoint
@@ -192,6 +203,8 @@ def train_run(
             evaluation.per_user.to_parquet(temporary, index=False)
     if stage != "search":
         weights = {"model": recommender.state_dict()}
+        if features is not None and uses_features:
+            weights[PREPARATIONS] = preparation_tensors(features.preparations)
         write_checkpoint(out / "model.safetensors", weights, {}, weights_of(dataset, request.model))
         if resolved.phases:
             write_ids(dataset, out)

@@ -55,13 +55,16 @@ def write_checkpoint(path: Path, groups: dict[str, dict[str, Tensor]], progress:
             raise no_room(path, str(error)) from error
 
 
-def read_checkpoint(path: Path, identity: str | None = None, device: torch.device | str = "cpu") -> Checkpoint:
+def read_checkpoint(
+    path: Path, identity: str | None = None, device: torch.device | str = "cpu", group: str = ""
+) -> Checkpoint:
     """Read a checkpoint.
 
     Args:
         path: the file.
         identity: what the checkpoint must be of; None accepts any.
         device: where the tensors go.
+        group: read the tensors of this group alone; empty: all.
 
     Raises:
         InputError: missing, damaged, or of another identity.
@@ -69,7 +72,8 @@ def read_checkpoint(path: Path, identity: str | None = None, device: torch.devic
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            names = [name for name in file.keys() if name.startswith(group and f"{group}.")]  # noqa: SIM118 (no mapping)
+            tensors = {name: file.get_tensor(name) for name in names}
         progress = json.loads(metadata["progress"])
     except FileNotFoundError:
         raise InputError(f"there is no checkpoint at {path}: train the model first.") from None

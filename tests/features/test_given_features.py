@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,13 @@ import pytest
 import torch
 from commands import call
 from narrow import not_none
+from PIL import Image
 from safetensors.numpy import save_file
 
-from imgrec_lib import InputError, open_trained, train_run
+from imgrec_lib import InputError, evaluate, open_trained, train_run
 from imgrec_lib.data.dataset import Dataset
-from imgrec_lib.features import read_features
+from imgrec_lib.explorer import Runs, State, answer
+from imgrec_lib.features import extraction, read_features
 from imgrec_lib.request import Request
 
 CATALOGUE = np.array(["10", "2", "3", "007", "x"])
@@ -187,16 +191,66 @@ def test_arrays_are_never_taken_by_an_order_that_nobody_asked_for(small_wardrobe
         small_wardrobe.training_data(pd.DataFrame(np.r_[rows, rows[:1]], index=[*ids, ids.iloc[0]]))
 
 
-def test_a_run_made_on_a_gpu_opens_on_a_cpu(tmp_path: Path) -> None:
-    """All that CUDA changes in the record is the precision of the features."""
-    options = {"n_users": 40, "n_items": 50, "image_size": 32}
-    request = Request(
-        "visrank", dataset="wardrobe", dataset_options=options, weights="random", feature_options={"size": 32}
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_run_made_on_a_gpu_opens_on_a_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pictures beside a file, prepared by options, in bfloat16 on another machine: all that opens a run opens it here.
+
+    What bfloat16 changes is computed here, too; the record then says what CUDA's would.
+    """
+    shop = tmp_path / "shop"
+    write_shop(shop)
+    (shop / "images").mkdir()
+    rng = np.random.default_rng(3)
+    for i in range(25):
+        Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8)).resize((32, 32)).save(shop / "images" / f"{i}.png")
+    pd.DataFrame({"item": map(str, range(25)), "vector": list(rng.normal(size=(25, 12)))}).to_parquet(
+        shop / "c.parquet"
     )
-    dataset, features = request.load(progress=False)
-    train_run(dataset, request, tmp_path / "run", features=features, progress=False)
-    path = tmp_path / "run" / "run.json"
-    record = json.loads(path.read_text())
-    record["features"]["precision"], record["requested"]["device"] = "bfloat16", "cuda"
-    path.write_text(json.dumps(record))
-    assert len(open_trained(tmp_path / "run", progress=False).recommend(["user-0001"], 3)) == 3
+    request = Request(
+        "vbpr", dataset="table", root=str(shop), dataset_options={"min_interactions": 3, "image_size": 32},
+        parameters={"epochs": 3, "factors": 8, "visual_factors": 8},
+        feature_files={"look": "pictures", "clip": str(shop / "c.parquet")},
+        feature_options={"size": 32, "standardise": True, "components": 12},
+    )  # fmt: skip
+    dataset = request.load_dataset(progress=False)
+    here = request.load_features(dataset, progress=False)
+    with monkeypatch.context() as on_a_gpu:
+        # The network's weights and activations are rounded as mixed precision rounds them.
+        run_network = extraction._features
+
+        def in_bfloat16(network: Any, *arguments: Any) -> Any:
+            half = copy.deepcopy(network).bfloat16().float()
+            return (torch.from_numpy(block).bfloat16().float().numpy() for block in run_network(half, *arguments))
+
+        on_a_gpu.setattr(extraction, "_features", in_bfloat16)
+        on_a_gpu.setenv("IMGREC_CACHE", str(tmp_path / "cache of the gpu"))
+        there = request.load_features(dataset, progress=False)
+    there = replace(there, description=there.description | {"precision": "bfloat16"})
+    run = train_run(dataset, request, tmp_path / "runs" / "run", features=there, progress=False)
+    record = json.loads((run.folder / "run.json").read_text())
+    assert record["features"]["precision"] == "bfloat16"
+    record["requested"]["device"], record["device"] = "cuda", "NVIDIA H100 80GB HBM3"
+    (run.folder / "run.json").write_text(json.dumps(record))
+    shop.rename(tmp_path / "laptop")
+    opened = open_trained(run.folder, root=tmp_path / "laptop", progress=False)
+    assert opened.features is not None
+    # Principal components of what is rounded otherwise are others: the run's own are wanted, not those learnt anew.
+    near, far = (np.linalg.norm(there.values - other.values) for other in (opened.features, here))
+    assert near < 0.15 * np.linalg.norm(there.values) and far > 4 * near
+    again = evaluate(opened.model, opened.dataset, seed=0).metrics["exact"]
+    assert again["auc"] == pytest.approx(run.metrics["exact"]["auc"], abs=0.02)
+    root = ("--root", str(tmp_path / "laptop"))
+    status, out, err = call(monkeypatch, capsys, "evaluate", str(run.folder), *root, "--json")
+    assert status == 0 and json.loads(out)["exact"]["auc"] == pytest.approx(again["auc"]), err
+    page = tmp_path / "page.md"
+    status, _, err = call(monkeypatch, capsys, "report", str(tmp_path / "runs"), *root, "--out", str(page))
+    assert status == 0, err
+    shown = answer(Runs(tmp_path / "runs", root={"": str(tmp_path / "laptop")}), State(item="7", view="neighbours"))
+    assert "By look" in shown.html and "By clip" in shown.html
+    # Other weights are other features, whatever rounds them.
+    record["features"]["weights_sha256"] = "0" * 16
+    (run.folder / "run.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match="needs the features it was trained with: weights_sha256 '0000000000000000'"):
+        open_trained(run.folder, root=tmp_path / "laptop", progress=False)
