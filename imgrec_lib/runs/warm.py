@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from imgrec_lib.data.dataset import Columns, Dataset
-from imgrec_lib.errors import InputError, one_line
+from imgrec_lib.errors import InputError, one_line, tell
 from imgrec_lib.files import replacing
 from imgrec_lib.models import model_card
 from imgrec_lib.models.base import Recommender
@@ -152,7 +152,7 @@ def continue_from(model: Recommender, run: Run, checkpoint: Path, identity: str)
     """Let training begin where that of a finished run ended: weights, optimiser, epoch and random streams.
 
     The last phase has so many more epochs as it is asked for; its early stopping begins to count anew where it had
-    stopped the run.
+    stopped the run. A run that was ended in an earlier phase goes on there.
 
     Args:
         model: the new model, whose `phases` are changed.
@@ -166,7 +166,14 @@ def continue_from(model: Recommender, run: Run, checkpoint: Path, identity: str)
     state = read_checkpoint(run.folder / STATE)
     *before, last = model.phases
     epochs = int(state.progress["epoch"])
-    model.phases = (*before, replace(last, epochs=epochs + last.epochs))
+    if state.progress["phase"] == len(before):
+        model.phases = (*before, replace(last, epochs=epochs + last.epochs))
+        if last.schedule == "linear" and epochs:
+            whole = epochs + last.epochs
+            tell(
+                f"the learning rate of run {run.name} has fallen to its end: epochs {epochs + 1} to {whole} have the "
+                f"rates of a training of {whole}, which the first {epochs} had not."
+            )
     if checkpoint.exists() or distributed.rank() > 0:
         return
     stale = int(state.progress["stale"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,54 @@ def test_more_epochs_of_a_model_that_sees_pictures(small_wardrobe: Dataset, tmp_
     whole, first = trained("whole", 2), trained("first", 1)
     more = trained("more", 1, warm_start=str(first.folder))
     pd.testing.assert_frame_equal(more.curve.drop(columns="seconds"), whole.curve.drop(columns="seconds"))
+
+
+@pytest.mark.slow
+def test_more_epochs_of_two_phases_are_more_of_the_last_one(small_wardrobe: Dataset, tmp_path: Path) -> None:
+    """One epoch of each, and one more of the second, are one and two; ended in the first, the run goes on there."""
+    asked = {"factors": 4, "units": 6, "size": 32, "weights": "random", "keep": "recompute", "phase1_epochs": 1}
+
+    def trained(name: str, epochs: int, observe: Callable[[Any], bool] | None = None, **more: Any) -> Run:
+        request = Request("imgrec-ete", parameters=asked | {"phase2_epochs": epochs}, **more)
+        return train_run(small_wardrobe, request, tmp_path / name, progress=False, observe=observe)
+
+    whole, first = trained("whole", 2), trained("first", 1)
+    ended = trained("ended", 2, observe=lambda row: True)
+    assert ended.curve["phase"].max() == 1
+    for name, more in (("more", trained("more", 1, warm_start=str(first.folder))),
+                       ("anew", trained("anew", 2, warm_start=str(ended.folder)))):  # fmt: skip
+        pd.testing.assert_frame_equal(more.curve.drop(columns="seconds"), whole.curve.drop(columns="seconds"))
+        expected, found = (read_checkpoint(run.folder / "model.safetensors").tensors for run in (whole, more))
+        assert all(torch.equal(found[key], expected[key]) for key in expected), name
+
+
+def test_more_epochs_have_the_learning_rates_of_the_longer_schedule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, _ = planted_dataset(n_users=30, n_items=20)
+    asked = {"factors": 4, "batch_size": 16, "schedule": "linear", "patience": 0}
+    rates: list[float] = []
+    optimiser_of = trainer._optimiser
+
+    def observed(*args: Any) -> torch.optim.Optimizer:
+        optimiser = optimiser_of(*args)
+        optimiser.register_step_pre_hook(lambda *_: rates.append(optimiser.param_groups[0]["lr"]))
+        return optimiser
+
+    monkeypatch.setattr(trainer, "_optimiser", observed)
+
+    def trained(name: str, epochs: int, **more: Any) -> list[float]:
+        rates.clear()
+        request = Request("bpr-mf", parameters=asked | {"epochs": epochs}, **more)
+        train_run(dataset, request, tmp_path / name, progress=False)
+        return rates.copy()
+
+    whole, first = trained("whole", 5), trained("first", 2)
+    with pytest.warns(
+        UserWarning, match="has fallen to its end: epochs 3 to 5 have the rates of a training of 5, which the first 2"
+    ):
+        more = trained("more", 3, warm_start=str(tmp_path / "first"))
+    assert more == whole[len(first) :] and first != whole[: len(first)] and more[0] > first[-1]
 
 
 def test_moments_go_to_whom_they_belong(tmp_path: Path) -> None:
