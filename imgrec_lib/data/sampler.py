@@ -125,6 +125,27 @@ class BasketBatch(NamedTuple):
         return (self.items >= 0) & ~self.hidden
 
 
+class ItemBasketBatch(NamedTuple):
+    """Items, and who bought them with what else: the task is to tell whose they are (`Sampler.item_baskets`).
+
+    Attributes:
+        users: (B,) int64, all different: who has one of the items.
+        baskets: (B, L) int64 training items of each user; -1 fills up.
+        places: (B, L) int64: where in `items` each of them is; -1: it is none of these, and so may be shown.
+        items: (1, S) int64, all different.
+    """
+
+    users: Tensor
+    baskets: Tensor
+    places: Tensor
+    items: Tensor
+
+    @property
+    def shown(self) -> Tensor:
+        """(B, L) bool: from which of a user's items the hidden ones are to be predicted."""
+        return (self.baskets >= 0) & (self.places < 0)
+
+
 class Sampler:
     """Draws batches from the training interactions.
 
@@ -324,10 +345,24 @@ class Sampler:
         rank = numbers[:, 1:].masked_fill(items < 0, 2).argsort(1).argsort(1)
         return BasketBatch(users, items, rank < wanted)
 
+    def item_baskets(self, size: int) -> ItemBasketBatch:
+        """Draw items, uniformly and without replacement, with everybody who has one of them, and what else these have.
+
+        Args:
+            size: how many items; the whole catalogue if it has no more.
+        """
+        items = self._subset(self.n_items, size)
+        buyers, _ = self._buyers(items)
+        users = buyers[self._is_drawable[buyers]].unique()
+        place = torch.full((self.n_items,), -1, device=self.device)
+        place[items] = torch.arange(len(items), device=self.device)
+        every = torch.arange(self.n_items, device=self.device)
+        return ItemBasketBatch(users, self._owned(users, every), self._owned(users, place), items.unsqueeze(0))
+
     def _owned(self, users: Tensor, place: Tensor) -> Tensor:
         """`place` of all training items of (B,) users: (B, longest history) int64, filled up with -1."""
         lengths = self._lengths[users].unsqueeze(1)
-        within = torch.arange(int(lengths.max()), device=self.device)
+        within = torch.arange(int(lengths.max()) if len(users) else 0, device=self.device)
         index = (self._indptr[users].unsqueeze(1) + within).clamp(max=self.n_interactions - 1)
         return torch.where(within < lengths, place[self._items[index]], -1)
 
@@ -381,11 +416,7 @@ class Sampler:
         others = self._drawable
         if n_users:
             others = others[self._subset(len(others), n_users)]
-        users_by_item, indptr = self._users_by_item
-        first, counts = indptr[items], indptr[items + 1] - indptr[items]
-        places = torch.repeat_interleave(torch.arange(len(items), device=self.device), counts)
-        within = torch.arange(len(places), device=self.device) - (counts.cumsum(0) - counts)[places]
-        users = users_by_item[first[places] + within]
+        users, places = self._buyers(items)
         row = torch.full((self.n_users,), -1, device=self.device)
         row[others] = torch.arange(len(others), device=self.device)
         owned = row[users] >= 0
@@ -402,6 +433,14 @@ class Sampler:
             owned_users=row[users][owned],
             owned_places=places[owned],
         )
+
+    def _buyers(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """The training interactions with items: two (P,) int64, the users, and where in (S,) `items` each item is."""
+        users_by_item, indptr = self._users_by_item
+        first, counts = indptr[items], indptr[items + 1] - indptr[items]
+        places = torch.repeat_interleave(torch.arange(len(items), device=self.device), counts)
+        within = torch.arange(len(places), device=self.device) - (counts.cumsum(0) - counts)[places]
+        return users_by_item[first[places] + within], places
 
     def _subset(self, size: int, wanted: int) -> Tensor:
         """A uniform subset of [0, size), in random order: (min(wanted, size),) int64."""

@@ -315,6 +315,9 @@ class TrainSettings:
     Attributes:
         optimiser: "adam", "sgd" or "adagrad".
         learning_rate: step size.
+        weight_decay: before each step all weights shrink by this times the learning rate (Loshchilov and Hutter 2019,
+            Decoupled Weight Decay Regularization: AdamW); of Adam alone.
+        warm_up: steps in which the rate grows evenly to its size.
         batch_size: positives a batch.
         accumulate: batches a step: its gradient is the mean of theirs, so that 4 batches of 256 train as one of 1024
             does, in a quarter of the memory.
@@ -339,6 +342,8 @@ class TrainSettings:
 
     optimiser: str = "adam"
     learning_rate: Positive = 1e-3
+    weight_decay: NotNegative = 0.0
+    warm_up: CountOrNone = 0
     batch_size: Count = 1024
     epochs: CountOrNone = 100
     patience: CountOrNone = 5
@@ -353,6 +358,19 @@ class TrainSettings:
     restore: str = "best"
     choose_by: str = "auc"
     validation_users: CountOrNone = 0
+
+
+class ParameterGroup(NamedTuple):
+    """Parameters that are trained in their own way.
+
+    Attributes:
+        parameters: which.
+        learning_rate, weight_decay: theirs in place of those of `TrainSettings`.
+    """
+
+    parameters: Sequence[nn.Parameter]
+    learning_rate: float
+    weight_decay: float
 
 
 class Recommender(nn.Module):
@@ -429,6 +447,10 @@ class Recommender(nn.Module):
     def start_phase(self, phase: int) -> Iterable[nn.Parameter]:
         """Prepare training phase `phase` (0, 1, ...); return the parameters that it trains."""
         return [p for p in self.parameters() if p.requires_grad]
+
+    def parameter_groups(self) -> Iterable[ParameterGroup]:
+        """Those of the phase's parameters that have a learning rate and a weight decay of their own."""
+        return ()
 
     def start_epoch(self, sampler: Sampler) -> None:
         """Called before each epoch, to draw what an epoch keeps; the sampler's random stream resumes where it was."""

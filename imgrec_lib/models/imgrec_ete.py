@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,8 +13,9 @@ from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.images import tell_of_enlargement
 from imgrec_lib.data.sampler import Batch, ItemBatch, Sampler
 from imgrec_lib.errors import unknown_name
-from imgrec_lib.features import Activations, Backbone, build_backbone, trunk_activations
+from imgrec_lib.features import build_backbone
 from imgrec_lib.models.base import ModelCard, Profile, Range, TrainSettings, look_up
+from imgrec_lib.models.parts.encoder import TrainedEncoder
 from imgrec_lib.models.parts.imgrec import CODE, CODE_MEN, KERAS, PAPER, SOURCE, ImgRec
 from imgrec_lib.models.parts.layers import feature_layer
 from imgrec_lib.models.parts.losses import item_batch_cross_entropy
@@ -25,7 +25,7 @@ from imgrec_lib.options import Count, NotNegative
 BATCHES = ("items", "interactions")
 
 
-class ImgRecEtE(ImgRec):
+class ImgRecEtE(TrainedEncoder, ImgRec):
     """ImgRec with phi_i = ReLU(W_phi f_i + b_phi), f_i the backbone's pooled output (Elsayed et al. 2022, variant EtE).
 
     Phase 1 trains the recommender on fixed features; it is ImgRec-FT. Phase 2 starts from its best weights and also
@@ -98,35 +98,12 @@ class ImgRecEtE(ImgRec):
         assert data.images is not None
         tell_of_enlargement(data.images, network.size)
         self.layer = feature_layer(network.n_features, units)
-        # Only the tail is registered: the trunk is neither a parameter nor in a checkpoint, and is moved in `_apply`.
-        self._backbone = (network,)
-        tail, loose = network.cut.trainable, network.cut.loose
-        self.tail = nn.ModuleDict({_key(name): network.network.get_submodule(name) for name in tail})
-        # Weights after the cut that stand beside modules before it, such as the projection of a CLIP.
-        self.tail_weights = nn.ParameterDict({_key(name): network.network.get_parameter(name) for name in loose})
-        self.images, self.keep = data.images, keep
+        self.take_backbone(network, data.images, keep=keep, batch_statistics=batch_statistics)
         self.batches, self.repeats, self.users_per_batch = batches, repeats, users_per_batch
-        self.batch_statistics = batch_statistics
         self._penalties = ((l2, l2_layer), (phase2_l2, phase2_l2))
         # The pooled features of the whole catalogue while the tail is fixed; computed when first asked for.
         self.register_buffer("features", None, persistent=False)
         self.register_load_state_dict_post_hook(_forget_features)
-
-    @property
-    def backbone(self) -> Backbone:
-        """The network; its tail is this model's `tail`."""
-        return self._backbone[0]
-
-    @property
-    def end_to_end(self) -> bool:
-        """Whether the tail is being trained, or was."""
-        return next(self.tail.parameters()).requires_grad
-
-    @cached_property
-    def activations(self) -> Activations:
-        """The activations at the cut; computed when first asked for, on the device where the model then is."""
-        assert self.images is not None
-        return trunk_activations(self.images, self.backbone, keep=self.keep)
 
     def looked_at(self, items: Tensor) -> tuple[Tensor, Tensor]:
         if self.repeats and self.training and self.end_to_end:
@@ -147,29 +124,13 @@ class ImgRecEtE(ImgRec):
     def visual_of(self, pixels: Tensor, features: Tensor) -> Tensor:
         return torch.relu(self.layer(self.backbone(pixels)))
 
-    def pooled(self, items: Tensor) -> Tensor:
-        """f of the given items, with the tail as it is: (B,) int64 -> (B, n_features).
-
-        In training mode they are one batch, with its statistics; in evaluation they pass in parts of bounded memory.
-        """
-        device, dtype = items.device, self.layer.weight.dtype
-        parts = (items,) if self.training and self.end_to_end else items.split(32 if device.type == "cpu" else 512)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            found = [self.backbone.tail(self.activations.rows(part).to(dtype)) for part in parts]
-        return torch.cat(found).to(dtype)
-
     def layer_kernels(self) -> list[Tensor]:
         return [self.layer.weight]
 
     def start_phase(self, phase: int) -> Iterable[nn.Parameter]:
         """Phase 0 freezes the tail, any later one trains it."""
         self.features = None
-        for name, module in zip(self.backbone.cut.trainable, self.tail.values(), strict=True):
-            # A trainer on several GPUs has replaced these modules by ones whose batch norms synchronise.
-            self.backbone.network.set_submodule(name, module)
-        self.backbone.requires_grad_(False)
-        if phase:
-            self.backbone.unfreeze()
+        self.free_tail(phase > 0)
         self.l2, self.l2_layer = self._penalties[min(phase, 1)]
         return super().start_phase(phase)
 
@@ -216,20 +177,6 @@ class ImgRecEtE(ImgRec):
         items = self.embed_items(batch.items)
         positive = (self.embed_users(batch.users) * items[batch.places]).sum(1)
         return item_batch_cross_entropy(positive, self.embed_users(batch.others) @ items.T, batch)
-
-    def train(self, mode: bool = True) -> ImgRecEtE:
-        """Training or inference mode; the network's fixed statistics stay fixed."""
-        super().train(mode)
-        self.backbone.train(mode and self.batch_statistics)
-        return self
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        self.backbone._apply(fn, recurse)
-        return super()._apply(fn, recurse)
-
-
-def _key(name: str) -> str:
-    return name.replace(".", "_")
 
 
 def _forget_features(model: nn.Module, _: Any) -> None:

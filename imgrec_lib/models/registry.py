@@ -32,6 +32,7 @@ from imgrec_lib.models import (
     poprank,
     saers,
     two_tower,
+    two_tower_ete,
     vbpr,
     visrank,
     warp,
@@ -65,6 +66,7 @@ CARDS: tuple[ModelCard, ...] = (
     imgrec_ft.CARD,
     imgrec_ete.CARD,
     two_tower.CARD,
+    two_tower_ete.CARD,
 )
 
 

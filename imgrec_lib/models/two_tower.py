@@ -298,6 +298,10 @@ class TwoTower(Recommender):
         items, starts = (
             torch.as_tensor(each, device=purchases.device) for each in (interactions.items, interactions.indptr)
         )
+        return self._users_of(purchases, items, starts)
+
+    def _users_of(self, purchases: Tensor, items: Tensor, starts: Tensor) -> Tensor:
+        """x of users who have the rows `items` of `purchases`, the user after u beginning at starts[u + 1]."""
         sums = F.embedding_bag(items, purchases, starts, mode="sum", include_last_offset=True)
         return self.user + sums * starts.diff().clamp(min=1).rsqrt().unsqueeze(1)
 
@@ -308,12 +312,11 @@ class TwoTower(Recommender):
         vectors, offsets, purchases = self.sides()
         user, seen = self._users(self.interactions, purchases)[users], self.item_layer(h)
         what = "picture" if self.codes is None else "picture and item table"
-        parts = {
-            what: torch.einsum("bk,bck->bc", user, seen[items]),
-            "id": torch.einsum("bk,bck->bc", user, (vectors - seen)[items]),
-            f"{what}: offset": self.offset_layer(h).squeeze(1)[items],
-            "id: offset": self.id_offset()[items],
-        }
+        parts = {what: torch.einsum("bk,bck->bc", user, seen[items])}
+        if self.ids:
+            parts["id"] = torch.einsum("bk,bck->bc", user, (vectors - seen)[items])
+        parts[f"{what}: offset"] = self.offset_layer(h).squeeze(1)[items]
+        parts["id: offset"] = self.id_offset()[items]
         for name in self.relations:
             weights = (SparseWeights(self.related(name).tocsc()),)
             nothing = torch.zeros(len(offsets))

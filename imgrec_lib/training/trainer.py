@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Sampler
 from imgrec_lib.errors import InputError, one_line
-from imgrec_lib.models.base import Recommender, TrainSettings
+from imgrec_lib.models.base import ParameterGroup, Recommender, TrainSettings
 from imgrec_lib.progress import progress_bar
 from imgrec_lib.training import distributed
 from imgrec_lib.training.checkpoint import load_optimiser, optimiser_tensors, read_checkpoint, write_checkpoint
@@ -170,8 +170,9 @@ def fit(
             if saved is None and best:
                 model.load_state_dict(best)
             parameters = list(model.start_phase(phase))
-            tables = _row_tables(model, parameters, settings, device)
-            optimiser = _optimiser(parameters, settings, tables)
+            own_ways = list(model.parameter_groups())
+            tables = [] if own_ways else _row_tables(model, parameters, settings, device)
+            optimiser = _optimiser(parameters, own_ways, settings, tables)
             if saved is not None:
                 with _refusing_what_does_not_fit(checkpoint):
                     model.load_state_dict(saved.group("model"))
@@ -266,9 +267,9 @@ def _epoch(
     losses = torch.zeros(steps, device=device)
     with rows_only(tables, optimiser.look_up if isinstance(optimiser, RowAdam) else _no_look_up):
         for step in range(steps):
-            if settings.schedule == "linear":
+            if _changes(settings):
                 for group in optimiser.param_groups:
-                    group["lr"] = settings.learning_rate * max(1e-4, 1 - (epoch + step / steps) / settings.epochs)
+                    group["lr"] = group["initial_lr"] * _share_of_rate(settings, epoch, step, steps)
             optimiser.zero_grad(set_to_none=True)
             for _ in range(settings.accumulate):
                 batch, weight = model.sample(sampler, settings), 1.0
@@ -398,12 +399,12 @@ def _row_tables(
     """The trained tables so much larger than a batch that it pays to update them by row.
 
     Not on a GPU, where a dense step over a large table is a fraction of a millisecond; nor where gradients are clipped,
-    which is done with whole ones; nor where Adam's rate changes from step to step, for `RowAdam` makes up for idle
-    steps at one rate.
+    which is done with whole ones; nor where weights decay, or Adam's rate changes from step to step, for `RowAdam`
+    makes up for idle steps at one rate.
     """
     if device.type != "cpu" or settings.gradient_clip:
         return []
-    if settings.optimiser == "adam" and settings.schedule == "linear":
+    if settings.optimiser == "adam" and (_changes(settings) or settings.weight_decay):
         return []
     looked_up = settings.batch_size * settings.accumulate * (1 + settings.negatives)
     trained = {id(parameter) for parameter in parameters}
@@ -419,22 +420,49 @@ def _no_look_up(table: nn.Parameter, index: Tensor) -> None:
     """SGD and Adagrad need not know of a look-up: rows without gradient stay where they are."""
 
 
+def _changes(settings: TrainSettings) -> bool:
+    """Whether the learning rate changes from step to step."""
+    return settings.schedule == "linear" or settings.warm_up > 0
+
+
+def _share_of_rate(settings: TrainSettings, epoch: int, step: int, steps: int) -> float:
+    """The learning rate of a step of an epoch, both from 0, as a part of the whole one."""
+    share = 1.0
+    if settings.schedule == "linear":
+        share = max(1e-4, 1 - (epoch + step / steps) / settings.epochs)
+    return share * min(1.0, (epoch * steps + step + 1) / max(1, settings.warm_up))
+
+
 def _optimiser(
-    parameters: list[nn.Parameter], settings: TrainSettings, tables: list[nn.Parameter]
+    parameters: list[nn.Parameter],
+    own_ways: list[ParameterGroup],
+    settings: TrainSettings,
+    tables: list[nn.Parameter],
 ) -> torch.optim.Optimizer:
-    rate = settings.learning_rate
+    """The optimiser of a phase; the rate of each of its groups without schedule and warm-up is its "initial_lr"."""
+    rate, decay = settings.learning_rate, settings.weight_decay
+    if settings.optimiser != "adam" and (own_ways or decay):
+        raise InputError(
+            f"weight decay, and rates of their own for some weights, are of the optimiser 'adam', not of "
+            f"{settings.optimiser!r}: choose adam."
+        )
+    elsewhere = {id(parameter) for group in own_ways for parameter in group.parameters}
+    groups: list[dict[str, Any]] = [{"params": [each for each in parameters if id(each) not in elsewhere]}]
+    groups += [{"params": [*own], "lr": own_rate, "weight_decay": shrink} for own, own_rate, shrink in own_ways]
     optimiser: torch.optim.Optimizer
     if settings.optimiser == "adam":
         if tables:
             optimiser = RowAdam(parameters, tables, rate, settings.epsilon)
         else:
-            optimiser = torch.optim.Adam(parameters, lr=rate, eps=settings.epsilon, fused=True)
+            optimiser = torch.optim.AdamW(groups, lr=rate, eps=settings.epsilon, weight_decay=decay, fused=True)
     elif settings.optimiser == "adagrad":
         optimiser = RowAdagrad(parameters, tables, rate, settings.epsilon)
     elif settings.optimiser == "sgd":
         optimiser = torch.optim.SGD(parameters, lr=rate)
     else:
         raise InputError(f"the optimiser is 'adam', 'adagrad' or 'sgd', not {settings.optimiser!r}.")
+    for group in optimiser.param_groups:
+        group["initial_lr"] = group["lr"]
     return optimiser
 
 

@@ -25,7 +25,7 @@ from imgrec_lib.features import list_backbones
 from imgrec_lib.matrix.definition import read_matrix
 from imgrec_lib.models import build_model, network_parameters, resolve_profile
 from imgrec_lib.models.base import Profile
-from imgrec_lib.models.imgrec_ete import ImgRecEtE
+from imgrec_lib.models.parts.encoder import TrainedEncoder
 from imgrec_lib.models.saers import SAERS
 from imgrec_lib.request import Request
 
@@ -173,7 +173,7 @@ def own_network(name: str) -> bool:
 
 
 def test_the_models_that_look_at_pictures_by_a_network_of_their_own() -> None:
-    assert {name for name in CARDS if own_network(name)} == {"imgrec-ete", "saers"}
+    assert {name for name in CARDS if own_network(name)} == {"imgrec-ete", "saers", "two-tower-ete"}
 
 
 @pytest.mark.slow
@@ -183,8 +183,8 @@ def test_one_option_reaches_features_and_models(name: str) -> None:
     chosen = asked.resolved.parameters
     assert (chosen["backbone"], chosen["weights"], chosen["size"]) == ("resnet50", "random", 64)
     network = small(name, data(), **asked.overrides)
-    assert isinstance(network, ImgRecEtE | SAERS)
-    backbone = network.backbone if isinstance(network, ImgRecEtE) else network.maps.backbone
+    assert isinstance(network, TrainedEncoder | SAERS)
+    backbone = network.backbone if isinstance(network, TrainedEncoder) else network.maps.backbone
     assert (backbone.spec.name, backbone.size) == ("resnet50", 64)
     other = Request(name, parameters={"size": 96}, feature_options={"size": 64}).resolved.parameters
     assert other["size"] == 96  # what a user says of one model holds for that model

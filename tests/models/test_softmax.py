@@ -159,7 +159,7 @@ def test_shapes_that_do_not_fit_are_refused(wrong: int) -> None:
     with pytest.raises(ValueError, match="do not fit"):
         log_sum_exp(*inputs)  # type: ignore[arg-type]  # four of its arguments, in a list
     with pytest.raises(ValueError, match="do not fit"):
-        softmax_cross_entropy(torch.zeros(4, 1), *example(4, 5, 3, 1.0, 0))
+        softmax_cross_entropy(torch.zeros(4), torch.zeros(3), *example(4, 5, 3, 1.0, 0))
 
 
 def owned(user: int) -> set[int]:

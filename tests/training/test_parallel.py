@@ -190,8 +190,8 @@ def test_all_processes_end_with_the_same_weights_and_only_the_checkpoint_of_the_
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_the_parts_of_a_batch_have_the_loss_of_the_whole(name: str, world_size: int) -> None:
     data = toy_data(image_size=32)
-    small: dict[str, Any] = {"l2": 0.1, "factors": 4, "size": 32} if name == "imgrec-ete" else {"factors": 4}
-    model = build_model(name, data, **small).eval()
+    seeing: dict[str, Any] = {"imgrec-ete": {"l2": 0.1, "size": 32}, "two-tower-ete": {"size": 32}}
+    model = build_model(name, data, factors=4, **seeing.get(name, {})).eval()
     for phase in range(len(model.phases)):
         parameters = list(model.start_phase(phase))
         batch = model.sample(Sampler(data, 0), TrainSettings(batch_size=10, negatives=2))

@@ -18,7 +18,7 @@ from imgrec_lib.data.dataset import Interactions, TrainingData
 from imgrec_lib.data.sampler import Batch, Sampler
 from imgrec_lib.errors import InputError
 from imgrec_lib.models import build_model, imgrec_dir, imgrec_ft, list_models
-from imgrec_lib.models.base import Recommender, TrainSettings
+from imgrec_lib.models.base import ParameterGroup, Recommender, TrainSettings
 from imgrec_lib.models.parts import visual
 from imgrec_lib.training import fit, read_checkpoint, write_checkpoint
 
@@ -285,7 +285,7 @@ TRAINED = [name for name, card in list_models().items() if card.profiles["defaul
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in TRAINED if name != "imgrec-ete"])  # looks at pictures: slow
+@pytest.mark.parametrize("name", [name for name in TRAINED if not name.endswith("-ete")])  # they look at pictures: slow
 def test_the_loss_is_in_bfloat16_when_asked_for_and_for_models_that_allow_it(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -358,6 +358,35 @@ def test_linear_decay_is_by_step(data: TrainingData, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch.optim.SGD, "step", recorded)
     fit(model, data, Scripted([0.1]), progress=False)
     assert rates == pytest.approx([0.5, 0.4375, 0.375, 0.3125, 0.25, 0.1875, 0.125, 0.0625])
+
+
+def test_groups_decay_and_warm_up_are_those_of_a_loop_by_hand(data: TrainingData) -> None:
+    """AdamW from its formulas: the items learn at a rate of their own, and all rates grow in the first five steps."""
+    model, reference = (build_model("bpr-mf", data, seed=1) for _ in range(2))
+    size, rates = len(data.interactions) // 3, {"users": (0.01, 0.2), "items": (0.004, 0.5), "item_bias": (0.01, 0.2)}
+    settings = TrainSettings(batch_size=size, epochs=3, patience=0, learning_rate=0.01, weight_decay=0.2, warm_up=5)
+    model.phases = (settings,)
+    own = ParameterGroup([model.get_parameter("items")], *rates["items"])
+    model.parameter_groups = lambda: [own]  # type: ignore[method-assign]
+    fit(model, data, None, seed=7, progress=False)
+    sampler, weights = Sampler(data, 7), dict(reference.named_parameters())
+    moments = {name: [torch.zeros_like(each), torch.zeros_like(each)] for name, each in weights.items()}
+    assert set(weights) == set(rates)
+    for step in range(1, 10):
+        reference.zero_grad()
+        reference.loss(sampler.triples(size)).backward()
+        for name, weight in weights.items():
+            rate, decay = rates[name][0] * min(1, step / 5), rates[name][1]
+            gradient, (mean, square) = not_none(weight.grad), moments[name]
+            mean.mul_(0.9).add_(0.1 * gradient)
+            square.mul_(0.999).add_(0.001 * gradient**2)
+            move = mean / (1 - 0.9**step) / ((square / (1 - 0.999**step)).sqrt() + 1e-8)
+            weight.data = weight.data - rate * decay * weight.data - rate * move
+    for name, value in weights.items():
+        torch.testing.assert_close(model.state_dict()[name], value.detach(), rtol=1e-4, atol=1e-6)
+    model.phases = (replace(settings, optimiser="sgd"),)
+    with pytest.raises(InputError, match=r"rates of their own.*not of 'sgd'"):
+        fit(model, data, None, progress=False)
 
 
 def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(data: TrainingData, tmp_path: Path) -> None:

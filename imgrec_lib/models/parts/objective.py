@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from imgrec_lib.data.sampler import Batch, CandidateBatch, Sampler
 from imgrec_lib.errors import unknown_name
-from imgrec_lib.models.base import TrainSettings, dot
+from imgrec_lib.models.base import TrainSettings, distinct, dot, look_up
 from imgrec_lib.models.parts.losses import binary_cross_entropy, bpr
 from imgrec_lib.models.parts.softmax import softmax_cross_entropy
 
@@ -51,7 +52,7 @@ class Objective:
 
         Args:
             batch: the batch.
-            users: (B, k) vectors of `batch.users`.
+            users: (B, k) vectors of `batch.users`, equal for the same user.
             items: vectors of `batch.items`: (B, 1 + n, k), or (B + C, k) of a `CandidateBatch`.
             offsets: (B, 1 + n) or (B + C,); None for none.
         """
@@ -66,7 +67,12 @@ class Objective:
         if offsets is not None:
             own, others = batch.split(offsets)
             positive, corrections = positive + own, corrections + others[0]
-        return softmax_cross_entropy(positive, users, candidates[0], corrections, batch.owned)
+        # A user has the same vector at each of its positives, and the same sum over the candidates.
+        different, owners = distinct(batch.users)
+        row = torch.empty_like(different)
+        row[owners] = torch.arange(len(owners), device=owners.device)
+        users, owned = look_up(users, row), batch.owned[row]
+        return softmax_cross_entropy(positive, owners, users, candidates[0], corrections, owned)
 
     def row_tables(self, users: Iterable[nn.Parameter], items: Iterable[nn.Parameter]) -> tuple[nn.Parameter, ...]:
         """Those of a model's tables of which a step looks up some rows: the softmax over the catalogue reads all items.

@@ -18,19 +18,21 @@ TILE_NUMBERS = {"cpu": 2**18, "cuda": 2**26}
 
 
 def softmax_cross_entropy(
-    positive: Tensor, users: Tensor, candidates: Tensor, offsets: Tensor, excluded: Tensor
+    positive: Tensor, owners: Tensor, users: Tensor, candidates: Tensor, offsets: Tensor, excluded: Tensor
 ) -> Tensor:
-    """The mean of -ln(exp(s_b) / (exp(s_b) + sum over the candidates c that b does not exclude of exp(s_bc))).
+    """The mean of -ln(exp(s_p) / (exp(s_p) + sum over the candidates c that b does not exclude of exp(s_bc))).
 
-    This is the cross-entropy of a softmax over the positive and the candidates, where s_bc = <users[b], candidates[c]>
-    + offsets[c]. With all items as candidates, and those excluded that the user owns, it is the softmax over the
-    catalogue. With a sample of them, offsets that hold the logarithm of how many items each stands for make the sum an
-    unbiased estimate of that over the catalogue (Bengio and Senécal 2008, Adaptive Importance Sampling to Accelerate
-    Training of a Neural Probabilistic Language Model; Yi et al. 2019, Sampling-Bias-Corrected Neural Modeling for
-    Large Corpus Item Recommendations); the loss itself, a logarithm, tends to the full one as the sample grows.
+    This is the cross-entropy of a softmax over the positive p of user b and the candidates, where s_bc =
+    <users[b], candidates[c]> + offsets[c]; the sum is computed once for each user. With all items as candidates, and
+    those excluded that the user owns, it is the softmax over the catalogue. With a sample of them, offsets that hold
+    the logarithm of how many items each stands for make the sum an unbiased estimate of that over the catalogue (Bengio
+    and Senécal 2008, Adaptive Importance Sampling to Accelerate Training of a Neural Probabilistic Language Model; Yi
+    et al. 2019, Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations); the loss itself, a
+    logarithm, tends to the full one as the sample grows.
 
     Args:
-        positive: (B,) scores s_b.
+        positive: (P,) scores s_p.
+        owners: (P,) int64: whose positives they are, by row of `users`.
         users: (B, k).
         candidates: (C, k).
         offsets: (C,).
@@ -42,9 +44,11 @@ def softmax_cross_entropy(
     Raises:
         ValueError: the shapes do not fit.
     """
-    if positive.shape != users.shape[:1]:
-        raise ValueError(f"{tuple(positive.shape)} scores of positives do not fit users of shape {tuple(users.shape)}")
-    return F.softplus(log_sum_exp(users, candidates, offsets, excluded) - positive).mean()
+    if positive.ndim != 1 or positive.shape != owners.shape:
+        raise ValueError(
+            f"{tuple(positive.shape)} scores of positives do not fit owners of shape {tuple(owners.shape)}"
+        )
+    return F.softplus(log_sum_exp(users, candidates, offsets, excluded)[owners] - positive).mean()
 
 
 class Entries(NamedTuple):
