@@ -281,7 +281,7 @@ def train(
     if notebook:
         if distributed.launched():
             raise InputError("a notebook is one process: under torchrun, add --no-notebook.")
-        values = request.to_parameters() | {"out": str(out.resolve())}
+        values = request.to_parameters() | {"search": {}, "out": str(out.resolve())}
         del values["varied"]  # which is a search's
         run_notebook("03_train", values, out / "notebook.ipynb", progress=not quiet, server=server)
         _print_result(open_run(out))

@@ -20,7 +20,7 @@ from imgrec_lib.models import list_models, model_card, resolve_profile
 from imgrec_lib.notebooks import notebook_options
 from imgrec_lib.options import Count, Option, check_options, options_of
 from imgrec_lib.request import Request
-from imgrec_lib.search import Search, check_space, read_space, space_of
+from imgrec_lib.search import Search, check_space, read_search, read_space, space_of
 
 DEEPEST = 20
 """Levels of lists and mappings that a matrix may have."""
@@ -298,8 +298,6 @@ def _searches(path: Path, content: Mapping[str, Any], grid: Mapping[str, Any]) -
         return found
     kind = f"search of matrix {path}"
     how = check_options(kind, options_of(Search) | {"models": Option(list), "space": Option(dict)}, content["search"])
-    if "minutes" in how:
-        how.setdefault("trials", None)
     spaces, known = how.pop("space", {}), list_models()
     named = how.pop("models", None)
     models = [str(name).partition(":")[0] for name in content.get("models", ["all"])]
@@ -313,14 +311,9 @@ def _searches(path: Path, content: Mapping[str, Any], grid: Mapping[str, Any]) -
         if model in found:
             raise InputError(f"{path} has both a grid and a search of {model}: keep one.")
     for model in named or [each for each in models if each in spaces or space_of(each)]:
-        space = space_of(model)
-        if model in spaces:
-            _check_mapping(path, f"space of {model}", spaces[model])
-            space = read_space(f"the space of {model} in {path}", spaces[model])
-        if not space:
-            raise InputError(f"{path} asks for a search of {model}, which has nothing to search: give it a space.")
-        found[model] = Search(space, **how)
-        found[model].check()
+        own = {"space": spaces[model]} if model in spaces else {}
+        _check_mapping(path, f"space of {model}", own.get("space", {}))
+        found[model] = read_search(model, how | own, str(path))
     return found
 
 

@@ -322,6 +322,7 @@ def _plan_dataset(
             variants += [({}, {"control": control_of(files)})]
         search = matrix.search_of(model, profile)
         winner: dict[str, Any] = {}
+        journal = ""
         if search is not None:
             asked = replace(request, parameters=given, seed=matrix.seeds[0])
             found = _searching(of_model, asked, search, matrix.choose_by or "auc", runs / "search", known)
@@ -331,7 +332,7 @@ def _plan_dataset(
                 each = [of_model | label | {"seed": str(seed)} for _, label in variants for seed in matrix.seeds]
                 made.waiting.extend(Waiting(labels_of_trial, problem) for labels_of_trial in each)
                 continue
-            winner = dict(best.parameters["varied"])
+            winner, journal = dict(best.parameters["varied"]), str(found.study.path)
         for changed, label in variants:
             for seed in matrix.seeds:
                 trial = replace(
@@ -341,16 +342,10 @@ def _plan_dataset(
                     seed=seed,
                     control=label.get("control"),
                 )
-                own_trials.append(_run_task("trial", of_model | label | {"seed": str(seed)}, trial, runs, known))
+                labels_of_trial = of_model | label | {"seed": str(seed)}
+                own_trials.append(_run_task("trial", labels_of_trial, trial, runs, known, journal))
     made.trials.extend({task.output: task for task in own_trials}.values())
 
-    searched = [each for each in made.searches if each.labels["dataset"] == name and each.tasks]
-    if searched and matrix.compare:
-        parameters = {"journals": [str(each.study.path) for each in searched]}
-        ended = [task.address for each in searched for task in each.tasks if task.state == "done"]
-        made.comparisons.append(
-            _notebook_task("comparison", labels, "03_search", parameters, reports, code=[shown], runs=ended)
-        )
     finished = [task for task in own_trials if task.state == "done"]
     if finished:
         for notebook, chosen in matrix.compare.items():
@@ -436,7 +431,9 @@ def _notebook_task(
     return Task(stage, labels, notebook, parameters, reports / f"{notebook}.ipynb", address, parts)
 
 
-def _run_task(stage: Stage, labels: Mapping[str, str], request: Request, runs: Path, data: str) -> Task:
+def _run_task(
+    stage: Stage, labels: Mapping[str, str], request: Request, runs: Path, data: str, journal: str = ""
+) -> Task:
     notebook = "" if stage == "search" else "03_train"
     unused = ("warm_start", *(("searched", "control") if stage == "search" else ("varied",)))
     parameters = {key: value for key, value in request.to_parameters().items() if key not in unused}
@@ -447,7 +444,9 @@ def _run_task(stage: Stage, labels: Mapping[str, str], request: Request, runs: P
     folder = runs / "-".join([*what, f"seed{labels['seed']}", fingerprint(asked)[:8]])
     if stage == "search":
         return Task(stage, labels, notebook, parameters, folder / "run.json", address, parts)
-    return Task(stage, labels, notebook, parameters | {"out": str(folder)}, folder / "notebook.ipynb", address, parts)
+    # These say where things lie, and what the notebook shows beside the run: none of them makes another run.
+    parameters |= {"search": {}, "journal": journal, "out": str(folder)}
+    return Task(stage, labels, notebook, parameters, folder / "notebook.ipynb", address, parts)
 
 
 def _code(request: Request) -> list[str]:

@@ -2,6 +2,16 @@
 
 from imgrec_lib.search.loop import search, try_out
 from imgrec_lib.search.space import check_space, read_space, space_of
-from imgrec_lib.search.study import Search, Study, read_studies
+from imgrec_lib.search.study import Search, Study, read_search, read_studies
 
-__all__ = ["Search", "Study", "check_space", "read_space", "read_studies", "search", "space_of", "try_out"]
+__all__ = [
+    "Search",
+    "Study",
+    "check_space",
+    "read_search",
+    "read_space",
+    "read_studies",
+    "search",
+    "space_of",
+    "try_out",
+]

@@ -21,8 +21,8 @@ import pandas as pd
 from imgrec_lib.errors import InputError, one_line
 from imgrec_lib.files import fingerprint, make_folder
 from imgrec_lib.models.base import Range, Space
-from imgrec_lib.options import Count, CountOrNone, Positive
-from imgrec_lib.search.space import combinations, distributions, own_values
+from imgrec_lib.options import Count, CountOrNone, Option, Positive, check_options, options_of
+from imgrec_lib.search.space import combinations, distributions, own_values, read_space, space_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -260,6 +260,30 @@ class Study:
             "hyperband": pruners.HyperbandPruner,
         }
         return kinds[self.search.pruner]()
+
+
+def read_search(model: str, values: Mapping[str, Any], owner: str, profile: str = "default") -> Search:
+    """A search as people write it: attributes of `Search`, its space as `read_space` takes it or else the card's.
+
+    Args:
+        model, profile: what is searched.
+        values: attributes by name; no limit of `trials` beside `minutes` where these alone are given.
+        owner: whose it is, for the sentence (a matrix file).
+
+    Raises:
+        InputError: an unknown attribute or a value that it cannot have, see also `Search.check`; or nothing to search.
+    """
+    how = check_options(f"the search of {model} in {owner}", options_of(Search) | {"space": Option(dict)}, values)
+    if "minutes" in how:
+        how.setdefault("trials", None)
+    space = space_of(model, profile)
+    if "space" in how:
+        space = read_space(f"the space of {model} in {owner}", how["space"])
+    if not space:
+        raise InputError(f"{owner} asks for a search of {model}, which has nothing to search: give it a space.")
+    search = Search(**how | {"space": space})
+    search.check()
+    return search
 
 
 def read_studies(path: Path) -> list[Study]:

@@ -559,6 +559,8 @@ def test_a_matrix_runs_once_and_a_failing_run_stops_nothing(
     assert sorted(told["value"]) == sorted(not_none(run.record.validation.auc) for run in search)
     best = max(search, key=lambda run: not_none(run.record.validation.auc))
     assert bprmf.request.searched == best.request.varied
+    assert "2 configurations by validation AUC" in (bprmf.folder / "notebook.ipynb").read_text(encoding="utf-8")
+    assert "Nothing was searched" in (poprank.folder / "notebook.ipynb").read_text(encoding="utf-8")
     assert bprmf.record.parameters["factors"] == best.record.parameters["factors"]
     # Again: nothing is repeated, and what failed is reported and left alone.
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}

@@ -31,7 +31,7 @@ VARYING = "nbval-ignore-output"
 
 
 def test_there_are_notebooks() -> None:
-    assert {"01_data", "02_features", "03_search", "03_train", "04_compare", "05_neighbours"} <= set(NAMES)
+    assert {"01_data", "02_features", "03_train", "04_compare", "05_neighbours"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -187,7 +187,8 @@ def test_a_process_that_ends_says_how_and_blames_memory_only_where_it_was_killed
 
 @pytest.mark.slow
 def test_a_kernel_that_is_killed_gets_a_sentence(tmp_path: Path) -> None:
-    parameters = {"model": "bpr-mf", "dataset_options": SMALL, "parameters": {"epochs": 10**6, "patience": 0}}
+    parameters = {"model": "bpr-mf", "search": {}, "dataset_options": SMALL}
+    parameters |= {"parameters": {"epochs": 10**6, "patience": 0}}
     out = tmp_path / "run"
     killer = threading.Thread(target=kill_kernel_when, args=(out / "training.safetensors",))
     killer.start()

@@ -22,7 +22,7 @@ from imgrec_lib.data.dataset import HeldOut
 from imgrec_lib.figures import best_so_far, importance, search_curves, slices
 from imgrec_lib.models import model_card
 from imgrec_lib.models.base import Range, Space
-from imgrec_lib.search import Search, Study, read_studies, search, space_of
+from imgrec_lib.search import Search, Study, read_search, read_studies, search, space_of
 from imgrec_lib.search import study as study_module
 from imgrec_lib.search.study import STARTUP
 
@@ -82,6 +82,21 @@ def test_a_grid_and_a_small_space_are_tried_whole(tmp_path: Path) -> None:
         Search(SPACE, sampler="grid").check()
     with pytest.raises(InputError, match="needs a budget"):
         Search(SPACE, trials=None).check()
+
+
+def test_a_search_is_read_as_people_write_it() -> None:
+    assert read_search("bpr-mf", {"trials": 3}, "m") == Search(space_of("bpr-mf"), trials=3)
+    written = {"minutes": 2, "space": {"l2": {"low": 0.1, "high": 1.0}}}
+    assert read_search("bpr-mf", written, "m", "paper") == Search({"l2": Range(0.1, 1.0)}, trials=None, minutes=2.0)
+    refused: list[tuple[str, dict[str, Any], str, str]] = [
+        ("bpr-mf", {"trails": 3}, "default", "unknown parameter of the search of bpr-mf in m 'trails': did you mean"),
+        ("bpr-mf", {"sampler": "grid"}, "default", "the sampler 'grid' tries every value"),
+        ("bpr-mf", {"trials": 3}, "paper", "m asks for a search of bpr-mf, which has nothing to search"),
+        ("poprank", {}, "default", "m asks for a search of poprank, which has nothing to search"),
+    ]
+    for model, values, profile, sentence in refused:
+        with pytest.raises(InputError, match=sentence):
+            read_search(model, values, "m", profile)
 
 
 def test_what_a_killed_writer_leaves_is_mended(tmp_path: Path) -> None:
