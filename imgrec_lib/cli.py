@@ -166,11 +166,12 @@ def pictures(
     """
     from imgrec_lib.data import load_dataset
     from imgrec_lib.data.downloads import FAILED, download_pictures
+    from imgrec_lib.data.storing import pictures_when_needed
 
     if out is None and not root:
         raise InputError("say with --out where the pictures go.")
     folder = out if out is not None else Path(root) / "images"
-    with _warnings_as_notes():
+    with _warnings_as_notes(), pictures_when_needed():
         addresses = load_dataset(dataset, root or None, **_assignments(option)).picture_addresses
     found = download_pictures(
         addresses, folder, most=most, connections=connections, per_second=per_second, progress=not quiet

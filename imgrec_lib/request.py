@@ -12,6 +12,7 @@ import torch
 
 from imgrec_lib.data import check_dataset_options, list_datasets, load_dataset
 from imgrec_lib.data.dataset import Dataset
+from imgrec_lib.data.storing import pictures_when_needed
 from imgrec_lib.errors import InputError, one_line
 from imgrec_lib.features import Features, item_feature_options, item_features
 from imgrec_lib.features.backbones import check_backbone
@@ -204,7 +205,7 @@ class Request:
         return dataset, with_control(self.load_features(dataset, progress=progress), self.control)
 
     def load_dataset(self, *, progress: bool = True) -> Dataset:
-        """Load the dataset alone, whatever the model.
+        """Load the dataset alone, whatever the model; pictures that lie in files are prepared when first looked at.
 
         Raises:
             InputError: the request names no dataset, or its data cannot be read.
@@ -215,7 +216,8 @@ class Request:
         options = dict(self.dataset_options)
         if "progress" in list_datasets()[self.dataset].options:
             options.setdefault("progress", progress)
-        return load_dataset(self.dataset, self.root, **options)
+        with pictures_when_needed():
+            return load_dataset(self.dataset, self.root, **options)
 
     def has_features(self, dataset: Dataset) -> bool:
         """Whether there are features to load: of pictures, or in files."""

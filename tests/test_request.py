@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,8 +11,9 @@ import pytest
 from annotated_types import Ge, Lt
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from imgrec_lib import InputError, train_run
+from imgrec_lib import InputError, evaluate, load_inputs, load_model, train_run
 from imgrec_lib.options import Count, NotNegative, Option, check_options, options_of
 from imgrec_lib.request import Request
 
@@ -138,3 +140,36 @@ def test_bounds_hold(value: float) -> None:
     else:
         with pytest.raises(InputError, match="must be float, at least 0 and below 1"):
             check_options("x", options, {"share": value})
+
+
+def test_a_model_without_pictures_prepares_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMGREC_CACHE", str(tmp_path / "cache"))
+    shop = tmp_path / "shop"
+    (shop / "images").mkdir(parents=True)
+    rows = [f"u{u},i{(u + k) % 6},{1_600_000_000 + k}" for u in range(6) for k in range(5)]
+    (shop / "interactions.csv").write_text("\n".join(["user,item,timestamp", *rows]))
+    for i in range(6):
+        Image.new("RGB", (9, 9), (20 * i, 20 * i, 60)).save(shop / "images" / f"i{i}.png")
+    asked: dict[str, Any] = {"dataset": "table", "root": str(shop), "dataset_options": {"image_size": 8}}
+    runs = {}
+    for model, parameters, prepared in (("bpr-mf", {"epochs": 1}, False), ("visrank", {}, True)):
+        request = Request.from_json({"model": model, "parameters": parameters, **asked})
+        dataset, features = request.load(progress=False)
+        runs[model] = train_run(dataset, request, tmp_path / model, features=features, progress=False)
+        assert (tmp_path / "cache" / "images").is_dir() == prepared
+        assert ("pictures" in runs[model].record.dataset.parts) == prepared
+    records = [run.record.dataset for run in runs.values()]
+    assert records[0].fingerprint == records[1].fingerprint
+    # A version that counted the pictures of every run: it opens, and is ranked against the negatives of then.
+    counted = replace(dataset, pictures_count=True)
+    earlier = train_run(
+        counted, Request("bpr-mf", parameters={"epochs": 1}, **asked), tmp_path / "then", progress=False
+    )
+    again = load_inputs(earlier, progress=False)[0]
+    assert again.fingerprint == earlier.record.dataset.fingerprint != records[0].fingerprint
+    assert evaluate(load_model(earlier, again), again).metrics == earlier.metrics
+    # Another picture changes what was made of pictures, and nothing else.
+    Image.new("RGB", (9, 9)).save(shop / "images" / "i3.png")
+    load_model(runs["bpr-mf"], load_inputs(runs["bpr-mf"], progress=False)[0])
+    with pytest.raises(InputError, match=r"trained on 'table' with other data than 'table' has now: the pictures\."):
+        load_model(runs["visrank"], *load_inputs(runs["visrank"], progress=False))

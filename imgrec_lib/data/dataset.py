@@ -266,6 +266,8 @@ class Dataset:
         picture_addresses: where the pictures can be downloaded, by item id, where the item table says so.
         oracle: the true preferences where the data is simulated, else None.
         split: how the split was made, for the record (kind, seed, minimum interactions).
+        pictures_count: whether the fingerprints count the pictures. Those that readers find in files do not: they are
+            prepared when a model looks at them, and what it makes of them is keyed by their own fingerprint.
     """
 
     name: str
@@ -279,6 +281,7 @@ class Dataset:
     split: dict[str, object] | None = None
     further_pictures: FurtherPictures | None = None
     picture_addresses: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    pictures_count: bool = True
 
     @property
     def n_users(self) -> int:
@@ -290,12 +293,14 @@ class Dataset:
 
     @cached_property
     def ranking_fingerprint(self) -> str:
-        """16 hexadecimal digits of ids, interactions, split and pictures, by which negative lists are keyed.
+        """16 hexadecimal digits of ids, interactions and split, by which negative lists are keyed.
+
+        Pictures are among them where they count (`pictures_count`).
 
         What else the item table says is left out: all models are ranked against the same items, whatever they know.
         """
         times = () if self.train.times is None else (self.train.times,)
-        pictures = "" if self.images is None else self.images.fingerprint
+        pictures = "" if self.images is None or not self.pictures_count else self.images.fingerprint
         held = [(part.users, part.flat) if part.several else (part.items,) for part in (self.validation, self.test)]
         return fingerprint(
             self.user_ids, self.items[Columns.ITEM].to_numpy(), self.train.indptr, self.train.items, *times,
@@ -306,8 +311,9 @@ class Dataset:
     def fingerprint(self) -> str:
         """16 hexadecimal digits of all that a model can learn from: two datasets with the same digits are equal.
 
-        Categories, groups and attributes count. The items' names and descriptions do not: models learn from them by way
-        of features alone, which have digits of their own. Checkpoints and runs are keyed by it.
+        Categories, groups and attributes count, and pictures where `pictures_count` says so. The items' names and
+        descriptions do not: models learn from them by way of features alone, which have digits of their own.
+        Checkpoints and runs are keyed by it.
         """
         known = self.items.drop(columns=[Columns.ITEM, Columns.NAME, Columns.DESCRIPTION], errors="ignore")
         described = [(column, known[column].astype(str).to_numpy(dtype=object)) for column in known]

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +99,11 @@ class ImageStore:
         return len(self.pixels)
 
     @property
+    def prepared(self) -> bool:
+        """Whether the pictures are there already, or will be prepared when they are first looked at."""
+        return "pixels" in vars(self)
+
+    @property
     def size(self) -> int:
         """Height and width of the pictures, in pixels."""
         return int(self.pixels.shape[1])
@@ -135,6 +140,23 @@ class ImageStore:
         """
         image = Image.fromarray(np.asarray(self.pixels[item]))
         return image if size in (None, self.size) else image.resize((size, size), Image.Resampling.BICUBIC)
+
+
+class PendingImages(ImageStore):
+    """A store that is prepared when it is first looked at.
+
+    Args:
+        prepare: makes or opens the store.
+    """
+
+    def __init__(self, prepare: Callable[[], ImageStore]) -> None:
+        vars(self)["_prepare"] = prepare
+
+    def __getattribute__(self, name: str) -> Any:
+        known = object.__getattribute__(self, "__dict__")
+        if name in ImageStore.__dataclass_fields__ and "pixels" not in known:
+            known.update(vars(known["_prepare"]()))
+        return object.__getattribute__(self, name)
 
 
 def open_images(folder: Path) -> ImageStore:

@@ -7,6 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 from types import MappingProxyType
 from typing import Any
@@ -182,7 +183,8 @@ def with_pictures(
     """
     ids = dataset.items[Columns.ITEM].tolist()
     first = [next(iter(pictures.get(item, ())), None) for item in ids]
-    dataset = dataset.with_images(cached_images(name, first, ids, cache, **options))
+    images = cached_images(name, first, ids, cache, **options)
+    dataset = replace(dataset, images=images, pictures_count=False)
     owners = [(row, path) for row, item in enumerate(ids) for path in list(pictures.get(item, ()))[1:]]
     if not owners:
         return dataset

@@ -10,6 +10,8 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +21,17 @@ import numpy as np
 from PIL import Image
 
 from imgrec_lib.data.decoding import FITS, RESAMPLING, FileSlice, Source, decode_and_repair
-from imgrec_lib.data.images import FORMAT, INDEX, PIXELS, VERSION, Earlier, ImageStore, new_digest, open_images
+from imgrec_lib.data.images import (
+    FORMAT,
+    INDEX,
+    PIXELS,
+    VERSION,
+    Earlier,
+    ImageStore,
+    PendingImages,
+    new_digest,
+    open_images,
+)
 from imgrec_lib.errors import InputError, tell, unknown_name
 from imgrec_lib.files import cache_folder, cached, fingerprint, write_json
 from imgrec_lib.options import admits, options_of
@@ -130,6 +142,8 @@ def cached_images(
 ) -> ImageStore:
     """`prepare_images` in a folder of the cache whose name tells datasets, catalogues and settings apart.
 
+    Inside `pictures_when_needed` the store is prepared when it is first looked at.
+
     Args:
         name: the dataset's name.
         cache: the cache folder; by default `default_cache()`.
@@ -140,19 +154,36 @@ def cached_images(
     folder = cache_folder(cache, "images")
     # The name may be anything; as part of a path it is reduced to letters, digits and dots.
     label = f"{re.sub(r'[^A-Za-z0-9.]', '-', name)[:80]}-{size}-"
-    store = prepare_images(
-        sources,
-        ids,
-        folder / f"{label}{digits}",
-        size=size,
-        fit=fit,
-        resample=resample,
-        progress=progress,
-        reading=reading,
-        alike=sorted(folder.glob(f"{label}*")),
-    )
-    # What lies in memory as a whole is not kept there for the sake of proportions.
-    return replace(store, originals=[each if isinstance(each, Path | FileSlice) else None for each in sources])
+
+    def prepare() -> ImageStore:
+        store = prepare_images(
+            sources,
+            ids,
+            folder / f"{label}{digits}",
+            size=size,
+            fit=fit,
+            resample=resample,
+            progress=progress,
+            reading=reading,
+            alike=sorted(folder.glob(f"{label}*")),
+        )
+        # What lies in memory as a whole is not kept there for the sake of proportions.
+        return replace(store, originals=[each if isinstance(each, Path | FileSlice) else None for each in sources])
+
+    return PendingImages(prepare) if _when_needed.get() else prepare()
+
+
+_when_needed = ContextVar("pictures are prepared when they are needed", default=False)
+
+
+@contextmanager
+def pictures_when_needed() -> Iterator[None]:
+    """Readers inside it leave pictures alone until somebody looks at them: not every model does."""
+    token = _when_needed.set(True)
+    try:
+        yield
+    finally:
+        _when_needed.reset(token)
 
 
 def reading_of(reader: Callable[..., Any], arguments: Mapping[str, Any]) -> str:

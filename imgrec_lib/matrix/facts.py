@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from imgrec_lib.data import list_datasets, load_dataset
@@ -22,7 +22,7 @@ from imgrec_lib.source import source_fingerprint
 
 @dataclass(frozen=True)
 class Facts:
-    """The fingerprint of a dataset (`Dataset.fingerprint`), and whether it has pictures."""
+    """The fingerprint of a dataset (`Dataset.fingerprint`, pictures included), and whether it has pictures."""
 
     fingerprint: str
     pictures: bool
@@ -52,7 +52,8 @@ def read_facts(data: Data, runs: Path) -> Facts:
         facts = _kept(stamp, path)
         if facts is None:
             dataset = load_dataset(data.dataset, data.root or None, **data.options, **_silent(data))
-            facts = Facts(dataset.fingerprint, dataset.images is not None)
+            counted = replace(dataset, pictures_count=True)  # of models that see them, a changed one is to be noticed
+            facts = Facts(counted.fingerprint, dataset.images is not None)
             write_json(path, {"stamp": stamp, "facts": asdict(facts)})
     return facts
 

@@ -17,7 +17,7 @@ from imgrec_lib.features import Features
 from imgrec_lib.features.controls import with_control
 from imgrec_lib.features.preparation import learnt_from
 from imgrec_lib.files import fingerprint
-from imgrec_lib.models import build_model, list_models
+from imgrec_lib.models import build_model, list_models, model_card
 from imgrec_lib.models.base import Recommender
 from imgrec_lib.request import Moved, Request
 from imgrec_lib.runs.record import PREPARATIONS, Run, open_run, weights_of
@@ -110,12 +110,12 @@ class Inputs:
 
 
 def _as_trained_on(dataset: Dataset, run: Run) -> Dataset:
-    """The dataset without its groups where a run was trained before the item table named them, else as it is."""
-    then = run.record.dataset.fingerprint
-    if dataset.groups is None or dataset.fingerprint == then:
-        return dataset
-    ungrouped = dataset.without_groups()
-    return ungrouped if ungrouped.fingerprint == then else dataset
+    """The dataset as versions knew it that did not read groups, or counted all pictures, where the run is of one."""
+    record = run.record.dataset
+    alike = [dataset] if dataset.groups is None else [dataset, dataset.without_groups()]
+    if dataset.images is not None and (not record.parts or "pictures" in record.parts):
+        alike += [replace(each, pictures_count=True) for each in alike if not each.pictures_count]
+    return next((each for each in alike if each.fingerprint == record.fingerprint), dataset)
 
 
 _DATA = ("dataset", "root", "dataset_options")
@@ -192,7 +192,8 @@ def load_model(run: Run, dataset: Dataset, features: Features | None = None, dev
     record = run.record
     trained_on = record.dataset
     dataset = _as_trained_on(dataset, run)
-    if dataset.fingerprint != trained_on.fingerprint:
+    sees = record.features is not None or "images" in model_card(record.model).uses
+    if dataset.fingerprint != trained_on.fingerprint or (sees and not trained_on.has_pictures_of(dataset)):
         raise InputError(
             f"run {run.name} was trained on {trained_on.name!r} with other data than {dataset.name!r} has now: "
             f"{trained_on.changes(dataset)}. Load the data as they were then, or train again."

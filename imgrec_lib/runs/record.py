@@ -114,14 +114,23 @@ class DatasetRecord:
             found += [
                 f"the {part}"
                 for part in {**self.parts, **now.parts}
-                if part not in told and self.parts.get(part) != now.parts.get(part)
+                # Pictures that nobody has looked at cannot have changed what was made without them.
+                if (part != "pictures" or (part in self.parts and part in now.parts))
+                and part not in told
+                and self.parts.get(part) != now.parts.get(part)
             ]
         return "; ".join(found) or "ids, interactions, the item table or pictures, in the same numbers"
 
+    def has_pictures_of(self, dataset: Dataset) -> bool:
+        """Whether the pictures are those of the record, as far as it says."""
+        then = self.parts.get("pictures")
+        return then is None or then == ("" if dataset.images is None else dataset.images.fingerprint)
+
 
 def _parts(dataset: Dataset) -> dict[str, str]:
-    """See `DatasetRecord.parts`; together they are all that `Dataset.fingerprint` counts."""
-    train, items = dataset.train, dataset.items
+    """See `DatasetRecord.parts`; together they are all that `Dataset.fingerprint` counts, and the pictures, if somebody
+    has looked at them."""
+    train, items, images = dataset.train, dataset.items, dataset.images
     columns = [column for column in items.columns if column not in (Columns.ITEM, Columns.NAME)]
     return {
         "users": fingerprint(dataset.user_ids),
@@ -131,7 +140,7 @@ def _parts(dataset: Dataset) -> dict[str, str]:
         ),
         "validation items": fingerprint(dataset.validation.users, dataset.validation.flat),
         "test items": fingerprint(dataset.test.users, dataset.test.flat),
-        "pictures": "" if dataset.images is None else dataset.images.fingerprint,
+        **({"pictures": ""} if images is None else {"pictures": images.fingerprint} if images.prepared else {}),
         **{f"column {column!r}": fingerprint(items[column].astype(str).to_numpy(dtype=object)) for column in columns},
     }
 

@@ -121,6 +121,8 @@ def train_run(
         "dataset": dataset.fingerprint,
         "features": features.fingerprint if features is not None and uses_features else None,
     }
+    if "images" in card.uses and dataset.images is not None and not dataset.pictures_count:
+        what |= {"pictures": dataset.images.fingerprint}
     if stage not in TRAINED:
         raise unknown_name("stage", stage, TRAINED)
     source = run_fingerprint(request.model)

@@ -143,6 +143,7 @@ def may_continue(run: Run, request: Request, dataset: Dataset, features: dict[st
 
     return (
         (record.seed, record.dataset.fingerprint, record.features) == (request.seed, dataset.fingerprint, features)
+        and ("images" not in model_card(record.model).uses or record.dataset.has_pictures_of(dataset))
         and record.parameters == dict(resolved.parameters)
         and settings(record.phases) == settings(map(asdict, resolved.phases))
     )

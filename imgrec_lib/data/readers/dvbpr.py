@@ -115,7 +115,7 @@ def load_dvbpr(
             raise InputError(f"{path} is not in the published format: item {key} is no dictionary.")
     items = _item_table(item_ids, records)
     name = name or path.stem
-    dataset = Dataset(name, user_ids, items, *split, split={"kind": "published"})
+    dataset = Dataset(name, user_ids, items, *split, split={"kind": "published"}, pictures_count=False)
     images = cached_images(
         name,
         [_picture(record.get("imgs")) for record in records],
