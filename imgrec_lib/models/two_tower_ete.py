@@ -53,7 +53,7 @@ class TwoTowerEtE(TrainedEncoder, TwoTower):
         units: Count = 150,
         dropout: ShareBelowOne = 0.3,
         hidden: float = 0.5,
-        encoder_rate: NotNegative = 3e-5,
+        encoder_rate: NotNegative = 6e-4,
         encoder_decay: NotNegative = 0.01,
         backbone: str = "efficientnet-lite0",
         weights: str = "default",
@@ -165,12 +165,12 @@ CARD = ModelCard(
     build=TwoTowerEtE,
     profiles={
         "default": Profile(
-            {},
+            {"cut": "1"},
             (
                 SETTINGS,
-                replace(SETTINGS, learning_rate=5e-4, warm_up=20, batch_size=512, epochs=4, evaluate_every=1),
+                replace(SETTINGS, learning_rate=5e-4, warm_up=20, batch_size=512, epochs=12, evaluate_every=2),
             ),
-            "phase 1 as TwoTower's default; rates of phase 2 as in public end-to-end recommenders",
+            "phase 1 as TwoTower's default; phase 2 by validation items of a week of H&M purchases, pictures of 128 px",
         ),
     },
     space={
