@@ -26,7 +26,7 @@ from imgrec_lib.figures.curves import Chart, standings_chart
 from imgrec_lib.gallery.gallery import Gallery
 from imgrec_lib.gallery.views import neighbour_gallery, recommendation_gallery, side_by_side
 from imgrec_lib.report.formats import MISSING, format_table
-from imgrec_lib.results.comparison import HOLDS, comparison_note, difference_table, user_values
+from imgrec_lib.results.comparison import HOLDS, comparison_note, difference_table, further_differences, user_values
 from imgrec_lib.results.paper import PAPER, PAPER_TABLES, paper_dataset, paper_tables, sizes_table
 from imgrec_lib.results.results import Results
 from imgrec_lib.results.standings import Standings
@@ -330,7 +330,7 @@ def _differences(blocks: _Blocks, results: Results) -> list[Block]:
     comparison = results.comparison
     if comparison is None:
         return []
-    pairs = difference_table(comparison)
+    pairs = difference_table(comparison, further_differences(results.rows))
     of_pairs = _Blocks(blocks.prefix, {str(pair): f"#{blocks.prefix}-runs" for pair in pairs.index})
     luck = " or speaks of settings that were not searched on this data" if comparison.unsearched else ""
     return [
@@ -345,7 +345,7 @@ def _differences(blocks: _Blocks, results: Results) -> list[Block]:
             "differences-table",
             "Every pair, in numbers",
             "Mean difference of the users' AUC with its 95 % interval (of the pair alone, not corrected), and the "
-            "p-value after the correction.",
+            "p-value after the correction. HR@10 and the AUC of cold items likewise, by intervals alone.",
             pairs,
             folded=True,
         ),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -62,18 +63,20 @@ def compare(rows: Sequence[Trials], chosen_by: str = "auc") -> Comparison:
     return Comparison(differences, best, baseline, chosen_by, frozenset(row.label for row in rows if row.unsearched))
 
 
-def user_values(rows: Sequence[Trials], metric: str = "auc") -> pd.DataFrame:
+def user_values(rows: Sequence[Trials], metric: str = "auc", cold: bool = False) -> pd.DataFrame:
     """An exact metric of each user (rows, by user index) by each configuration (columns), the mean of its trials.
 
     Args:
         rows: the configurations.
         metric: "auc" (mid-rank), or one with a cut-off such as "ndcg@10".
+        cold: whether only held-out items count that nobody bought in training.
     """
     cutoffs = [int(metric.partition("@")[2])] if "@" in metric else ()
 
     def of(run: Run) -> pd.Series:
-        values = user_metrics(run.per_user, cutoffs=cutoffs)[metric]
-        return values.set_axis(run.per_user["user"].drop_duplicates())
+        table = run.per_user[run.per_user["cold"]] if cold else run.per_user
+        values = user_metrics(table, cutoffs=cutoffs)[metric]
+        return values.set_axis(table["user"].drop_duplicates())
 
     return pd.concat(
         {row.label: pd.concat([of(run) for run in row.runs], axis=1).mean(axis=1, skipna=False) for row in rows},
@@ -81,8 +84,20 @@ def user_values(rows: Sequence[Trials], metric: str = "auc") -> pd.DataFrame:
     )
 
 
-def difference_table(comparison: Comparison) -> pd.DataFrame:
-    """Every pair of rows, the better one first: mean difference of AUC, 95 % interval, p-value corrected by Holm."""
+def further_differences(rows: Sequence[Trials]) -> dict[str, Differences]:
+    """The rows compared by HR@10 and, where held-out items are cold, by the AUC of these; by the metric's heading."""
+    found = {"HR@10": paired_differences(user_values(rows, "hr@10"))}
+    cold = user_values(rows, cold=True)
+    return found if cold.dropna().empty else found | {"cold AUC": paired_differences(cold)}
+
+
+def difference_table(comparison: Comparison, further: Mapping[str, Differences] = MappingProxyType({})) -> pd.DataFrame:
+    """Every pair of rows, the better one first: mean difference of AUC, 95 % interval, p-value corrected by Holm.
+
+    Args:
+        comparison: of the rows.
+        further: see `further_differences`: differences by other metrics, with their intervals.
+    """
     d = comparison.differences
     order = np.argsort(-d.mean.mean(1), kind="stable")
     pairs = [(a, b) for place, a in enumerate(order) for b in order[place + 1 :]]
@@ -93,6 +108,9 @@ def difference_table(comparison: Comparison) -> pd.DataFrame:
         ("AUC difference", "holds"): [bool(comparison.holds[pair]) for pair in pairs],
         ("corrected p", ""): [float(d.p[pair]) for pair in pairs],
     }
+    for metric, other in further.items():
+        for part, values in (("difference", other.mean), ("low", other.low), ("high", other.high)):
+            columns[f"{metric} difference", part] = [values[pair] for pair in pairs]
     index = pd.Index([f"{d.labels[a]} less {d.labels[b]}" for a, b in pairs], name="pair")
     return pd.DataFrame(columns, index)
 

@@ -123,7 +123,7 @@ def expected(folder: Path, line: dict[Hashable, Any]) -> Any:
         better, worse = row.split(" less ")
         if column == "corrected p":
             return pytest.approx(corrected(folder, dataset)[frozenset((better, worse))], abs=0.08)
-        return difference(folder, ROWS[dataset][better], ROWS[dataset][worse], statistic)
+        return difference(folder, ROWS[dataset][better], ROWS[dataset][worse], statistic, column)
     if table.startswith("Search of BPR-MF"):
         order = sorted(GRID, key=lambda setting: -(setting[0] + setting[1] / 100))
         setting = order[int(row) - 1]
@@ -202,14 +202,19 @@ def expected(folder: Path, line: dict[Hashable, Any]) -> Any:
 
 
 @cache
-def user_auc(folder: Path, name: str) -> pd.Series:
-    each = [values_of(users, "exact", "auc").set_axis(users["user"]) for _, users in records(folder, name)]
+def of_users(folder: Path, name: str, heading: str = "AUC") -> pd.Series:
+    """AUC, HR@10 or the AUC of cold items of each user, the mean of the trials."""
+    each = []
+    for _, users in records(folder, name):
+        chosen = users[users["cold"]] if heading.startswith("cold") else users
+        values = values_of(chosen, "exact", "hr@10" if heading.startswith("HR@10") else "auc")
+        each.append(values.set_axis(chosen["user"]))
     return pd.concat(each, axis=1).mean(axis=1)
 
 
-def difference(folder: Path, first: str, second: str, statistic: str) -> Any:
+def difference(folder: Path, first: str, second: str, statistic: str, heading: str = "AUC") -> Any:
     """Mean, interval by the normal approximation, and whether a paired difference holds."""
-    apart = user_auc(folder, first) - user_auc(folder, second)
+    apart = of_users(folder, first, heading) - of_users(folder, second, heading)
     error = apart.std(ddof=0) / len(apart) ** 0.5
     if statistic == "difference":
         return float(apart.mean())
@@ -223,7 +228,7 @@ def difference(folder: Path, first: str, second: str, statistic: str) -> Any:
 @cache
 def corrected(folder: Path, dataset: str) -> dict[frozenset[str], float]:
     """Normal p-values of all pairs of a dataset, corrected by Holm's steps."""
-    users = {label: user_auc(folder, name) for label, name in ROWS[dataset].items()}
+    users = {label: of_users(folder, name) for label, name in ROWS[dataset].items()}
     raw = {}
     for first, second in combinations(users, 2):
         apart = users[first] - users[second]
