@@ -11,6 +11,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 import imgrec_lib
 from imgrec_lib.models import list_models
 from imgrec_lib.models.base import ModelCard
@@ -44,13 +46,23 @@ autodoc_member_order = "bysource"
 suppress_warnings = ["mystnb.unknown_mime_type"]  # widgets: their still picture is shown
 
 
-def model_page(card: ModelCard, rows: dict[str, list[str]]) -> str:
-    """One model as Markdown: what it is, what it costs to believe it, its settings, and its row on H&M."""
+FIDELITY = {
+    "faithful": "This implementation is faithful to that source.",
+    "reconstruction": "This implementation is a reconstruction: the sources leave a gap, and the text below says "
+    "what was decided.",
+    "own": "The model is imgrec's own.",
+}
+
+
+def model_page(card: ModelCard, formula: str, rows: dict[str, list[str]]) -> str:
+    """One model as Markdown: what it is, how it scores, its settings, and its row on H&M."""
     model = f"{card.build.__module__}.{card.build.__qualname__}"
-    lines = [f"# {card.title}", "", f"`{card.name}`, {card.fidelity}. {card.source}.", ""]
+    source = f"{card.source[:1].upper()}{card.source[1:]}"
+    lines = [f"# {card.title}", "", f"{source}. Its name in commands is `{card.name}`. {FIDELITY[card.fidelity]}", ""]
     if card.needs:
-        lines += [f"It needs {', '.join(sorted(card.needs))}.", ""]
-    lines += ["## Formula and decisions", "", "```{eval-rst}", f".. autoclass:: {model}", "   :no-index:", "```", ""]
+        lines += [f"The model needs {', '.join(sorted(card.needs))}.", ""]
+    lines += ["## Formula and decisions", "", *([f"$${formula}$$", ""] if formula else [])]
+    lines += ["```{eval-rst}", f".. autoclass:: {model}", "   :no-index:", "```", ""]
     lines += ["## Profiles", "", "| profile | hyper-parameters | where they come from |", "|---|---|---|"]
     for name, profile in card.profiles.items():
         values = ", ".join(f"{key} {value}" for key, value in profile.parameters.items()) or "none"
@@ -59,7 +71,11 @@ def model_page(card: ModelCard, rows: dict[str, list[str]]) -> str:
     if rows.get(card.title):
         lines += ["| row | trials | AUC | HR@10 | NDCG@10 | cold AUC |", "|---|---:|---:|---:|---:|---:|"]
         lines += rows[card.title]
-        lines += ["", "Test figures, mean ± standard deviation over the seeds; [the whole story](../../pictures.md)."]
+        lines += [
+            "",
+            "Test figures, mean ± standard deviation over the seeds. [What a picture adds](../../pictures.md) compares "
+            "all models.",
+        ]
     else:
         lines.append("No committed report has a row of this model.")
     return "\n".join(lines) + "\n"
@@ -75,7 +91,8 @@ def committed_rows() -> dict[str, list[str]]:
         header, _, *lines = ([cell.strip() for cell in line.strip(" |").split(" | ")] for line in table.splitlines())
         places = [header.index(column) for column in wanted]
         for line in lines:
-            title = re.sub(r"( †)?( \(.*\))?$", "", line[0])
+            line[0] = line[0].replace(" †", "")
+            title = re.sub(r"( \(.*\))?$", "", line[0])
             rows.setdefault(title, []).append("| " + " | ".join(line[place] for place in places) + " |")
     return rows
 
@@ -85,8 +102,11 @@ def write_pages(*_: Any) -> None:
     shutil.rmtree(GENERATED, ignore_errors=True)
     (GENERATED / "models").mkdir(parents=True)
     rows, cards = committed_rows(), list_models()
+    formulas = yaml.safe_load((DOCS / "formulas.yaml").read_text(encoding="utf-8"))
     for name, card in cards.items():
-        (GENERATED / "models" / f"{name}.md").write_text(model_page(card, rows), encoding="utf-8")
+        (GENERATED / "models" / f"{name}.md").write_text(
+            model_page(card, formulas.get(name, ""), rows), encoding="utf-8"
+        )
     entries = "\n".join(f"models/{name}" for name in cards)
     (GENERATED / "models.md").write_text(
         "# Models\n\nOne page a model: its formula, its source, what a reconstruction decided, its settings and row on "
@@ -105,14 +125,22 @@ def write_pages(*_: Any) -> None:
     )
     (GENERATED / "notebooks").mkdir()
     for path in (ROOT / "notebooks").glob("*.ipynb"):
-        text = path.read_text(encoding="utf-8").replace("](../docs/", "](../../")  # as seen from the copy
-        (GENERATED / "notebooks" / path.name).write_text(text, encoding="utf-8")
+        shutil.copy(path, GENERATED / "notebooks")
     entries = "\n".join(f"notebooks/{path.stem}" for path in sorted((ROOT / "notebooks").glob("*.ipynb")))
     (GENERATED / "notebooks.md").write_text(
         "# The notebooks\n\nOne a stage. Each runs from its defaults in under two minutes; full scale is a matter of "
         f"its parameters.\n\n```{{toctree}}\n:maxdepth: 1\n\n{entries}\n```\n",
         encoding="utf-8",
     )
+
+
+def link_within(_app: Any, _name: str, source: list[str]) -> None:
+    """A link to a file of the repository, as it works where that is read, leads to the page made of the file."""
+    pages = {"docs/": "", "notebooks/": "generated/notebooks/", "imgrec_lib/__init__.pyi": "generated/interface.md"}
+    for name, card in list_models().items():
+        pages[f"{card.build.__module__.replace('.', '/')}.py"] = f"generated/models/{name}.md"
+    for file, page in pages.items():
+        source[0] = source[0].replace(f"](../{file}", f"](/{page}")
 
 
 def plain(_app: Any, _what: str, _name: str, _obj: Any, _options: Any, lines: list[str]) -> None:
@@ -129,4 +157,5 @@ def plain(_app: Any, _what: str, _name: str, _obj: Any, _options: Any, lines: li
 def setup(app: Any) -> None:
     """See Sphinx: called once before a build."""
     app.connect("builder-inited", write_pages)
+    app.connect("source-read", link_within)
     app.connect("autodoc-process-docstring", plain, priority=400)  # before napoleon reads the sections

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import yaml
 from paths import ROOT
 
 from imgrec_lib.models import list_models
@@ -56,10 +57,13 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_every_model_has_a_page_and_those_of_the_reports_have_their_row(book: Path) -> None:
+    formulas = yaml.safe_load((ROOT / "docs" / "formulas.yaml").read_text(encoding="utf-8"))
     ours = {name: card for name, card in list_models().items() if card.build.__module__.startswith("imgrec_lib.")}
+    assert formulas.keys() <= ours.keys()
     for name, card in ours.items():
         text = (book / "generated" / "models" / f"{name}.html").read_text(encoding="utf-8")
         assert card.title in text
+        assert 'class="math' in text or name not in formulas, name
     text = (book / "generated" / "models" / "deepstyle.html").read_text(encoding="utf-8")
     assert "0.8682" in text and "0.5669" in text  # AUC and cold AUC in reports/hm-week.md
 

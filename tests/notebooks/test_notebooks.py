@@ -50,6 +50,19 @@ def test_parameters_are_typed_described_and_checked(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_is_an_article(name: str) -> None:
+    """A question and a picture at its beginning, what to try next at its end, a figure; and preparations are folded."""
+    cells = nbformat.read(notebook_path(name), as_version=4).cells
+    assert "?" in cells[0].source.split("\n\n")[1] and "](../docs/" in cells[0].source and "![" in cells[0].source
+    assert cells[-1].cell_type == "markdown" and "what next" in cells[-1].source.splitlines()[0]
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    assert any("image/png" in output.get("data", {}) for cell in code for output in cell.outputs)
+    for cell in code:
+        if "\nimport " in f"\n{cell.source}" or "check_parameters(globals())" in cell.source:
+            assert cell.metadata.jupyter.source_hidden and "hide-input" in cell.metadata.tags, cell.source
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_nbval_compares_something_and_nothing_else_is_committed(name: str) -> None:
     """nbval passes a notebook without outputs: it would then check no number at all."""
     notebook = nbformat.read(notebook_path(name), as_version=4)
