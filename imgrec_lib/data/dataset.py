@@ -6,6 +6,7 @@ A `Dataset` holds everything, held-out items included. Models and the trainer on
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -461,15 +462,24 @@ def latest_items(dataset: Dataset, user: int) -> np.ndarray:
 
 
 def describe_item(dataset: Dataset, item: int) -> tuple[str, ...]:
-    """Name (the id where it has none) and category of an item, where known and not part of the name already."""
+    """Name (the id where it has none) and category of an item, where known, each said once.
+
+    A name that has the category's word in it ("maxi dress" among "dresses") needs no category beside it, nor the one in
+    brackets at its end.
+    """
     columns = (Columns.ITEM, Columns.NAME, Columns.CATEGORY)
     # Reading two cells is faster than taking a whole row of the table.
     row: dict[str, Any] = {column: dataset.items[column].iat[item] for column in columns if column in dataset.items}
     name = row.get(Columns.NAME)
-    lines = [str(row[Columns.ITEM] if name is None or pd.isna(name) or not str(name).strip() else name)]
-    if Columns.CATEGORY in row and str(row[Columns.CATEGORY]).lower() not in lines[0].lower():
-        lines.append(str(row[Columns.CATEGORY]))
-    return tuple(lines)
+    name = str(row[Columns.ITEM] if name is None or pd.isna(name) or not str(name).strip() else name)
+    if Columns.CATEGORY not in row:
+        return (name,)
+    category = str(row[Columns.CATEGORY])
+    word = re.sub(r"(?<=s)es$|s$", "", category.lower())
+    short = name.removesuffix(f" ({category})")
+    if word in short.lower():
+        return (short,)
+    return (name,) if word in name.lower() else (name, category)
 
 
 def _require_finite(features: np.ndarray, ids: pd.Series, rows: int = 4096) -> None:

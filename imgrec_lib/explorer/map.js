@@ -10,14 +10,18 @@ function itemMap({ ask, change }) {
   const host = document.createElement("div");
   host.className = "map-inside";
   host.id = "imgrec-map";
-  host.innerHTML = `<div class="over"></div><svg aria-hidden="true"><polyline></polyline></svg><div class="map-tools">${
-    ["Zoom in", "Zoom out", "Whole map", "Lasso"].map((name) => `<button type="button">${name}</button>`).join("")}</div>`;
+  host.innerHTML = '<div class="over"></div><svg aria-hidden="true"><polyline></polyline></svg>';
   host.tabIndex = 0;
   host.setAttribute("role", "group");
   host.setAttribute("aria-label", "Map of items: arrows move it, plus and minus zoom, 0 shows all; its words are below");
   const over = host.querySelector(".over"), lasso = host.querySelector("polyline"), tip = document.createElement("div");
   tip.className = "tip";
-  const buttons = host.querySelectorAll("button");
+  // Above the map: on a telephone they would cover its upper edge. By its name the one in use is found again.
+  const tools = document.createElement("div");
+  tools.className = "map-tools";
+  tools.innerHTML = ["Zoom in", "Zoom out", "Whole map", "Lasso"].map((name) =>
+    `<button type="button" name="${name}">${name}</button>`).join("");
+  const buttons = tools.children;
   const known = new Map();  // what has been asked for of items: picture, name, id
   let deck = null, loading = null, place = null, dots = null, cells = null, view = null, sent = null, timer = null, run = "";
 
@@ -37,10 +41,12 @@ function itemMap({ ask, change }) {
     place = inside.querySelector("[data-points]");
     if (!place) return;
     place.append(host);
+    place.before(tools);
     run = new URLSearchParams(place.dataset.points).get("run") ?? "";
     try {
       await (loading ??= load());
     } catch {
+      tools.remove();
       host.textContent = "This browser draws no map; its words are below.";
       return;
     }
@@ -227,7 +233,7 @@ function itemMap({ ask, change }) {
     buttons[3].setAttribute("aria-pressed", on);
   }
   choosing(false);
-  buttons.forEach((button, k) => button.addEventListener("click", () => { if (deck) acts[k](); }));
+  [...buttons].forEach((button, k) => button.addEventListener("click", () => { if (deck) acts[k](); }));
   host.addEventListener("keydown", (event) => {
     const keys = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     if (!deck || event.target !== host) return;
@@ -242,7 +248,7 @@ function itemMap({ ask, change }) {
   // The cells of the screen know which dot they have: nothing need be drawn once more to find it.
   let pressed = [];
   const within = ({ clientX, clientY }) => { const box = host.getBoundingClientRect(); return [clientX - box.left, clientY - box.top]; };
-  const onMap = (event) => cells && !event.target.closest("button, svg");
+  const onMap = (event) => cells && !event.target.closest("svg");
   host.addEventListener("pointermove", (event) => { if (onMap(event) && !event.buttons) hover(...within(event)); });
   host.addEventListener("pointerleave", () => { hovered = -1; tip.remove(); });
   host.addEventListener("pointerdown", (event) => { pressed = within(event); });

@@ -61,20 +61,9 @@ def occlude(opened: Trained, user: int, item: int) -> Occlusion:
     Raises:
         InputError: the item has no picture, the model sees none, or nobody knows its features of another picture.
     """
-    images = opened.dataset.images
-    if images is None or not images.present[item]:
-        raise InputError(f"item {opened.item_ids[item]} has no picture: there is nothing to cover.")
-    pixels = np.asarray(images.pixels[item])
-    boxes = _boxes()
-    pictures = np.stack([pixels, *(_covered(pixels, box) for box in boxes.reshape(-1, 4))])
-    rows = []
-    for start in range(0, len(pictures), AT_ONCE):
-        _, row = embed(opened, pictures[start : start + AT_ONCE], item)
-        if row is None:
-            raise InputError(f"{opened.title} scores no pictures: choose a model that sees them.")
-        rows.append(row)
+    rows = _seen(opened, item)
     assert isinstance(opened.scorer, Extensible)  # `embed` has made rows for it
-    scores = opened.scorer.extended(torch.cat(rows)).block(torch.tensor([user]))[0].float().numpy()
+    scores = opened.scorer.extended(rows).block(torch.tensor([user]))[0].float().numpy()
     known, seen = scores[: opened.dataset.n_items], scores[opened.dataset.n_items :]
     drops = (seen[0] - seen[1:]).reshape(GRID, GRID)
     best = tuple(int(x) for x in np.unravel_index(drops.argmax(), drops.shape))
@@ -83,7 +72,26 @@ def occlude(opened: Trained, user: int, item: int) -> Occlusion:
     others[item] = False
     covered = float(seen[0] - drops[best])
     place, covered_place = (int((known[others] > score).sum()) + 1 for score in (seen[0], covered))
-    return Occlusion(float(seen[0]), drops, boxes, (best[0], best[1]), covered, place, covered_place)
+    return Occlusion(float(seen[0]), drops, _boxes(), (best[0], best[1]), covered, place, covered_place)
+
+
+@lru_cache(64)
+@torch.no_grad()
+def _seen(opened: Trained, item: int) -> torch.Tensor:
+    """(1 + GRID * GRID, k) float32: an item by its whole picture, then with the cover at each place; it takes long,
+    and is the same for every user."""
+    images = opened.dataset.images
+    if images is None or not images.present[item]:
+        raise InputError(f"item {opened.item_ids[item]} has no picture: there is nothing to cover.")
+    pixels = np.asarray(images.pixels[item])
+    pictures = np.stack([pixels, *(_covered(pixels, box) for box in _boxes().reshape(-1, 4))])
+    rows = []
+    for start in range(0, len(pictures), AT_ONCE):
+        _, row = embed(opened, pictures[start : start + AT_ONCE], item)
+        if row is None:
+            raise InputError(f"{opened.title} scores no pictures: choose a model that sees them.")
+        rows.append(row)
+    return torch.cat(rows)
 
 
 def _boxes() -> np.ndarray:

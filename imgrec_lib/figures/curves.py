@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,6 +36,8 @@ COLOURS = (INK, "#0072b2", "#d55e00", "#009e73", "#c0609a", "#a0741a", "#3d8fc4"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", "*", ">")
 LINES = ("-", "--", "-.", (0, (1, 1.2)), (0, (5, 1, 1, 1, 1, 1)))
 ACCENT, BEHIND = COLOURS[1], "#8b929a"
+LINE = 34
+"""Letters of a row's name on one line, at most."""
 
 
 class Chart(Figure):
@@ -69,7 +72,9 @@ def standings_chart(standings: Standings, *, narrow: bool = False) -> Chart:
     own = {label: control for control, label in standings.controlled.items()}
     shown = [str(label) for label in standings.table.index if label not in standings.controlled]
     seeing = {row.label: row.sees_pictures for row in standings.results.rows}
-    figure, axes = single_panel(*((3.7, 1.0 + 0.4 * len(shown)) if narrow else (9.0, 1.0 + 0.27 * len(shown))))
+    most = max(_row_name(label).count("\n") for label in shown)
+    row, width = (0.4, 3.7) if narrow else (0.27, 9.0)
+    figure, axes = single_panel(width, 1.0 + (row + 0.14 * most) * len(shown))
     size, beside = 7.5 if narrow else 8.5, axes.get_yaxis_transform()
     for place, label in enumerate(shown):
         mean, low, high = standings.of(label)
@@ -86,11 +91,11 @@ def standings_chart(standings: Standings, *, narrow: bool = False) -> Chart:
             axes.plot(control, place, "D", color=COLOURS[2], mfc="none", ms=6, ls="", label=told)
             words += f" (shuffled {control:.4f})"
         if narrow:
-            words = f"{literal(label)}  {words}"
-            axes.text(0.01, place - 0.44, words, transform=beside, va="center", color=INK, fontsize=size)
+            words = f"{_row_name(label)}  {words}"
+            axes.text(0.01, place - 0.25, words, transform=beside, va="bottom", color=INK, fontsize=size)
         else:
             axes.text(1.01, place, words, transform=beside, va="center", color=INK, fontsize=size)
-    axes.set_yticks([] if narrow else range(len(shown)), [] if narrow else [literal(label) for label in shown])
+    axes.set_yticks([] if narrow else range(len(shown)), [] if narrow else [_row_name(label) for label in shown])
     axes.set_ylim(len(shown) - 0.4, -0.8)
     oracle = [metrics["exact"].get(standings.metric) for metrics in standings.results.oracle]
     ceiling = [value for value in oracle if value is not None]
@@ -135,7 +140,7 @@ def learning_curves(results: Results) -> Chart:
     words, beside = [], []
     for axes, row in zip(panels, trained, strict=True):
         for words_of_line, (whose, style) in lines.items():
-            label = literal(f"{words_of_line}: {whose} {best[whose]:.4f}")
+            label = f"{words_of_line}: {_row_name(whose)} {best[whose]:.4f}"
             axes.axhline(best[whose], color=INK, lw=0.9, ls=style, label=label)
         table = pd.concat(curves[row.label], axis=1)
         mean, deviation = table.mean(axis=1), table.std(axis=1)
@@ -218,7 +223,7 @@ def sampled_vs_exact(results: Results) -> Chart:
         axes.hlines(height, strict, halves, color=colour, lw=1)
         axes.plot(halves, height, marker, color=colour, ms=6, label=f"{protocol}, a tie is half")
         axes.plot(strict, height, marker, color=colour, ms=6, mfc="none", label=f"{protocol}, a tie is lost")
-    axes.set_yticks(places, [literal(label) for label in table.index])
+    axes.set_yticks(places, [_row_name(label) for label in table.index])
     finish(axes, "AUC", "", grid="x")
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles, labels, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=4, columnspacing=1.2,
@@ -284,9 +289,9 @@ def difference_matrix(comparison: Comparison) -> Chart:
             text = f"{value:.1f}" if held else f"({value:.1f})"
             axes.text(column, row, text, ha="center", va="center", color=INK, fontsize=8 if size < 14 else 6.5)
     axes.set(xlim=(-0.6, size - 0.4), ylim=(size - 0.4, -0.6))
-    axes.set_yticks(range(size), [literal(label) for label in labels[:-1]])
+    axes.set_yticks(range(size), [_row_name(label) for label in labels[:-1]])
     axes.set_xticks(
-        range(size), [literal(label) for label in labels[1:]], rotation=35, ha="left", rotation_mode="anchor"
+        range(size), [_row_name(label) for label in labels[1:]], rotation=35, ha="left", rotation_mode="anchor"
     )
     axes.tick_params(which="both", colors=INK, length=0, labelsize=8.5, labelbottom=False, labeltop=True)
     axes.spines[:].set_visible(False)
@@ -311,6 +316,11 @@ def difference_matrix(comparison: Comparison) -> Chart:
 def literal(text: object) -> str:
     """A name for a figure: Matplotlib would read what stands between two dollar signs as a formula, and may fail."""
     return str(text).replace("$", r"\$")
+
+
+def _row_name(label: object) -> str:
+    """What a row is called, on lines so short that a long name leaves room for what is drawn."""
+    return literal("\n".join(textwrap.wrap(str(label), LINE)))
 
 
 def _bands(table: pd.DataFrame, label: str) -> Chart:
@@ -350,7 +360,7 @@ def _panels(labels: Sequence[str], *, share_x: bool = True) -> tuple[Chart, list
         axes.remove()
     panels = panels[: len(labels)]
     for number, (axes, label) in enumerate(zip(panels, labels, strict=True)):
-        axes.set_title(literal(label if len(label) <= 34 else label[:33] + "…"), fontsize=8.5, color=INK, loc="left")
+        axes.set_title(_row_name(label), fontsize=8.5, color=INK, loc="left")
         axes.tick_params(which="both", colors=INK, labelsize=7.5)
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(INK)
@@ -380,7 +390,7 @@ def _name_points(figure: Chart, axes: Axes, points: Sequence[tuple[float, float,
     for x, y, name in sorted(points, key=lambda point: -point[1]):
         for right, up, side in offsets:
             tried = axes.annotate(
-                literal(name), (x, y), (right, up), textcoords="offset points", ha=side, va="center", fontsize=8,
+                _row_name(name), (x, y), (right, up), textcoords="offset points", ha=side, va="center", fontsize=8,
                 color=INK, arrowprops={"arrowstyle": "-", "lw": 0.5, "color": BEHIND, "shrinkB": 4} if up else None,
             )  # fmt: skip
             tried.update_positions(renderer)

@@ -75,7 +75,7 @@ def group_trials(runs: Iterable[Run]) -> tuple[Trials, ...]:
     """Group the runs of one dataset into the rows of a table, in registry order.
 
     A label is the model's title, the profile where it is not "default", what tells it from other configurations of the
-    same model and profile, and the notices that every table owes its reader: "†" for a reconstruction, "random weights"
+    same model and profile (of a setting that most of these share, only the others are told), and the notices that every table owes its reader: "†" for a reconstruction, "random weights"
     for features of an untrained network, the name of a control. Copies of a run count once.
     """
     rows: dict[str, dict[int, Run]] = {}
@@ -133,7 +133,12 @@ def _label(record: Record, others: Sequence[Record]) -> str:
         alike = [other for other in same if _settings(other).get(SETS) == _settings(record).get(SETS)]
         within = varying([_settings(other) for other in alike])
         telling = [name for name in telling if name != SETS and (name in within or not name.startswith("features: "))]
-    notes += [f"{name} {_settings(record).get(name, 'none')}" for name in telling]
+    for name in telling:
+        value = _settings(record).get(name, "none")
+        shared = sum(repr(_settings(other).get(name, "none")) == repr(value) for other in same)
+        # Of a setting that was turned once, the rows in which it was not need not speak.
+        if 2 * shared <= len(same):
+            notes.append(f"{name} {value}")
     if _has_random_features(record):
         notes.append(RANDOM)
     if record.control:

@@ -15,7 +15,7 @@ import torch
 from narrow import not_none
 from PIL import Image
 
-from imgrec_lib.data.dataset import Columns, Dataset, HeldOut, Interactions
+from imgrec_lib.data.dataset import Columns, Dataset, HeldOut, Interactions, describe_item
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.data.storing import cached_images
 from imgrec_lib.errors import InputError
@@ -44,7 +44,7 @@ def dataset() -> Dataset:
             {
                 Columns.ITEM: [f"i{i}" for i in range(N_ITEMS)],
                 Columns.NAME: ["red shirt", EVIL, "hat", *[f"thing {i}" for i in range(3, N_ITEMS - 1)], None],
-                Columns.CATEGORY: ["tops", "<b>evil</b>", "hats"] + ["things"] * (N_ITEMS - 3),
+                Columns.CATEGORY: ["tops", "<b>evil</b>", "headwear"] + ["goods"] * (N_ITEMS - 3),
             }
         ),
         train=Interactions.from_pairs(users, items, N_USERS, N_ITEMS, times=np.arange(len(items)) + 100),
@@ -148,6 +148,19 @@ def test_html_escapes_and_describes(dataset: Dataset) -> None:
     assert all(p["src"].startswith("data:image/jpeg;base64,") for p in pictures if p["src"])
     assert "(no picture)" in text
     assert not re.search(r"https?://", text)
+
+
+def test_a_category_is_said_once(dataset: Dataset) -> None:
+    named = {
+        ("maxi dress (dresses)", "dresses"): ("maxi dress",),
+        ("pumps (women's shoes)", "women's shoes"): ("pumps (women's shoes)",),
+        ("Jade trousers", "Trousers"): ("Jade trousers",),
+        ("a red dress", "Dress"): ("a red dress",),
+        ("Claudine", "Trousers"): ("Claudine", "Trousers"),
+    }
+    for number, (name, category) in enumerate(named):
+        dataset.items.loc[number, [Columns.NAME, Columns.CATEGORY]] = name, category
+    assert [describe_item(dataset, number) for number in range(len(named))] == list(named.values())
 
 
 def test_alternative_text_says_all_that_the_cell_says() -> None:

@@ -218,6 +218,22 @@ def test_only_seeds_are_averaged(shop: Dataset, tmp_path: Path) -> None:
     ]
 
 
+def test_a_row_names_what_was_turned_in_it(shop: Dataset, tmp_path: Path) -> None:
+    base = {"item_bias": True, "threshold": 0.2, "two_user_vectors": False}
+    turned: list[dict[str, Any]] = [{}, {"item_bias": False}, {"threshold": 0.5}, {"threshold": 0.1, "two_user_vectors": True}]
+    turned.append({"two_user_vectors": True})
+    for number, changed in enumerate(turned):
+        write_run(tmp_path / f"{number}", shop, "saers", parameters=base | changed)
+    rows = Results.of(find_runs(tmp_path)).rows
+    assert {row.label: {k: v for k, v in row.record.parameters.items() if v != base[k]} for row in rows} == {
+        "SAERS †": {},
+        "SAERS † (item_bias False)": turned[1],
+        "SAERS † (threshold 0.5)": turned[2],
+        "SAERS † (threshold 0.1; two_user_vectors True)": turned[3],
+        "SAERS † (two_user_vectors True)": turned[4],
+    }
+
+
 def test_notices(shop: Dataset, tmp_path: Path) -> None:
     plain = write_run(tmp_path / "a", shop, "bpr-mf", fidelity="faithful")
     random = write_run(tmp_path / "b", shop, "vbpr", fidelity="faithful", features=FEATURES | {"random": "yes"})
