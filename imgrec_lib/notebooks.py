@@ -32,6 +32,8 @@ TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool, 
 
 LONGEST_START = 300
 """Seconds in which a notebook's process must answer."""
+LONGEST_SHOWN = 1500
+"""Letters of given parameters that an executed notebook shows unasked."""
 LONGEST_SOCKET_PATH = 100
 """Bytes that every system takes; the limits are 103 and more."""
 
@@ -209,6 +211,10 @@ def run_notebook(
         finally:
             place.unlink(missing_ok=True)
     notebook.metadata["imgrec"] = {"address": address}
+    for cell in notebook.cells:
+        # The names of a matrix's runs, say, would stand above all that they led to.
+        if "injected-parameters" in cell.metadata.get("tags", ()) and len(cell.source) > LONGEST_SHOWN:
+            cell.metadata["jupyter"] = {"source_hidden": True}
     write_text(output, nbformat.writes(notebook))
     running.unlink(missing_ok=True)
     failed.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,9 +72,8 @@ def standings_chart(standings: Standings, *, narrow: bool = False) -> Chart:
     own = {label: control for control, label in standings.controlled.items()}
     shown = [str(label) for label in standings.table.index if label not in standings.controlled]
     seeing = {row.label: row.sees_pictures for row in standings.results.rows}
-    most = max(_row_name(label).count("\n") for label in shown)
     row, width = (0.4, 3.7) if narrow else (0.27, 9.0)
-    figure, axes = single_panel(width, 1.0 + (row + 0.14 * most) * len(shown))
+    figure, axes = single_panel(width, 1.0 + (row + _further_lines(shown)) * len(shown))
     size, beside = 7.5 if narrow else 8.5, axes.get_yaxis_transform()
     for place, label in enumerate(shown):
         mean, low, high = standings.of(label)
@@ -214,7 +213,7 @@ def sampled_vs_exact(results: Results) -> Chart:
     table = protocol_table(results)
     table = table[table.index != ORACLE]
     protocols = [name for name in measured(table) if not name.endswith(", strict")]
-    figure, axes = single_panel(height=1.6 + 0.42 * len(table))
+    figure, axes = single_panel(height=1.6 + (0.42 + _further_lines(table.index)) * len(table))
     places = np.arange(len(table))[::-1]
     for number, protocol in enumerate(protocols):
         colour, marker = COLOURS[number], MARKERS[number]
@@ -276,7 +275,7 @@ def difference_matrix(comparison: Comparison) -> Chart:
     labels = [d.labels[place] for place in order]
     mean, holds = d.mean[np.ix_(order, order)] * 1000, comparison.holds[np.ix_(order, order)]
     size = len(labels) - 1
-    figure, axes = single_panel(height=1.6 + 0.33 * size)
+    figure, axes = single_panel(height=1.6 + (0.33 + _further_lines(labels)) * size)
     largest = max(float(mean.max()), 1e-12)
     for row in range(size):
         for column in range(row, size):
@@ -321,6 +320,11 @@ def literal(text: object) -> str:
 def _row_name(label: object) -> str:
     """What a row is called, on lines so short that a long name leaves room for what is drawn."""
     return literal("\n".join(textwrap.wrap(str(label), LINE)))
+
+
+def _further_lines(labels: Iterable[object]) -> float:
+    """Inches that each row needs more than for a name of one line."""
+    return 0.14 * max((_row_name(label).count("\n") for label in labels), default=0)
 
 
 def _bands(table: pd.DataFrame, label: str) -> Chart:

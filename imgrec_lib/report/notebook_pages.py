@@ -52,8 +52,8 @@ def write_notebook_pages(notebooks: Mapping[str, Path], folder: Path, back: str)
 def notebook_page(path: Path, *, source: str = "", back: str = "index.html") -> str:
     """An executed notebook as one HTML file that asks for nothing from outside and runs no script.
 
-    Progress bars are left out: without a kernel they show nothing. A picture without an alternative text, as older
-    figures have none, is named after the heading above it.
+    Progress bars are left out: without a kernel they show nothing; so are pictures that lie elsewhere. A picture
+    without an alternative text, as older figures have none, is named after the heading above it.
 
     Args:
         path: the notebook.
@@ -94,6 +94,8 @@ def _cleaned(notebook: Any, name: str) -> tuple[Any, str]:
     title = heading = ""
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
+            # A picture that lies beside the notebook in the repository is not here.
+            cell.source = re.sub(r"!\[[^\]]*\]\((?!data:)[^)]*\)\n*", "", cell.source)
             for line in re.findall(r"^#+\s+(.+)$", cell.source, flags=re.MULTILINE):
                 heading = line.strip()
                 title = title or heading

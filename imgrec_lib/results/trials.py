@@ -75,8 +75,9 @@ def group_trials(runs: Iterable[Run]) -> tuple[Trials, ...]:
     """Group the runs of one dataset into the rows of a table, in registry order.
 
     A label is the model's title, the profile where it is not "default", what tells it from other configurations of the
-    same model and profile (of a setting that most of these share, only the others are told), and the notices that every table owes its reader: "†" for a reconstruction, "random weights"
-    for features of an untrained network, the name of a control. Copies of a run count once.
+    same model and profile (of a setting that most of these share, only the others are told), and the notices that
+    every table owes its reader: "†" for a reconstruction, "random weights" for features of an untrained network, the
+    name of a control. Copies of a run count once.
     """
     rows: dict[str, dict[int, Run]] = {}
     for run in sorted(runs, key=_order):

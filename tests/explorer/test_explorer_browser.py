@@ -10,6 +10,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,14 @@ import numpy as np
 import papermill
 import pytest
 from browser import axe_violations, chromium, jupyterlab, offline_page, run_all_cells
+from clips import small_open_clip
+from narrow import not_none
 from PIL import Image
 
-from imgrec_lib.explorer import VIEWS, Runs, State, user_of
+from imgrec_lib.data.dataset import describe_item
+from imgrec_lib.explorer import VIEWS, Runs, State, similar_users, user_of
 from imgrec_lib.explorer.item_map import positions_of
+from imgrec_lib.explorer.meaning import by_meaning
 from imgrec_lib.explorer.ranking import candidates
 from imgrec_lib.gallery import Gallery
 from imgrec_lib.notebooks import notebook_path
@@ -48,15 +53,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def address(folder: Path) -> Iterator[str]:
-    """What `imgrec explore` prints for these runs."""
-    command = [sys.executable, "-c", "from imgrec_lib.cli import main; main()", "explore", str(folder / "runs")]
+@contextmanager
+def explored(runs: Path) -> Iterator[str]:
+    """What `imgrec explore` prints for runs, while it runs."""
+    command = [sys.executable, "-c", "from imgrec_lib.cli import main; main()", "explore", str(runs)]
     command += ["--no-open", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         yield process.stdout.readline().split()[-1]
         process.terminate()
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    with explored(folder / "runs") as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +222,7 @@ def test_the_map_is_travelled_by_mouse_and_keyboard(page: Any, folder: Path) -> 
     middle = next(int(i) for i in images.evaluate_all("all => all.map(e => e.dataset.item)") if inner(opened, int(i)))
     page.mouse.move(*at(middle))
     page.wait_for_selector("#imgrec-map .tip img")
-    assert str(opened.dataset.items["name"][middle]) in page.locator("#imgrec-map .tip").inner_text()
+    assert describe_item(opened.dataset, middle)[0] in page.locator("#imgrec-map .tip").inner_text()
     page.mouse.click(*at(middle))
     page.wait_for_selector("aside h2")
     assert state_of(page).item == str(opened.item_ids[middle])
@@ -232,6 +243,14 @@ def test_the_map_is_travelled_by_mouse_and_keyboard(page: Any, folder: Path) -> 
     page.locator("#imgrec-map").press("0")
     settle(page, "!location.search.includes('zoom=')")
 
+    # The buttons stand above the map, not on it, and keep the focus.
+    page.get_by_role("button", name="Zoom in").press("Enter")
+    settle(page, "location.search.includes('zoom=')")
+    page.wait_for_function("document.activeElement.innerText === 'Zoom in'")
+    assert page.locator(".map-tools").bounding_box()["y"] < page.locator("#imgrec-map").bounding_box()["y"] - 20
+    page.get_by_role("button", name="Whole map").click()
+    settle(page, "!location.search.includes('zoom=')")
+
     # A lasso chooses what lies in it, in every view.
     page.get_by_role("button", name="Lasso").click()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
@@ -249,9 +268,75 @@ def test_the_map_is_travelled_by_mouse_and_keyboard(page: Any, folder: Path) -> 
 
 
 def inner(opened: Any, item: int) -> bool:
-    """Whether an item lies well within the map, and away from the buttons over it."""
+    """Whether an item lies well within the map."""
     x, y = positions_of(opened, State())[item]
-    return bool(0.1 < x < 0.9 and 0.3 < y < 0.9)
+    return bool(0.1 < x < 0.9 and 0.1 < y < 0.9)
+
+
+def test_similar_users_by_keyboard_alone(page: Any, folder: Path) -> None:
+    runs = Runs(folder / "runs")
+    for name, how in (("ft", "as ImgRec-FT has learnt them"), ("visrank", "by the purchases that they share")):
+        page.goto(f"{page.url.split('?')[0]}?run={name}")
+        page.wait_for_selector(f"{DONE} section")
+        tab_to(page, "Similar users")
+        settle(page, "location.search.includes('similar')")
+        assert shown(page) == expected(runs, state_of(page)) and how in page.locator("section").inner_text()
+        opened = runs.open(name)
+        users, cosines, _ = similar_users(opened, user_of(opened, state_of(page)), 8)
+        assert f"similarity {cosines[0]:.3f}" in page.locator("section").inner_text()
+        # The first of them, reached by the tab key; the view stays, and is theirs.
+        first = str(opened.dataset.user_ids[users[0]])
+        tab_to(page, f"User {first}")
+        settle(page, f"location.search.includes('{first}')")
+        assert state_of(page) == State(run=name, user=first, view="similar users")
+        assert shown(page) == expected(runs, state_of(page))
+        assert axe_violations(page) == []
+
+
+def tab_to(page: Any, text: str) -> None:
+    """Go to what has a text by the tab key, and press Enter there."""
+    for _ in range(200):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.innerText?.trim()") == text:
+            return page.keyboard.press("Enter")
+    raise AssertionError(f"the tab key does not reach {text!r}")
+
+
+def test_search_by_meaning_by_keyboard_alone(browser: Any, tmp_path: Path) -> None:
+    """Where an image-text encoder made the features, the pictures that words describe are hits, too."""
+    (tmp_path / "clip").mkdir()
+    weights = str(small_open_clip(tmp_path / "clip", 32))
+    asked = Request(
+        "visrank", dataset="wardrobe", dataset_options=OPTIONS, backbone="open_clip/someone/small", weights=weights
+    )
+    dataset, features = asked.load(progress=False)
+    train_run(dataset, asked, tmp_path / "runs" / "clip", features=features, progress=False)
+    opened = Runs(tmp_path / "runs").open("")
+    words = "something for a wedding"  # no item has one of these words
+    found = not_none(by_meaning(opened, words))[0]
+    with explored(tmp_path / "runs") as address:
+        page = browser.new_page(viewport={"width": 400, "height": 800})
+        page.goto(address)
+        page.wait_for_selector(f"{DONE} section")
+        page.keyboard.press("Tab")
+        for _ in range(20):
+            if page.evaluate("document.activeElement.name") == "search":
+                break
+            page.keyboard.press("Tab")
+        page.keyboard.type(words)
+        settle(page, "document.querySelector('.hits')?.innerText.includes('wedding”, by cosine')")
+        assert shown(page, ".hits") == found[:12].tolist()
+        assert axe_violations(page) == []
+        # The first hit's card is two steps of the tab key away.
+        item = str(opened.item_ids[found[0]])
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.closest('.hits figure')?.dataset.item") == str(found[0]):
+                break
+        page.keyboard.press("Enter")
+        page.wait_for_selector("aside h2")
+        assert state_of(page).item == item and state_of(page).search == words
+        page.close()
 
 
 def test_a_busy_state_is_there_at_once(page: Any) -> None:

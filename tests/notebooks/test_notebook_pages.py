@@ -99,6 +99,16 @@ def test_progress_bars_are_left_out_and_errors_are_shown(tmp_path: Path) -> None
     assert not re.search(r"\b(src|href)=\"(?!data:|index\.html)", body) and "default-src 'none'" in page
 
 
+def test_what_lies_elsewhere_is_left_out_and_what_is_long_is_folded(tmp_path: Path) -> None:
+    parameters = new_code_cell("only = []", metadata={"jupyter": {"source_hidden": True}})
+    opening = new_markdown_cell("# A title\n\n![A curve](../docs/curve.png)\n\nWhat it is.")
+    nbformat.write(new_notebook(cells=[opening, parameters, new_code_cell("2")]), tmp_path / "n.ipynb")
+    page = notebook_page(tmp_path / "n.ipynb")
+    assert "curve" not in page and "What it is." in page
+    (folded,) = re.findall(r"<details>.*?</details>", page, re.S)
+    assert "only" in folded and "2" not in re.sub("<[^>]*>", "", folded)
+
+
 def test_pages_follow_their_notebooks(tmp_path: Path) -> None:
     one, two = notebook(tmp_path / "1.ipynb"), notebook(tmp_path / "2.ipynb")
     pages = write_notebook_pages({"one": one, "two": two}, tmp_path / "pages", "../index.html")

@@ -131,12 +131,16 @@ def test_a_failing_notebook_gets_a_sentence_and_leaves_no_result(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_an_executed_notebook_carries_its_address(tmp_path: Path) -> None:
+def test_an_executed_notebook_carries_its_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imgrec_lib.notebooks.LONGEST_SHOWN", 20)
     output = tmp_path / "n.ipynb"
     parameters = {"dataset_options": {"n_users": 40, "n_items": 40, "image_size": 32}}
     run_notebook("01_data", parameters, output, address="abc", progress=False)
-    metadata = json.loads(output.read_text())["metadata"]
+    executed = json.loads(output.read_text())
+    metadata = executed["metadata"]
     assert metadata["imgrec"] == {"address": "abc"} and metadata["papermill"]["parameters"] == parameters
+    folded = [cell for cell in executed["cells"] if cell["metadata"].get("jupyter", {}).get("source_hidden")]
+    assert [cell["metadata"]["tags"] for cell in folded] == [["injected-parameters"]]
     assert [path.name for path in tmp_path.iterdir()] == ["n.ipynb"]
 
 

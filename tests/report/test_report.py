@@ -8,6 +8,7 @@ import hashlib
 import io
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import combinations
 from pathlib import Path
@@ -36,7 +37,7 @@ from imgrec_lib.figures import (
     learning_curves,
     sampled_vs_exact,
 )
-from imgrec_lib.figures.curves import _name_points, single_panel, validation_curve
+from imgrec_lib.figures.curves import _name_points, single_panel, standings_chart, validation_curve
 from imgrec_lib.report import format_table, write_report
 from imgrec_lib.report.formats import Kind
 from imgrec_lib.request import Request
@@ -57,6 +58,7 @@ from imgrec_lib.results import (
     sizes_table,
 )
 from imgrec_lib.results.paper import DIFFERENCE, PAPER_TABLES
+from imgrec_lib.results.standings import Standings
 from imgrec_lib.results.trials import ORACLE
 from imgrec_lib.runs import DatasetRecord, Run, Validation, find_runs, open_run, train_run
 
@@ -220,7 +222,12 @@ def test_only_seeds_are_averaged(shop: Dataset, tmp_path: Path) -> None:
 
 def test_a_row_names_what_was_turned_in_it(shop: Dataset, tmp_path: Path) -> None:
     base = {"item_bias": True, "threshold": 0.2, "two_user_vectors": False}
-    turned: list[dict[str, Any]] = [{}, {"item_bias": False}, {"threshold": 0.5}, {"threshold": 0.1, "two_user_vectors": True}]
+    turned: list[dict[str, Any]] = [
+        {},
+        {"item_bias": False},
+        {"threshold": 0.5},
+        {"threshold": 0.1, "two_user_vectors": True},
+    ]
     turned.append({"two_user_vectors": True})
     for number, changed in enumerate(turned):
         write_run(tmp_path / f"{number}", shop, "saers", parameters=base | changed)
@@ -399,6 +406,22 @@ def test_figures_name_every_model_and_say_what_they_show(runs: list[Run], result
     for label in labels:
         assert f"{label} {number_in(auc_table(results), label, ('AUC', 'mean')):.4f} in" in figure.alt
     assert plt.get_fignums() == before
+
+
+@pytest.mark.filterwarnings("error")
+def test_figures_have_room_for_long_names(results: Results) -> None:
+    long = "; ".join(f"setting_{number} False" for number in range(8))
+    rows = tuple(replace(row, label=f"{row.label} ({long})") for row in results.rows)
+    named = Results(rows)
+    standings = Standings(named)
+    for figure in (
+        standings_chart(standings), standings_chart(standings, narrow=True), learning_curves(named),
+        auc_by_history(named), sampled_vs_exact(named), cost_vs_quality(named),
+        difference_matrix(not_none(named.comparison)),
+    ):  # fmt: skip
+        figure.draw_without_rendering()
+        # What is drawn has the larger part of the figure's width.
+        assert sum(axes.get_position().width for axes in figure.axes[:3]) > 0.5
 
 
 def test_names_of_points_do_not_cover_each_other() -> None:
