@@ -79,6 +79,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def page(browser: Any, address: str) -> Iterator[Any]:
     page = browser.new_page(viewport={"width": 1280, "height": 720})
+    page.set_default_timeout(120_000)  # other work may share the machine
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.goto(address)
@@ -316,6 +317,7 @@ def test_search_by_meaning_by_keyboard_alone(browser: Any, tmp_path: Path) -> No
     found = not_none(by_meaning(opened, words))[0]
     with explored(tmp_path / "runs") as address:
         page = browser.new_page(viewport={"width": 400, "height": 800})
+        page.set_default_timeout(120_000)
         page.goto(address)
         page.wait_for_selector(f"{DONE} section")
         page.keyboard.press("Tab")
