@@ -57,6 +57,17 @@ def offline_page(browser: Any, path: Path, scheme: str = "light", width: int = 1
         context.close()
 
 
+@contextmanager
+def explored(runs: Path) -> Iterator[str]:
+    """What `imgrec explore` prints for runs, while it runs."""
+    command = [sys.executable, "-c", "from imgrec_lib.cli import main; main()", "explore", str(runs)]
+    command += ["--no-open", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().split()[-1]
+        process.terminate()
+
+
 def axe_violations(page: Any) -> list[str]:
     """What axe-core, which comes inside the Python package, finds wrong: rule, and the first elements it is about."""
     missing = "needs axe-core: pip install 'imgrec[browser]'"

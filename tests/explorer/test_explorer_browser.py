@@ -5,12 +5,9 @@ from __future__ import annotations
 import io
 import os
 import re
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import papermill
 import pytest
-from browser import axe_violations, chromium, jupyterlab, offline_page, run_all_cells
+from browser import axe_violations, chromium, explored, jupyterlab, offline_page, run_all_cells
 from clips import small_open_clip
 from narrow import not_none
 from PIL import Image
@@ -51,17 +48,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         request = replace(asked, model=model, parameters=parameters)
         train_run(dataset, request, folder / "runs" / name, features=features, progress=False)
     return folder
-
-
-@contextmanager
-def explored(runs: Path) -> Iterator[str]:
-    """What `imgrec explore` prints for runs, while it runs."""
-    command = [sys.executable, "-c", "from imgrec_lib.cli import main; main()", "explore", str(runs)]
-    command += ["--no-open", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().split()[-1]
-        process.terminate()
 
 
 @pytest.fixture(scope="module")
