@@ -299,7 +299,7 @@ def test_search_by_meaning_by_keyboard_alone(browser: Any, tmp_path: Path) -> No
     dataset, features = asked.load(progress=False)
     train_run(dataset, asked, tmp_path / "runs" / "clip", features=features, progress=False)
     opened = Runs(tmp_path / "runs").open("")
-    words = "something for a wedding"  # no item has one of these words
+    words = "wedding ceremony"  # no item has one of these
     found = not_none(by_meaning(opened, words))[0]
     with explored(tmp_path / "runs") as address:
         page = browser.new_page(viewport={"width": 400, "height": 800})
@@ -312,7 +312,7 @@ def test_search_by_meaning_by_keyboard_alone(browser: Any, tmp_path: Path) -> No
                 break
             page.keyboard.press("Tab")
         page.keyboard.type(words)
-        settle(page, "document.querySelector('.hits')?.innerText.includes('wedding”, by cosine')")
+        settle(page, "document.querySelector('.hits')?.innerText.includes('ceremony”, by cosine')")
         assert shown(page, ".hits") == found[:12].tolist()
         assert axe_violations(page) == []
         # The first hit's card is two steps of the tab key away.
