@@ -289,6 +289,7 @@ def tab_to(page: Any, text: str) -> None:
     raise AssertionError(f"the tab key does not reach {text!r}")
 
 
+@pytest.mark.slow
 def test_search_by_meaning_by_keyboard_alone(browser: Any, tmp_path: Path) -> None:
     """Where an image-text encoder made the features, the pictures that words describe are hits, too."""
     (tmp_path / "clip").mkdir()
