@@ -19,7 +19,7 @@ ORDER = [
     ["errors"],
     ["options", "additions", "extras"],
     ["files"],
-    ["cache", "compiled", "progress"],
+    ["cache", "compiled", "fonts", "progress"],
     ["data"],
     ["features"],
     ["models"],

@@ -168,6 +168,13 @@ def test_a_model_without_pictures_prepares_none(tmp_path: Path, monkeypatch: pyt
     again = load_inputs(earlier, progress=False)[0]
     assert again.fingerprint == earlier.record.dataset.fingerprint != records[0].fingerprint
     assert evaluate(load_model(earlier, again), again).metrics == earlier.metrics
+    shop.rename(tmp_path / "moved")
+    with pytest.raises(
+        InputError, match=r"the data of run bpr-mf are not at .*shop: say where they lie now with --root"
+    ):
+        load_inputs(runs["bpr-mf"], progress=False)
+    assert load_inputs(runs["bpr-mf"], False, tmp_path / "moved")[0].fingerprint == records[0].fingerprint
+    (tmp_path / "moved").rename(shop)
     # Another picture changes what was made of pictures, and nothing else.
     Image.new("RGB", (9, 9)).save(shop / "images" / "i3.png")
     load_model(runs["bpr-mf"], load_inputs(runs["bpr-mf"], progress=False)[0])

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 from imgrec_lib.data.dataset import Dataset, describe_item
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError
 from imgrec_lib.figures.curves import COLOURS, INK
+from imgrec_lib.figures.named import Figure
 from imgrec_lib.gallery.gallery import Gallery
 from imgrec_lib.gallery.rows import Cell, Row
 from imgrec_lib.models.base import AttributeAttention, AttributeRegions

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from imgrec_lib.data.dataset import Dataset, describe_item
 from imgrec_lib.evaluation.neighbours import search_neighbours
 from imgrec_lib.figures.curves import COLOURS, INK, MARKERS, literal
+from imgrec_lib.figures.named import Figure
 from imgrec_lib.gallery.gallery import Gallery
 from imgrec_lib.gallery.rows import Cell, Row
 

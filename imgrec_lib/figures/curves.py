@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+from imgrec_lib.figures.named import Figure
 from imgrec_lib.results.comparison import Comparison
 from imgrec_lib.results.results import Results
 from imgrec_lib.results.standings import Standings

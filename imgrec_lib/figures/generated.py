@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from imgrec_lib.data.dataset import Dataset, describe_item, latest_items
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.evaluation.neighbours import search_neighbours
 from imgrec_lib.figures.curves import COLOURS, INK, LINES
+from imgrec_lib.figures.named import Figure
 from imgrec_lib.gallery.gallery import Gallery
 from imgrec_lib.gallery.rows import Cell, Row
 from imgrec_lib.generation import Design, Pictures

@@ -29,10 +29,10 @@ def contact_sheet(title: str, rows: Sequence[Row], images: ImageStore | None, si
     sheet = Image.new("RGB", sheet_size(rows, images, size), PAPER)
     draw = ImageDraw.Draw(sheet)
     width = sheet.width - 2 * _MARGIN
-    draw.text((_MARGIN, _MARGIN), _fitting(title, _font(16), width), INK, _font(16))
+    draw.text((_MARGIN, _MARGIN), _fitting(title, 16, width), INK, _font(16, title))
     top = _MARGIN + _TITLE
     for row in rows:
-        draw.text((_MARGIN, top + 6), _fitting(row.title, _font(13), width), INK, _font(13))
+        draw.text((_MARGIN, top + 6), _fitting(row.title, 13, width), INK, _font(13, row.title))
         for number, cell in enumerate(row.cells):
             _draw(sheet, draw, cell, images, (_MARGIN + number * (size + _GAP), top + _ROW_TITLE), (size, frame))
         top += _row_height(row, size, frame)
@@ -71,49 +71,52 @@ def _draw(
         sheet.paste(fitted, (left + (size - fitted.width) // 2, top + (height - fitted.height) // 2))
     else:
         draw.rectangle(frame, fill=TILE)
-        draw.text((left + 6, top + 6), _fitting("no picture", _font(11), size - 12), INK, _font(11))
+        draw.text((left + 6, top + 6), _fitting("no picture", 11, size - 12), INK, _font(11, ""))
     draw.rectangle(frame, outline=BADGE if cell.mark else GREY, width=3 if cell.mark else 1)
     top += height + 2
     for text, is_mark in _lines(cell, size):
         if is_mark:
-            box = draw.textbbox((left + 4, top), text, _font(11))
+            box = draw.textbbox((left + 4, top), text, _font(11, text))
             draw.rounded_rectangle((left, top, box[2] + 4, top + _LINE - 1), 3, fill=BADGE)
-        draw.text((left + 4 * is_mark, top), text, PAPER if is_mark else INK, _font(11))
+        draw.text((left + 4 * is_mark, top), text, PAPER if is_mark else INK, _font(11, text))
         top += _LINE
 
 
 def _lines(cell: Cell, size: int) -> list[tuple[str, bool]]:
     """Lines below a picture, each fitting its width, and whether each is the mark; the name has two."""
-    font = _font(11)
-    lines = [(line, False) for line in _wrapped(cell.caption[0] if cell.caption else "", font, size)]
-    lines += [(_fitting(line, font, size), False) for line in cell.caption[1:] if line]
+    lines = [(line, False) for line in _wrapped(cell.caption[0] if cell.caption else "", 11, size)]
+    lines += [(_fitting(line, 11, size), False) for line in cell.caption[1:] if line]
     lines += [] if cell.score is None else [(f"{cell.score:.3f}", False)]
-    lines += [(_fitting(f"{value:+.3f} {name}", font, size), False) for name, value in cell.parts]
-    return lines + ([(_fitting(cell.mark, font, size - 8), True)] if cell.mark else [])
+    lines += [(_fitting(f"{value:+.3f} {name}", 11, size), False) for name, value in cell.parts]
+    return lines + ([(_fitting(cell.mark, 11, size - 8), True)] if cell.mark else [])
 
 
-def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> tuple[str, str]:
+def _wrapped(text: str, points: int, width: int) -> tuple[str, str]:
     """`text` as two lines, broken between words where the first word fits."""
-    words = text.split()
+    words, font = text.split(), _font(points, text)
     first = ""
     while words and font.getlength(f"{first} {words[0]}".strip()) <= width:
         first = f"{first} {words.pop(0)}".strip()
     if not first:
-        return _fitting(text, font, width), ""
-    return first, _fitting(" ".join(words), font, width)
+        return _fitting(text, points, width), ""
+    return first, _fitting(" ".join(words), points, width)
+
+
+def _font(size: int, text: str) -> ImageFont.FreeTypeFont:
+    """The font of a text: Pillow draws it with one alone, so that of its letters that are the hardest to find."""
+    from imgrec_lib.fonts import fonts_for
+
+    return _opened(fonts_for(text)[-1], size)
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """Matplotlib's own DejaVu Sans: Pillow's built-in font lacks most letters beyond ASCII."""
-    from matplotlib.font_manager import findfont
-
-    return ImageFont.truetype(findfont("DejaVu Sans"), size)
+def _opened(path: str, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(path, size)
 
 
-def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+def _fitting(text: str, points: int, width: int) -> str:
     """One line of `text`, with an ellipsis where it does not fit."""
-    text = " ".join(text.split())
+    text, font = " ".join(text.split()), _font(points, text)
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:

@@ -98,6 +98,11 @@ class Inputs:
             )
         # Where the run was trained says nothing of the machine that opens it.
         request = replace(run.request.at(self.root), control=None, device="cpu")
+        if request.root is not None and not Path(request.root).expanduser().exists():
+            raise InputError(
+                f"the data of run {run.name} are not at {request.root}: say where they lie now with --root (in Python, "
+                "root=)."
+            )
         dataset = _once(self._datasets, request, _DATA, lambda: request.load_dataset(progress=self.progress))
         features = None
         if (pictures or run.record.features is not None) and request.has_features(dataset):
