@@ -33,6 +33,7 @@ extensions = [
 ]
 html_theme = "furo"
 html_title = "imgrec"
+html_show_copyright = False  # LICENSE says it
 default_role = "code"
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 myst_enable_extensions = ["amsmath", "dollarmath", "colon_fence", "html_image"]
