@@ -75,6 +75,33 @@ def open_dataset(files: Files) -> Dataset:
     )
 
 
+class Tastes:
+    """Draws what people buy: items of their own styles in most purchases, and popular items more often.
+
+    Args:
+        n_users: number of people.
+        style: (n_items,) int64 style of each item.
+        generator: draws the popularity of the items and the styles of the people here, and the purchases later.
+    """
+
+    def __init__(self, n_users: int, style: np.ndarray, generator: np.random.Generator) -> None:
+        self.generator = generator
+        weight = _shares((1.0 + generator.permutation(len(style))) ** -SKEW)
+        self.by_style = np.argsort(style, kind="stable")
+        self.cumulated = np.cumsum(weight[self.by_style])
+        ends = np.searchsorted(style[self.by_style], np.arange(STYLES + 1))
+        self.edges = np.concatenate([[0.0], self.cumulated])[ends]  # where each style's weight begins and ends
+        self.own = generator.integers(STYLES, size=(n_users, TASTES))
+
+    def draw(self, users: np.ndarray) -> np.ndarray:
+        """(n,) int64 users -> (n,) int64: an item for each."""
+        own = self.own[users, self.generator.integers(TASTES, size=len(users))]
+        loyal = self.generator.random(len(users)) < LOYALTY
+        low, high = np.where(loyal, self.edges[own], 0.0), np.where(loyal, self.edges[own + 1], self.cumulated[-1])
+        at = np.searchsorted(self.cumulated, low + (high - low) * self.generator.random(len(users)), side="right")
+        return self.by_style[np.minimum(at, len(self.by_style) - 1)]
+
+
 def _write_interactions(folder: Path, rung: Rung, style: np.ndarray, generator: np.random.Generator) -> None:
     """Every user gets a test item, a validation item and at least one training item; the rest is geometric."""
     extra = rung.n_pairs - rung.n_users
@@ -82,21 +109,12 @@ def _write_interactions(folder: Path, rung: Rung, style: np.ndarray, generator: 
         generator.choice(rung.n_users, extra, p=_shares(generator.exponential(size=rung.n_users))),
         minlength=rung.n_users,
     )
-    weight = _shares((1.0 + generator.permutation(rung.n_items)) ** -SKEW)
-    by_style = np.argsort(style, kind="stable")
-    cumulated = np.cumsum(weight[by_style])
-    ends = np.searchsorted(style[by_style], np.arange(STYLES + 1))
-    edges = np.concatenate([[0.0], cumulated])[ends]  # where each style's weight begins and ends
-    tastes = generator.integers(STYLES, size=(rung.n_users, TASTES))
+    tastes = Tastes(rung.n_users, style, generator)
     pairs = np.empty((0, 2), dtype=np.int64)
     missing = lengths
     while missing.any():  # pairs drawn twice are drawn again
         users = np.repeat(np.arange(rung.n_users), missing)
-        own = tastes[users, generator.integers(TASTES, size=len(users))]
-        loyal = generator.random(len(users)) < LOYALTY
-        low, high = np.where(loyal, edges[own], 0.0), np.where(loyal, edges[own + 1], cumulated[-1])
-        at = np.searchsorted(cumulated, low + (high - low) * generator.random(len(users)), side="right")
-        drawn = np.stack([users, by_style[np.minimum(at, rung.n_items - 1)]], 1)
+        drawn = np.stack([users, tastes.draw(users)], 1)
         pairs = np.concatenate([pairs, drawn])
         first = np.unique(pairs[:, 0] * rung.n_items + pairs[:, 1], return_index=True)[1]
         pairs = pairs[np.sort(first)]

@@ -79,6 +79,45 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
 
 
+class Spool:
+    """An array that is written one block of rows behind the other into a file without a name, then read where it is.
+
+    Of what is mapped so the system holds in memory what is read, as long as there is room. The file lies in the cache
+    folder, whose disk has room for what is large, and goes with the last array of it, however the process ends.
+
+    Raises:
+        InputError: there is no room, or the folder cannot be written to.
+    """
+
+    def __init__(self) -> None:
+        self.folder = default_cache()
+        with _refusals(self.folder, FULL | DENIED, CHOOSE_A_CACHE):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.file = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115 (closed by `__exit__`)
+        self.like, self.length = np.empty(0), 0
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.file.close()
+
+    def append(self, rows: np.ndarray) -> None:
+        """Write (n, ...) rows behind those before, whose type and width they have."""
+        with _refusals(self.folder, FULL):
+            self.file.write(np.ascontiguousarray(rows).data)
+        self.like, self.length = rows[:0], self.length + len(rows)
+
+    def array(self) -> np.ndarray:
+        """All rows, memory-mapped; what is changed in them is changed in memory alone."""
+        shape = self.length, *self.like.shape[1:]
+        with _refusals(self.folder, FULL):
+            self.file.flush()
+        if 0 in shape:
+            return np.empty(shape, self.like.dtype)
+        return np.asarray(np.memmap(self.file, self.like.dtype, "c", shape=shape))
+
+
 def make_folder(path: Path) -> None:
     """Make a folder, and those above it, where they are missing.
 

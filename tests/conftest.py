@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.data.readers.wardrobe.world import load_wardrobe
+
+# A drawn example may take longer than the library's fifth of a second where other work is under way.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 pytest.register_assert_rewrite("conformance")
 

@@ -9,15 +9,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from narrow import not_none
 from paths import ROOT
 
+from imgrec_lib import Dataset, load_dataset
+from imgrec_lib.data import blocks, split
 from imgrec_lib.evaluation import ValidationAUC
 from imgrec_lib.models.base import InnerProduct, Recommender
 
 FOLDER = ROOT / "benchmarks"
-MODULES = ("common", "data", "write")
+MODULES = ("common", "data", "shop", "write")
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +49,35 @@ def test_the_generated_data_is_of_its_size_and_the_same_again(benchmarks: Simple
     assert (np.bincount(one.train[:, 0], minlength=rung.n_users) > 0).all()
     largest = benchmarks.data.RUNGS["1"]
     assert (largest.n_users, largest.n_items, largest.n_pairs) == (45_184, 166_270, 267_635)
+
+
+def test_a_drawn_shop_is_whole_and_both_its_forms_are_the_same_data(
+    benchmarks: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        benchmarks.shop.write(tmp_path / name, 0.001)
+    rows = pd.read_csv(tmp_path / "a/hm/transactions_train.csv", dtype=str)
+    assert len(rows) == 31_788 and rows["t_dat"].is_monotonic_increasing
+    assert (rows["customer_id"].nunique(), rows["article_id"].nunique()) == (1362, 106)
+    assert rows.duplicated(["customer_id", "article_id"]).mean() > 0.1
+    first, second = (tmp_path / name / "hm/transactions_train.csv" for name in ("a", "b"))
+    assert first.read_bytes() == second.read_bytes()
+
+    def read(form: str) -> Dataset:
+        reader, options = benchmarks.shop.READERS[form]
+        found = load_dataset(reader, tmp_path / "a" / form, cache=tmp_path / "cache", progress=False, **options)
+        assert found.n_items == 106
+        return found
+
+    whole = read("hm")
+    for module in (blocks, split):  # so few rows a block that what is read lies in files
+        monkeypatch.setattr(module, "BLOCK", 4000)
+    parts = read("parquet")
+    assert (whole.user_ids == parts.user_ids).all() and (whole.items["item"] == parts.items["item"]).all()
+    for one, other in ((whole.train, parts.train), (whole.test, parts.test), (whole.validation, parts.validation)):
+        assert (one.items == other.items).all() and np.array_equal(not_none(one.times), not_none(other.times))
+    assert (whole.train.indptr == parts.train.indptr).all() and not isinstance(whole.train.items.base, np.memmap)
+    assert isinstance(parts.train.items.base, np.memmap)
 
 
 class Fixed(Recommender):

@@ -80,7 +80,7 @@ def rows_in_words(chosen: np.ndarray) -> str:
 
 def distinct_values(values: pd.Series) -> tuple[np.ndarray, pd.Series]:
     """The index of each value among the different ones (-1 for an empty cell), and these."""
-    if isinstance(values.dtype, pd.CategoricalDtype):
-        return values.cat.codes.to_numpy(), pd.Series(values.cat.categories)
+    if isinstance(values.array, pd.Categorical):
+        return values.array.codes, pd.Series(values.cat.categories)  # the codes themselves: they may not fit the memory
     codes, distinct = pd.factorize(values)
     return codes, pd.Series(distinct)

@@ -78,7 +78,9 @@ def read_ids(values: pd.Series, column: str, path: Path) -> pd.Series:
     _tell_of_equal_numbers(plain, what)
     if isinstance(values.dtype, pd.CategoricalDtype):
         index, categories = pd.factorize(plain)
-        return pd.Series(pd.Categorical.from_codes(index[codes], pd.Index(categories, dtype=object)))
+        if len(categories) < len(plain):
+            codes = index[codes]
+        return pd.Series(pd.Categorical.from_codes(codes, pd.Index(categories, dtype=object)))
     return pd.Series(plain.to_numpy(dtype=object)[codes], dtype=object)
 
 

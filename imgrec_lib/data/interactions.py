@@ -90,7 +90,7 @@ def read_interactions(
             their weights are added up ("sum", by which a return takes back a purchase).
         encoding: see `read_table`.
         streamed: whether to read, block by block, no more than the columns that are needed or may say that a row is no
-            purchase: some files do not fit the memory.
+            purchase: some files do not fit the memory. A folder of Parquet files always is.
         progress: whether to show a progress bar where it is read in a stream.
 
     Returns:
@@ -103,6 +103,7 @@ def read_interactions(
     Warns when rows were left out, and when other columns hint that some of the rows are no purchases.
     """
     check_counting(weight_column, min_weight, repeated)
+    streamed = streamed or path.is_dir()
     raw = pd.DataFrame(columns=columns_of(path, encoding)) if streamed else read_table(path, encoding)
     user = require_column(raw, path, "user", USER_NAMES, user_column)
     item = require_column(raw, path, "item", ITEM_NAMES, item_column)
@@ -152,14 +153,17 @@ def that_count(
     """
     if min_weight is not None:
         weight_column = require_column(others, path, "weight", (*RATING_NAMES, *QUANTITY_NAMES), weight_column)
-    chosen = _chosen(others, path, where or {})
+    n_rows = len(table)
+    if where:
+        chosen = _chosen(others, path, where)
+        table, others = table[chosen], others[chosen]
     weights = None if weight_column is None else read_numbers(others[weight_column], weight_column, path)
-    _tell_what_may_be_no_purchase(others[chosen], path, {weight_column, *(where or {})})
-    kept = _counted(table[chosen], None if weights is None else weights[chosen], min_weight, repeated)
+    _tell_what_may_be_no_purchase(others, path, {weight_column, *(where or {})})
+    kept = _counted(table, weights, min_weight, repeated)
     if kept.empty:
         raise InputError(f"no row of {path} is an interaction by where, weight_column and min_weight: change them.")
     if weights is not None or where:
-        tell(f"{len(kept):,} of {len(table):,} rows in {path} count as interactions.")
+        tell(f"{len(kept):,} of {n_rows:,} rows in {path} count as interactions.")
     return kept.reset_index(drop=True)
 
 

@@ -170,8 +170,6 @@ class Sampler:
         self._items = torch.as_tensor(interactions.items, device=self.device)
         self._times = None if interactions.times is None else torch.as_tensor(interactions.times, device=self.device)
         self._lengths = self._indptr.diff()
-        owner = torch.repeat_interleave(torch.arange(self.n_users, device=self.device), self._lengths)
-        self._owner = owner
         drawable = (self._lengths > 0) & (self._lengths < self.n_items)
         self._drawable = drawable.nonzero().squeeze(1)
         if not len(self._drawable):
@@ -179,7 +177,7 @@ class Sampler:
                 "no user has both a training item and an item to serve as negative: "
                 "the training set is empty or every user owns the whole catalogue."
             )
-        self._drawable_interactions = drawable[owner].nonzero().squeeze(1)
+        self._n_drawable = int(self._lengths[self._drawable].sum())
         self._is_drawable = drawable
         self._item_chances: dict[str, Tensor] = {}
         self._waiting = drawable.new_zeros(0, dtype=torch.int64)  # interactions of this epoch that no batch has had yet
@@ -212,16 +210,22 @@ class Sampler:
             # 62 random bits modulo a history length: the bias is below 1e-12.
             index = self._indptr[users] + self.randint(2**62, (size,)) % lengths
         elif by == "interaction":
-            index = self._drawable_interactions[self.randint(len(self._drawable_interactions), (size,))]
-            users = self._owner[index]
+            index = self.randint(self._n_drawable, (size,))
+            if self._n_drawable < self.n_interactions:
+                index = self._drawable_interactions[index]
+            users = self._owner_of(index)
         elif by == WITHOUT_REPLACEMENT:
             while len(self._waiting) < size:
                 self._waiting = torch.cat([self._waiting, self._without_replacement(self.n_interactions)])
             index, self._waiting = self._waiting[:size], self._waiting[size:]
-            users = self._owner[index]
+            users = self._owner_of(index)
         else:
             raise _unknown_drawing(by)
         return users, self._items[index], None if self._times is None else self._times[index]
+
+    def _owner_of(self, index: Tensor) -> Tensor:
+        """The users of interactions, (B,) int64: searched for, as a list of all is as large as the interactions."""
+        return torch.searchsorted(self._indptr, index, right=True) - 1
 
     def start_epoch(self) -> None:
         """Begin an epoch: for draws without replacement all items are free again."""
@@ -451,8 +455,18 @@ class Sampler:
         if by in ("user", WITHOUT_REPLACEMENT):
             return self._is_drawable[users] / len(self._drawable)
         if by == "interaction":
-            return self._is_drawable[users] * self._lengths[users] / len(self._drawable_interactions)
+            return self._is_drawable[users] * self._lengths[users] / self._n_drawable
         raise _unknown_drawing(by)
+
+    @cached_property
+    def _owner(self) -> Tensor:
+        """(n,) int64: the user of each interaction."""
+        return torch.repeat_interleave(torch.arange(self.n_users, device=self.device), self._lengths)
+
+    @cached_property
+    def _drawable_interactions(self) -> Tensor:
+        """(m,) int64: the interactions of users that can be drawn."""
+        return self._is_drawable[self._owner].nonzero().squeeze(1)
 
     @cached_property
     def _gaps(self) -> Tensor:

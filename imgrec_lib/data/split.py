@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
+from imgrec_lib.data.blocks import BLOCK, Pairs, blocks_of_users, counts_of, joined, renumbered
+from imgrec_lib.data.columns import distinct_values
 from imgrec_lib.data.dataset import Columns, Dataset, HeldOut, Interactions
 from imgrec_lib.errors import InputError, tell, unknown_name
 
@@ -24,33 +26,6 @@ def first_occurrences(table: pd.DataFrame) -> pd.DataFrame:
     if Columns.TIME in table:
         table = table.sort_values(Columns.TIME, kind="stable")
     return table.drop_duplicates(PAIR)
-
-
-def filter_minimum(table: pd.DataFrame, min_interactions: int | None = 5, held_out: int = 2) -> pd.DataFrame:
-    """Drop repeated pairs, then the users with fewer than `min_interactions` different items.
-
-    Args:
-        table: columns `user`, `item` and perhaps `timestamp`; ids or indices.
-        min_interactions: more than are held out, so that one item is left for training; None drops no user.
-        held_out: how many items of each user will be held out.
-
-    Raises:
-        InputError: `min_interactions` is too small, or no user is left.
-    """
-    _check_minimum(min_interactions, held_out)
-    table = first_occurrences(table)
-    if min_interactions is None:
-        return table
-    codes, _ = pd.factorize(table[Columns.USER])
-    counts = np.bincount(codes)
-    kept = table[counts[codes] >= min_interactions]
-    if kept.empty:
-        most = f"the most is {counts.max()}" if len(counts) else "there are no interactions"
-        raise InputError(
-            f"the split is empty: no user has {min_interactions} different items ({most}); "
-            "lower min_interactions or check the interactions."
-        )
-    return kept
 
 
 def leave_two_out(
@@ -94,15 +69,30 @@ def leave_two_out(
     if table.empty:
         raise InputError("the split is empty: there are no interactions.")
     _check_size(held_out)
-    table = first_occurrences(table).sort_values(PAIR)
-    users, items = table[Columns.USER].to_numpy(np.int64), table[Columns.ITEM].to_numpy(np.int64)
-    times = table[Columns.TIME].to_numpy(np.int64) if Columns.TIME in table else None
+    users, items = (table[column].to_numpy(np.int64) for column in PAIR)
+    pairs = Pairs.of(users, items, table[Columns.TIME].to_numpy(np.int64) if Columns.TIME in table else None)
+    parts = _left_out(pairs, n_users, kind, np.random.PCG64(seed), user_ids, held_out, validate)
+    train, validation, test = (pairs.where(part).interactions(n_users, n_items) for part in parts)
+    return train, HeldOut(validation), HeldOut(test)
+
+
+def _left_out(
+    pairs: Pairs,
+    n_users: int,
+    kind: str,
+    stream: np.random.PCG64,
+    user_ids: np.ndarray | None,
+    held_out: float,
+    validated_too: bool,
+) -> tuple[np.ndarray, ...]:
+    """Three (n,) bool: which pairs are for training, validation and testing; draws come from `stream` where it is."""
+    users, times = pairs.users, pairs.times
     counts = np.bincount(users, minlength=n_users)
     share = np.floor(held_out * counts + 1e-9)  # 0.29 * 100 is a little less than 29
     tested = (np.maximum(1, share) if held_out < 1 else np.full(n_users, held_out)).astype(np.int64)
-    validated = tested if validate else np.zeros_like(tested)
+    validated = tested if validated_too else np.zeros_like(tested)
     left = counts - tested - validated
-    if left.min() < 1:
+    if left.min(initial=1) < 1:
         poor = int(left.argmin())
         least = _number(int(tested[poor] + validated[poor]))
         raise InputError(
@@ -110,71 +100,36 @@ def leave_two_out(
             f"hold out {least} and train on one: drop users with fewer than {tested[poor] + validated[poor] + 1} items "
             "(min_interactions)" + (", or lower held_out." if held_out != 1 else ".")
         )
-    draws = np.random.PCG64(seed).random_raw(len(users))
+    draws = stream.random_raw(len(users))
     order = np.lexsort((draws, users) if kind == "random" or times is None else (draws, times, users))
     # Places in a user's order, counted from its end: 0 is the last.
     place = np.empty(len(users), np.int64)
     place[order] = (np.cumsum(counts) - 1)[users[order]] - np.arange(len(users))
-    parts = (
+    return (
         place >= (tested + validated)[users],
         (place >= tested[users]) & (place < (tested + validated)[users]),
         place < tested[users],
     )
-    return _parts(users, items, times, parts, n_users, n_items)
 
 
-def split_by_date(
-    table: pd.DataFrame, n_users: int, n_items: int, validate_from: int | None, test_from: int
-) -> tuple[Interactions, HeldOut, HeldOut]:
-    """A global split by time: what is before one moment is for training, what is after another for testing.
-
-    So a model knows nothing that happened after the moment at which it is trained, of any user. Users and items that
-    occur only later are new to it: they stay in the data, and evaluation counts them apart too.
-
-    Args:
-        table: integer columns `user` and `item` (indices) and `timestamp` (Unix seconds); of a repeated pair the first
-            occurrence counts.
-        n_users, n_items: sizes of the two index ranges.
-        validate_from: the first second of validation; None validates nothing.
-        test_from: the first second of testing.
-
-    Returns:
-        Training interactions, validation items, test items.
-
-    Raises:
-        InputError: there are no timestamps, the moments are in the wrong order, or a part is empty.
-    """
-    if Columns.TIME not in table:
-        raise InputError("the split by date needs timestamps: name the time column, or split='random'.")
-    table = first_occurrences(table)
-    users, items, times = (table[c].to_numpy(np.int64) for c in (Columns.USER, Columns.ITEM, Columns.TIME))
+def _by_date(times: np.ndarray, validate_from: int | None, test_from: int) -> tuple[np.ndarray, ...]:
+    """Three (n,) bool: which interactions of these times are for training, validation and testing."""
     train_until = test_from if validate_from is None else validate_from
-    _check_days(train_until, test_from, validate_from)
-    parts = (times < train_until, (times >= train_until) & (times < test_from), times >= test_from)
+    return times < train_until, (times >= train_until) & (times < test_from), times >= test_from
+
+
+def _check_parts(parts: Sequence[Interactions], validate_from: int | None, test_from: int) -> None:
+    """Refuse days by which a part of the split is empty."""
+    times = [
+        each for part in parts if part.times is not None and len(part) for each in (part.times.min(), part.times.max())
+    ]
     for name, part in zip(("training", "validation", "test"), parts, strict=True):
-        if not part.any() and (name != "validation" or validate_from is not None):
-            range_ = "there are none" if not len(times) else f"they go from {_day(times.min())} to {_day(times.max())}"
+        if not len(part) and (name != "validation" or validate_from is not None):
+            train_until = test_from if validate_from is None else validate_from
             raise InputError(
                 f"the split has no {name} interactions (training before {_day(train_until)}, test from "
-                f"{_day(test_from)} on; {range_}): choose other dates."
+                f"{_day(test_from)} on; they go from {_day(min(times))} to {_day(max(times))}): choose other dates."
             )
-    return _parts(users, items, times, parts, n_users, n_items)
-
-
-def _parts(
-    users: np.ndarray,
-    items: np.ndarray,
-    times: np.ndarray | None,
-    parts: Sequence[np.ndarray],
-    n_users: int,
-    n_items: int,
-) -> tuple[Interactions, HeldOut, HeldOut]:
-    """Training, validation and test of the pairs that three (n,) bool choose."""
-    train, validation, test = (
-        Interactions.from_pairs(users[part], items[part], n_users, n_items, None if times is None else times[part])
-        for part in parts
-    )
-    return train, HeldOut(validation), HeldOut(test)
 
 
 def _check_size(held_out: float) -> None:
@@ -238,7 +193,12 @@ def given_split(
     table = table[~twice]
     users, items = (table[column].to_numpy(np.int64) for column in PAIR)
     moments = table[Columns.TIME].to_numpy(np.int64) if times else None
-    return _parts(users, items, moments, [table["part"].to_numpy() == n for n in range(3)], n_users, n_items)
+    part_of = table["part"].to_numpy()
+    kept, *held = (
+        Interactions.from_pairs(users[part], items[part], n_users, n_items, None if moments is None else moments[part])
+        for part in (part_of == n for n in range(3))
+    )
+    return kept, HeldOut(held[0]), HeldOut(held[1])
 
 
 def _index_ids(values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -250,12 +210,21 @@ def _index_ids(values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         (n,) int64 index of each value, and the distinct ids in order (object array of str).
     """
-    codes, distinct = pd.factorize(values)
-    ids = np.array([str(value) for value in distinct], dtype=object)
+    codes, ranks, ids, _ = _ranked(values)
+    return ranks[codes], ids
+
+
+def _ranked(values: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(n,) codes of ids, the place in alphabetical order of each code (-1 where the id does not occur), the ids in that
+    order (object array of str), and how often each of these occurs."""
+    codes, distinct = distinct_values(values)
+    counts = counts_of(codes, len(distinct))
+    there = np.flatnonzero(counts)
+    ids = np.array([str(value) for value in distinct.iloc[there]], dtype=object)
     order = np.argsort(ids, kind="stable")
-    rank = np.empty(len(ids), dtype=np.int64)
-    rank[order] = np.arange(len(ids))
-    return rank[codes], ids[order]
+    ranks = np.full(len(counts), -1)
+    ranks[there[order]] = np.arange(len(ids))
+    return codes, ranks, ids[order], counts[there[order]]
 
 
 def split_dataset(
@@ -282,43 +251,75 @@ def split_dataset(
         min_interactions: users with fewer different items are dropped; None drops none.
         keep_unused_items: whether items that nobody interacted with stay in the catalogue.
         split: "random" or "time" to hold out some items of every user (`leave_two_out`), or "date" to test what came
-            after a day (`split_by_date`).
+            after a day, so that a model knows nothing of what happened later: users and items that occur later alone
+            stay in the data.
         seed, held_out, validate: of "random" and "time", see `leave_two_out`.
         validate_from, test_from: of "date": the first days of validation (None validates nothing) and of the test, such
             as "2020-09-16".
 
     Raises:
-        InputError: see `filter_minimum`, `leave_two_out` and `split_by_date`; or an option is none of this split's.
+        InputError: see `check_split` and `leave_two_out`; no user has as many different items, there are no times for a
+            split by them, or a part of the split by date is empty.
     """
     check_split(min_interactions, split, held_out, validate, validate_from, test_from)
-    kept = filter_minimum(table, min_interactions, _least_held_out(split, held_out, validate))
-    _tell_what_was_dropped(name, table, kept, min_interactions)
-    table = kept
-    users, user_ids = _index_ids(table[Columns.USER])
-    items = items.sort_values(Columns.ITEM)
-    if not keep_unused_items:
-        items = items[items[Columns.ITEM].isin(table[Columns.ITEM].unique())]
-    items = items.reset_index(drop=True)
-    indexed = pd.DataFrame(
-        {Columns.USER: users, Columns.ITEM: pd.Index(items[Columns.ITEM]).get_indexer(table[Columns.ITEM])}
-    )
-    if Columns.TIME in table:
-        indexed[Columns.TIME] = table[Columns.TIME].to_numpy(np.int64)
-    size = len(user_ids), len(items)
-    record: dict[str, object] = {"kind": split, "seed": seed, "min_interactions": min_interactions}
+    if Columns.TIME not in table and split != "random":
+        raise InputError(f"the split by {split} needs timestamps: name the time column, or split='random'.")
+    codes, ranks, user_ids, counts = _ranked(table[Columns.USER])
+    items = items.sort_values(Columns.ITEM).reset_index(drop=True)
+    item_codes, distinct = distinct_values(table[Columns.ITEM])
+    places = pd.Index(items[Columns.ITEM]).get_indexer(distinct)
+    times = table[Columns.TIME].to_numpy(np.int64) if Columns.TIME in table else None
+    kept, used, most = np.zeros(len(user_ids), bool), np.zeros(len(items), bool), 0
+    days = None
     if test_from is not None:
-        parts = split_by_date(
-            indexed, *size, None if validate_from is None else _seconds(validate_from), _seconds(test_from)
+        days = None if validate_from is None else _seconds(validate_from), _seconds(test_from)
+    stream = np.random.PCG64(seed)
+
+    def blocks() -> Iterator[list[Interactions]]:
+        nonlocal most
+        for first, end, pairs in blocks_of_users(
+            lambda part: ranks[codes[part]], lambda part: places[item_codes[part]], times, counts
+        ):
+            lengths = np.bincount(pairs.users - first, minlength=end - first)
+            enough = lengths >= (min_interactions or 1)
+            kept[first:end], most = enough, max(most, int(lengths.max(initial=0)))
+            numbers, n_users = np.cumsum(enough) - 1, int(enough.sum())
+            chosen = enough[pairs.users - first]
+            pairs = Pairs(numbers[pairs.users - first], pairs.items, pairs.times).where(chosen)
+            used[pairs.items] = True
+            if days is None:
+                parts = _left_out(pairs, n_users, split, stream, user_ids[first:end][enough], held_out, validate)
+            else:
+                assert pairs.times is not None
+                parts = _by_date(pairs.times, *days)
+            yield [pairs.where(part).interactions(n_users, len(items)) for part in parts]
+
+    parts = joined(blocks()) if len(table) > BLOCK else next(blocks())
+    if not kept.any():
+        raise InputError(
+            f"the split is empty: no user has {min_interactions} different items (the most is {most}); "
+            "lower min_interactions or check the interactions."
         )
+    if kept.sum() < len(kept):
+        tell(
+            f"{name}: {(~kept).sum():,} of {len(kept):,} users have fewer than {min_interactions} different items and "
+            f"are left out, and with them {counts[~kept].sum():,} of {len(table):,} interactions (min_interactions)."
+        )
+    if not keep_unused_items:
+        items = items[used].reset_index(drop=True)
+        parts = [renumbered(part, np.cumsum(used) - 1, len(items)) for part in parts]
+    record: dict[str, object] = {"kind": split, "seed": seed, "min_interactions": min_interactions}
+    if days is not None:
+        _check_parts(parts, *days)
         del record["seed"]
         record |= {"validate_from": validate_from, "test_from": test_from}
     else:
-        parts = leave_two_out(indexed, *size, split, seed, user_ids, held_out, validate)
         if held_out != 1:
             record["held_out"] = held_out if held_out < 1 else int(held_out)
         if not validate:
             record["validate"] = False
-    return Dataset(name, user_ids, items, *parts, split=record)
+    train, validation, test = parts
+    return Dataset(name, user_ids[kept], items, train, HeldOut(validation), HeldOut(test), split=record)
 
 
 def check_split(
@@ -409,16 +410,6 @@ def with_given_split(
         start += len(table)
     split = given_split(parts[0], parts[1], parts[2], len(user_ids), len(catalogue))
     return Dataset(name, user_ids, catalogue, *split, split={"kind": "given"})
-
-
-def _tell_what_was_dropped(name: str, table: pd.DataFrame, kept: pd.DataFrame, min_interactions: int | None) -> None:
-    before, after = table[Columns.USER].nunique(), kept[Columns.USER].nunique()
-    if after < before:
-        rows = len(table) - int(table[Columns.USER].isin(kept[Columns.USER]).sum())
-        tell(
-            f"{name}: {before - after:,} of {before:,} users have fewer than {min_interactions} different items and "
-            f"are left out, and with them {rows:,} of {len(table):,} interactions (min_interactions)."
-        )
 
 
 def _seconds(day: str) -> int:

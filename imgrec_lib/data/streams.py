@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -27,11 +28,14 @@ from imgrec_lib.data.formats import (
     table_kind,
 )
 from imgrec_lib.errors import tell, unknown_name
+from imgrec_lib.files import Spool
 
 BLOCK = 1 << 24
 """Bytes that are read at a time."""
 RECORDS = 50_000
 """JSON objects that are read at a time."""
+ROWS = 1 << 21
+"""Texts that are numbered at a time: the more, the seldomer the table of the known ones is made."""
 
 
 def stream_table(
@@ -55,7 +59,7 @@ def stream_table(
 
     Returns:
         Each column as a categorical of texts, null where a cell is empty; `numbers` as float64 where every cell holds
-        one.
+        one. The columns lie in files without a name, memory-mapped.
 
     Raises:
         InputError: the file is missing, empty or damaged, or lacks a column.
@@ -147,26 +151,47 @@ def _of_records(records: Sequence[Mapping[str, Any]], column: str, kind: pa.Data
 
 
 def _collected(blocks: Iterator[Mapping[str, pa.Array]], columns: Sequence[str], numeric: str | None) -> pd.DataFrame:
-    known: dict[str, dict[str, int]] = {column: {} for column in columns if column != numeric}
-    parts: dict[str, list[np.ndarray]] = {column: [] for column in columns}
-    for block in blocks:
-        for column in columns:
-            if column == numeric:
-                parts[column].append(block[column].to_numpy(zero_copy_only=False))
-            else:
-                parts[column].append(_numbered(block[column], known[column]))
-    table = {column: np.concatenate(found) if found else np.empty(0) for column, found in parts.items()}
-    coded = {
-        column: pd.Categorical.from_codes(table[column].astype(np.int32), pd.Index(list(texts), dtype=object))
-        for column, texts in known.items()
-    }
-    return pd.DataFrame({column: coded.get(column, table[column]) for column in columns})
+    with ExitStack() as stack:
+        spools = {column: stack.enter_context(Spool()) for column in columns}
+        texts = {column: _Texts(spool) for column, spool in spools.items() if column != numeric}
+        for block in blocks:
+            for column in columns:
+                if column == numeric:
+                    spools[column].append(block[column].to_numpy(zero_copy_only=False))
+                else:
+                    texts[column].append(block[column])
+        categories = {column: each.ended() for column, each in texts.items()}
+        table: dict[str, Any] = {column: spool.array() for column, spool in spools.items()}
+    for column, distinct in categories.items():
+        table[column] = pd.Categorical.from_codes(table[column].astype(np.int32, copy=False), distinct)
+    return pd.DataFrame(table, copy=False)
 
 
-def _numbered(values: pa.Array, numbers: dict[str, int]) -> np.ndarray:
-    """The number of each text, (n,) int32, -1 for none; `numbers` gives those that it does not hold the next ones."""
-    encoded = values.dictionary_encode()
-    codes = [numbers.setdefault(text, len(numbers)) if text else -1 for text in encoded.dictionary.to_pylist()]
-    # Where a cell is null the last number is taken, which stands for none.
-    places = encoded.indices.fill_null(len(codes)).to_numpy(zero_copy_only=False)
-    return np.array([*codes, -1], dtype=np.int32)[places]
+class _Texts:
+    """A column of text, of which a number a row is written: its text's in the order of appearance, -1 for none."""
+
+    def __init__(self, spool: Spool) -> None:
+        self.spool, self.known = spool, pa.array([], pa.string())
+        self.waiting: list[pa.Array] = []
+
+    def append(self, values: pa.Array) -> None:
+        self.waiting.append(values)
+        if sum(map(len, self.waiting)) >= ROWS:
+            self._number()
+
+    def ended(self) -> pd.Index:
+        """The different texts, after all rows were written."""
+        self._number()
+        return pd.Index(self.known.to_pylist(), dtype=object)
+
+    def _number(self) -> None:
+        encoded = pa.chunked_array(self.waiting, pa.string()).combine_chunks().dictionary_encode()
+        self.waiting = []
+        distinct = encoded.dictionary
+        numbers = pa.compute.index_in(distinct, self.known).fill_null(-1).to_numpy(zero_copy_only=False).copy()
+        new = (numbers < 0) & (pa.compute.binary_length(distinct).to_numpy() > 0)
+        numbers[new] = len(self.known) + np.arange(new.sum())
+        self.known = pa.concat_arrays([self.known, distinct.filter(pa.array(new))])
+        # Where a cell is null the last number is taken, which stands for none.
+        places = encoded.indices.fill_null(len(numbers)).to_numpy(zero_copy_only=False)
+        self.spool.append(np.append(numbers, -1).astype(np.int32)[places])

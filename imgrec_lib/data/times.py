@@ -69,26 +69,27 @@ def read_times(values: pd.Series, column: str, path: Path, forms: str | Sequence
         raise InputError(
             f"{path} has no {column!r} in {rows_in_words(missing)}: fill it in, or remove what has no time."
         )
-    seconds, kinds, names = np.full(len(values), np.nan), np.zeros(len(values), "i1"), ["datetimes"]
+    # A column has fewer different times than rows, in particular of days: of these, once, by `codes`.
+    codes, seconds, kinds, names = None, np.full(1, np.nan), np.zeros(len(values), "i1"), ["datetimes"]
     if pd.api.types.is_datetime64_any_dtype(values):
         seconds = _seconds(pd.to_datetime(values, utc=True))
     elif pd.api.types.is_numeric_dtype(values) and not asked:  # most tables: no text is made of millions of numbers
         names = list(UNITS)
         seconds, kinds = _first_of([_CERTAIN[unit] for unit in UNITS], values)
     if np.isnan(seconds).any():
-        # A column has fewer different times than rows, in particular of days.
         codes, distinct = distinct_values(values)
-        by_value, kind_of_value, names = _read_by_form(distinct.astype(str).str.strip(), asked)
-        seconds, kinds = by_value[codes], kind_of_value[codes]
+        seconds, kinds, names = _read_by_form(distinct.astype(str).str.strip(), asked)
     unread = np.isnan(seconds)
     if unread.any():
+        unread = unread if codes is None else unread[codes]
         raise InputError(
             f"{path} has {shown(values.tolist()[int(unread.argmax())])} as {column!r} in "
             f"{rows_in_words(unread)}: {_remedy(values[unread].astype(str).str.strip(), asked)}"
         )
     if not asked:
-        _tell_what_is_odd(seconds, kinds, names, f"{column!r} of {path}")
-    return np.floor(seconds).astype(np.int64)
+        _tell_what_is_odd(seconds, kinds, names, f"{column!r} of {path}", codes)
+    whole = np.floor(seconds).astype(np.int64)
+    return whole if codes is None else whole[codes]
 
 
 def check_forms(forms: str | Sequence[str] | None) -> list[str]:
@@ -148,14 +149,22 @@ def _remedy(texts: pd.Series, asked: Sequence[str]) -> str:
     )
 
 
-def _tell_what_is_odd(seconds: np.ndarray, kinds: np.ndarray, names: Sequence[str], column: str) -> None:
-    used = {names[kind]: int(n) for kind, n in enumerate(np.bincount(kinds)) if n}
+def _tell_what_is_odd(
+    seconds: np.ndarray, kinds: np.ndarray, names: Sequence[str], column: str, codes: np.ndarray | None
+) -> None:
+    """Warn of times, of all rows or of the different ones whose `codes` say which row has which."""
+
+    def rows(chosen: np.ndarray) -> np.ndarray:
+        return chosen if codes is None else chosen[codes]
+
+    used = [names[kind] for kind in np.unique(kinds)]
     if len(used) > 1:
-        commonest_first = sorted(used, key=lambda name: -used[name])
-        listed = "; ".join(f"{name} in {rows_in_words(kinds == names.index(name))}" for name in commonest_first)
+        found = {name: rows(kinds == names.index(name)) for name in used}
+        commonest_first = sorted(used, key=lambda name: -found[name].sum())
+        listed = "; ".join(f"{name} in {rows_in_words(found[name])}" for name in commonest_first)
         tell(f"the times in {column} have several forms, and each was read by its own: {listed}.")
     odd = (seconds < EARLIEST) | (seconds >= LATEST)
-    if odd.all() or not used.keys().isdisjoint(_OF_A_WHOLE_COLUMN):
+    if odd.all() or not _OF_A_WHOLE_COLUMN.keys().isdisjoint(used):
         tell(
             f"the times in {column} were read as {' and '.join(used)}: from {_day(seconds.min())} to "
             f"{_day(seconds.max())}. If they are something else, say what with time_format; a split by time needs only "
@@ -163,8 +172,8 @@ def _tell_what_is_odd(seconds: np.ndarray, kinds: np.ndarray, names: Sequence[st
         )
     elif odd.any():
         tell(
-            f"the times in {column} that stand in {rows_in_words(odd)} lie before 1980 or after 2100 (the first is "
-            f"{_day(seconds[odd][0])}): if that cannot be, correct them or remove the rows."
+            f"the times in {column} that stand in {rows_in_words(rows(odd))} lie before 1980 or after 2100 (the first "
+            f"is {_day(seconds[odd][0])}): if that cannot be, correct them or remove the rows."
         )
 
 

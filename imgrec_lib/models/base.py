@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import Interactions
 from imgrec_lib.data.sampler import Sampler
+from imgrec_lib.errors import InputError
 from imgrec_lib.options import Count, CountOrNone, NotNegative, Positive
 
 
@@ -26,7 +27,14 @@ def announce(table: Tensor, index: Tensor) -> bool:
 
     Returns:
         Whether the trainer asked for gradients that hold the rows of the batch alone (`Recommender.row_tables`).
+
+    Raises:
+        InputError: other processes hold rows of it (`TrainSettings.shard_tables`), which `look_up` alone can bring.
     """
+    if hasattr(table, "fetch_rows"):
+        raise InputError(
+            "this model reads its tables otherwise than by looking rows up, and so whole ones: leave shard_tables out."
+        )
     listener = getattr(table, "announce_rows", None)
     if listener is not None:
         listener(index)
@@ -38,8 +46,11 @@ def look_up(table: Tensor, index: Tensor) -> Tensor:
 
     Losses look rows up here and not by indexing: on the CPU the backward pass is several times faster and features are
     read by all cores, and the trainer may ask for gradients that hold the rows of the batch alone
-    (`Recommender.row_tables`).
+    (`Recommender.row_tables`), or leave the rows with other processes (`TrainSettings.shard_tables`).
     """
+    fetch = getattr(table, "fetch_rows", None)
+    if fetch is not None:
+        return fetch(index)
     if announce(table, index):
         if table.ndim == 1:
             return torch.gather(table, 0, index.reshape(-1), sparse_grad=True).view(index.shape)
@@ -338,6 +349,9 @@ class TrainSettings:
         precision: "float32"; "bfloat16" for mixed precision, of use on GPUs and on CPUs that multiply such numbers
             (AVX512-BF16, AMX), for a model that allows it (`Recommender.mixed_precision`); or "auto": bfloat16 on a
             GPU where the model allows it, else float32.
+        shard_tables: of several processes on CPUs (torchrun) each holds a part of the rows of the tables that the model
+            looks rows up in, with their moments: memory falls with the number of processes. For a model of one phase
+            that looks rows up and nothing else, without clipping, and without Adam whose rate decays.
     """
 
     optimiser: str = "adam"
@@ -358,6 +372,7 @@ class TrainSettings:
     restore: str = "best"
     choose_by: str = "auc"
     validation_users: CountOrNone = 0
+    shard_tables: bool = False
 
 
 class ParameterGroup(NamedTuple):

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 TRAINED = ("trial", "search", "refit")
 """The stages of runs that train a model."""
 
-LATER_SETTINGS = {"restore": "best", "choose_by": "auc", "validation_users": 0}
+LATER_SETTINGS = {"restore": "best", "choose_by": "auc", "validation_users": 0, "shard_tables": False}
 """Settings that the first runs did not know, and what was done then."""
 
 

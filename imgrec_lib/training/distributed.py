@@ -2,11 +2,12 @@
 
     torchrun --nproc-per-node 2 --no-python imgrec train --no-notebook --model imgrec-ft --out runs/ft-0
 
-Every process holds the whole model and draws the same batch from the same seed; it computes the loss on its own part
-(`Recommender.shard`), and the gradients are summed: of tables that are trained by row (`training.rows`) the rows of the
-batch alone are sent, of everything else the whole gradient. The learning curve is therefore that of one process within
-rounding, whatever the number of processes, and a checkpoint of one goes on in several. The first process alone
-validates and writes files; on several machines the run's folder must lie on a file system that all of them see.
+Every process holds the whole model, or some rows of its tables (`training.shards`), and draws the same batch from the
+same seed; it computes the loss on its own part (`Recommender.shard`), and the gradients are summed: of tables that are
+trained by row (`training.rows`) the rows of the batch alone are sent, of everything else the whole gradient. The
+learning curve is therefore that of one process within rounding, whatever the number of processes, and a checkpoint of
+one goes on in several. The first process alone validates and writes files; on several machines the run's folder must
+lie on a file system that all of them see.
 
 Gradients are summed after the backward pass instead of by `DistributedDataParallel`, which also copies a model's
 buffers between processes (here the features of the catalogue), and stops at parameters that a phase does not train.

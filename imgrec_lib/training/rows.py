@@ -22,9 +22,12 @@ from torch import Tensor, nn
 REMEMBERED = 256
 """A row's first moment keeps 0.9 of itself a step: after so many steps without a gradient 1e-12 of it is left."""
 
+Announce = Callable[[nn.Parameter, Tensor], None]
+"""Takes a table and the int64 index, of any shape, of rows that are about to be read."""
+
 
 @contextmanager
-def rows_only(tables: Sequence[nn.Parameter], announce: Callable[[nn.Parameter, Tensor], None]) -> Iterator[None]:
+def rows_only(tables: Sequence[nn.Parameter], announce: Announce) -> Iterator[None]:
     """Let look-ups of `tables` have gradients of the looked-up rows alone, and tell `announce` of each beforehand."""
 
     def announcer(table: nn.Parameter) -> Callable[[Tensor], None]:

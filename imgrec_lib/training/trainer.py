@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from imgrec_lib.progress import progress_bar
 from imgrec_lib.training import distributed
 from imgrec_lib.training.checkpoint import load_optimiser, optimiser_tensors, read_checkpoint, write_checkpoint
 from imgrec_lib.training.rows import RowAdagrad, RowAdam, rows_only
+from imgrec_lib.training.shards import Shards
 
 ROWS_PER_LOOK_UP = 8
 """Tables with at least so many rows for each row that a step looks up are trained by row (`training.rows`)."""
@@ -104,7 +105,8 @@ def fit(
     `torch.compile` of ImgRec-FT's saves less than a tenth of a step on a CPU, and costs half a minute to begin with.
 
     In a process group (see `distributed`) every process calls this with the same arguments and its own device. They
-    share each batch, and all end with the same weights.
+    share each batch, and all end with the same weights; of tables that were divided (`TrainSettings.shard_tables`) the
+    first process alone has all rows at the end.
 
     Args:
         model: an untrained model, from `build_model`.
@@ -155,7 +157,9 @@ def fit(
         def save(path: Path) -> None:
             groups = {"model": model.state_dict(), "best": best, "optimiser": optimiser_tensors(optimiser)}
             groups["random"] = {"sampler": sampler.generator.get_state(), "global": _random_state(device)}
-            write_checkpoint(path, groups, vars(state), identity)
+            groups = shards.gathered(groups)
+            if first:
+                write_checkpoint(path, groups, vars(state), identity)
 
         if checkpoint is not None and checkpoint.exists():
             saved = read_checkpoint(checkpoint, identity, device)
@@ -171,20 +175,26 @@ def fit(
                 model.load_state_dict(best)
             parameters = list(model.start_phase(phase))
             own_ways = list(model.parameter_groups())
-            tables = [] if own_ways else _row_tables(model, parameters, settings, device)
-            optimiser = _optimiser(parameters, own_ways, settings, tables)
+            tables = _row_tables(model, parameters, settings, device, bool(own_ways))
             if saved is not None:
                 with _refusing_what_does_not_fit(checkpoint):
                     model.load_state_dict(saved.group("model"))
-                    load_optimiser(optimiser, saved.group("optimiser"))
+            else:
+                distributed.spread(model.state_dict().values())
+            divided = settings.shard_tables and distributed.world_size() > 1
+            shards = Shards(model, parameters, tables if divided else ())
+            optimiser = _optimiser(parameters, own_ways, settings, tables)
+            if saved is not None:
+                with _refusing_what_does_not_fit(checkpoint):
+                    best, kept = shards.cut({"best": best, "optimiser": saved.group("optimiser")}).values()
+                    load_optimiser(optimiser, kept)
                     sampler.generator.set_state(saved.tensors["random.sampler"].cpu())
                     _set_random_state(device, saved.tensors["random.global"].cpu())
             else:
                 state.phase, state.epoch, state.stale = phase, 0, 0
-                distributed.spread(model.state_dict().values())
                 if moments is not None:
-                    load_optimiser(optimiser, dict(moments))
-                best = _validated(model, validate, state, best, device, settings, loss=None, seconds=0.0)
+                    load_optimiser(optimiser, shards.cut({"optimiser": dict(moments)})["optimiser"])
+                best = _validated(model, validate, state, best, device, settings, shards, loss=None, seconds=0.0)
             saved = None
             steps = max(1, model.steps(sampler, settings) // settings.accumulate)
             bar = progress_bar(
@@ -199,11 +209,11 @@ def fit(
             for epoch in bar:
                 if settings.patience and state.stale >= settings.patience:
                     break
-                loss, seconds = _epoch(model, sampler, optimiser, parameters, tables, settings, steps, epoch)
+                loss, seconds = _epoch(model, sampler, optimiser, parameters, tables, shards, settings, steps, epoch)
                 state.epoch = epoch + 1
                 state.positives += steps * settings.accumulate * settings.batch_size
                 if state.epoch % settings.evaluate_every == 0 or state.epoch == settings.epochs:
-                    best = _validated(model, validate, state, best, device, settings, loss, seconds)
+                    best = _validated(model, validate, state, best, device, settings, shards, loss, seconds)
                 else:
                     state.curve.append(_row(state, settings, loss, {}, seconds))
                 best_so_far = {} if state.best is None else {f"best_{settings.choose_by}": f"{state.best:.4f}"}
@@ -212,18 +222,20 @@ def fit(
                     whole = {"phases": len(phases), "epochs": settings.epochs, "choose_by": settings.choose_by}
                     trained = sum(row["epoch"] > 0 for row in state.curve)
                     stopped = bool(observe(state.curve[-1] | whole | {"best": state.best, "trained": trained}))
-                if checkpoint is not None and first and time.monotonic() - last_save >= save_every:
+                due = time.monotonic() - last_save >= save_every
+                if checkpoint is not None and distributed.agreed(float(due), device):
                     save(checkpoint)
                     last_save = time.monotonic()
                 if stopped:
                     break
             bar.close()
-            if keep is not None and first and (stopped or phase == len(phases) - 1):
+            if keep is not None and (stopped or phase == len(phases) - 1):
                 save(keep)
             if stopped:
                 break
         model.load_state_dict(best)
-        distributed.spread(model.state_dict().values())
+        distributed.spread(value for name, value in model.state_dict().items() if name not in shards.names)
+        shards.join()
         model.eval()
     if checkpoint is not None and first:
         checkpoint.unlink(missing_ok=True)
@@ -251,6 +263,7 @@ def _epoch(
     optimiser: torch.optim.Optimizer,
     parameters: list[nn.Parameter],
     tables: list[nn.Parameter],
+    shards: Shards,
     settings: TrainSettings,
     steps: int,
     epoch: int,
@@ -265,7 +278,9 @@ def _epoch(
     reduced = automatic or settings.precision == "bfloat16"
     rank, world_size = distributed.rank(), distributed.world_size()
     losses = torch.zeros(steps, device=device)
-    with rows_only(tables, optimiser.look_up if isinstance(optimiser, RowAdam) else _no_look_up):
+    announce = optimiser.look_up if isinstance(optimiser, RowAdam) else _no_look_up
+    tables = [table for table in tables if table not in shards.lengths]
+    with rows_only(tables, announce), shards.looked_up(announce):
         for step in range(steps):
             if _changes(settings):
                 for group in optimiser.param_groups:
@@ -280,7 +295,8 @@ def _epoch(
                 loss = loss * (weight / settings.accumulate)
                 loss.backward()
                 losses[step] += loss.detach()  # stays on the device: reading it here would stall a GPU at every step
-            distributed.add_up_gradients(parameters, tables)
+            distributed.add_up_gradients((p for p in parameters if p not in shards.lengths), tables)
+            shards.hand_back()
             if world_size > 1 and isinstance(optimiser, RowAdam):
                 for table in tables:
                     if table.grad is not None:  # other processes have looked some of these rows up, this one not yet
@@ -311,11 +327,12 @@ def _validated(
     best: dict[str, Tensor],
     device: torch.device,
     settings: TrainSettings,
+    shards: Shards,
     loss: float | None,
     seconds: float,
 ) -> dict[str, Tensor]:
     """Validate, record it, and return the weights to be kept: the best so far, or these (`TrainSettings.restore`)."""
-    values = _metrics(model, validate, settings.choose_by, device)
+    values = _metrics(model, validate, settings.choose_by, device, shards.whole)
     state.curve.append(_row(state, settings, loss, values, seconds))
     value = values.get(settings.choose_by)
     if value is None or state.best is None or value > state.best or settings.restore == "last":
@@ -326,7 +343,13 @@ def _validated(
     return best
 
 
-def _metrics(model: Recommender, validate: Validate | None, choose_by: str, device: torch.device) -> dict[str, float]:
+def _metrics(
+    model: Recommender,
+    validate: Validate | None,
+    choose_by: str,
+    device: torch.device,
+    whole: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> dict[str, float]:
     """The validation metrics, by the first process; empty without validation.
 
     Every process returns the same AUC and the same metric that is chosen by, so that all stop together.
@@ -335,15 +358,16 @@ def _metrics(model: Recommender, validate: Validate | None, choose_by: str, devi
         return {}
     model.eval()
     found: dict[str, float] = {}
-    if distributed.rank() == 0:
-        measured = validate(model)
-        found = dict(measured) if isinstance(measured, Mapping) else {"auc": measured}
-        for name in (choose_by, "auc"):
-            if name not in found:
-                raise InputError(
-                    f"validation does not measure {name!r}, by which the weights are to be chosen: pass fit a "
-                    "ValidationMetrics of the dataset."
-                )
+    with whole():
+        if distributed.rank() == 0:
+            measured = validate(model)
+            found = dict(measured) if isinstance(measured, Mapping) else {"auc": measured}
+            for name in (choose_by, "auc"):
+                if name not in found:
+                    raise InputError(
+                        f"validation does not measure {name!r}, by which the weights are to be chosen: pass fit a "
+                        "ValidationMetrics of the dataset."
+                    )
     found |= {name: distributed.agreed(found.get(name, 0.0), device) for name in ("auc", choose_by)}
     if math.isnan(found[choose_by]):
         raise InputError(
@@ -394,26 +418,34 @@ def _curve(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _row_tables(
-    model: Recommender, parameters: list[nn.Parameter], settings: TrainSettings, device: torch.device
+    model: Recommender,
+    parameters: list[nn.Parameter],
+    settings: TrainSettings,
+    device: torch.device,
+    own_ways: bool = False,
 ) -> list[nn.Parameter]:
-    """The trained tables so much larger than a batch that it pays to update them by row.
+    """The trained tables that are updated by row: those to be divided, else those so much larger than a batch that it
+    pays.
 
     Not on a GPU, where a dense step over a large table is a fraction of a millisecond; nor where gradients are clipped,
     which is done with whole ones; nor where weights decay, or Adam's rate changes from step to step, for `RowAdam`
     makes up for idle steps at one rate.
     """
-    if device.type != "cpu" or settings.gradient_clip:
-        return []
-    if settings.optimiser == "adam" and (_changes(settings) or settings.weight_decay):
-        return []
-    looked_up = settings.batch_size * settings.accumulate * (1 + settings.negatives)
     trained = {id(parameter) for parameter in parameters}
-    least = ROWS_PER_LOOK_UP * looked_up
-    return [
-        table
-        for table in model.row_tables()
-        if id(table) in trained and table.numel() >= least * max(LEAST_WIDTH, table.numel() // len(table))
-    ]
+    tables = [table for table in model.row_tables() if id(table) in trained]
+    changing = settings.optimiser == "adam" and bool(_changes(settings) or settings.weight_decay)
+    possible = device.type == "cpu" and not (settings.gradient_clip or changing or own_ways)
+    if settings.shard_tables:
+        if not tables or not possible or len(model.phases) > 1:
+            raise InputError(
+                f"{type(model).__name__} cannot be trained with shard_tables as it is asked for: it takes a model of "
+                "one phase that looks rows of its tables up, a CPU, no gradient_clip, and with Adam a constant rate "
+                "and no weight_decay."
+            )
+        return tables
+    least = ROWS_PER_LOOK_UP * settings.batch_size * settings.accumulate * (1 + settings.negatives)
+    large = [table for table in tables if table.numel() >= least * max(LEAST_WIDTH, table.numel() // len(table))]
+    return large if possible else []
 
 
 def _no_look_up(table: nn.Parameter, index: Tensor) -> None:

@@ -8,19 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from narrow import not_none
 from scipy import stats
 
-from imgrec_lib.data.dataset import HeldOut, Interactions
-from imgrec_lib.data.split import (
-    filter_minimum,
-    given_split,
-    leave_two_out,
-    split_by_date,
-    split_dataset,
-)
+from imgrec_lib.data import blocks
+from imgrec_lib.data import split as split_module
+from imgrec_lib.data.dataset import Dataset, HeldOut, Interactions
+from imgrec_lib.data.split import given_split, leave_two_out, split_dataset
 from imgrec_lib.errors import InputError
 
 N_ITEMS = 12
@@ -117,23 +113,61 @@ def test_sentences() -> None:
 
 @settings(max_examples=50)
 @given(st.lists(st.tuples(st.sampled_from("abcde"), st.integers(0, 6)), max_size=60), st.integers(3, 6))
-def test_filter_minimum_counts_different_items(rows: list[tuple[str, int]], least: int) -> None:
+def test_users_with_too_few_different_items_are_left_out(rows: list[tuple[str, int]], least: int) -> None:
     table = pd.DataFrame(rows, columns=["user", "item"])
     different = {user: {i for u, i in rows if u == user} for user in "abcde"}
     expected = {(user, i) for user, items in different.items() if len(items) >= least for i in items}
+    items = pd.DataFrame({"item": range(7)})
     if not expected:
         with pytest.raises(InputError, match="split is empty"):
-            filter_minimum(table, least)
+            split_dataset("d", table, items, min_interactions=least)
         return
-    kept = filter_minimum(table, least)
-    assert len(kept) == len(expected) and set(zip(kept.user, kept.item, strict=True)) == expected
+    dataset = split_dataset("d", table, items, min_interactions=least)
+    kept = pairs((dataset.train, dataset.validation, dataset.test))
+    assert len(kept) == len(expected)
+    assert {(dataset.user_ids[user], dataset.items["item"][item]) for user, item in kept} == expected
 
 
 def test_the_first_occurrence_in_time_is_kept() -> None:
     table = pd.DataFrame({"user": ["a"] * 4, "item": ["x", "y", "z", "x"], "timestamp": [9, 5, 6, 2]})
-    assert filter_minimum(table, 3).set_index("item").timestamp.to_dict() == {"x": 2, "y": 5, "z": 6}
+    dataset = split_dataset("d", table, pd.DataFrame({"item": list("xyz")}), min_interactions=3, split="time")
+    assert (dataset.test.items[0], dataset.validation.items[0], dataset.train.of(0).tolist()) == (2, 1, [0])
+    assert dataset.train.times is not None and dataset.train.times.tolist() == [2]
     with pytest.raises(InputError, match="at least 3"):
-        filter_minimum(table, 2)
+        split_dataset("d", table, pd.DataFrame({"item": list("xyz")}), min_interactions=2)
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(tables(), st.sampled_from(["random", "time", "date"]), st.integers(1, 9), st.booleans())
+def test_large_tables_are_split_block_by_block_as_small_ones_are(
+    monkeypatch: pytest.MonkeyPatch, drawn: tuple[pd.DataFrame, int], kind: str, rows: int, whole: bool
+) -> None:
+    table, _ = drawn
+    if kind == "random":
+        table = table.drop(columns="timestamp")
+    texts = table.assign(user=table.user.map("u{}".format), item=pd.Categorical(table.item.map("i{:02d}".format)))
+    items = pd.DataFrame({"item": [f"i{item:02d}" for item in range(N_ITEMS)]})
+    options: dict[str, Any] = {"min_interactions": 4, "split": kind, "seed": 5, "keep_unused_items": whole}
+    if kind == "date":
+        texts["timestamp"] *= 86_400
+        options |= {"validate_from": "1970-01-02", "test_from": "1970-01-04"}
+
+    def split() -> Dataset | str:
+        try:
+            return split_dataset("d", texts, items, **options)
+        except InputError as error:
+            return str(error)
+
+    expected = split()
+    with monkeypatch.context() as patch:
+        for module in (blocks, split_module):
+            patch.setattr(module, "BLOCK", rows)
+        found = split()
+    if isinstance(expected, str) or isinstance(found, str):
+        assert found == expected
+    else:
+        assert found.fingerprint == expected.fingerprint
+        assert found.validation.of(0).tolist() == expected.validation.of(0).tolist()
 
 
 def given_tables(
@@ -205,7 +239,7 @@ def test_the_paper_s_split_is_the_special_case_of_one() -> None:
 
 @given(tables(), st.integers(-1, 6), st.integers(-1, 6))
 def test_by_date_nothing_of_later_is_in_training(drawn: tuple[pd.DataFrame, int], first: int, second: int) -> None:
-    table, n_users = drawn
+    table, _ = drawn
     earliest = table.groupby(["user", "item"]).timestamp.min()
     validate_from, test_from = (None, second) if first == second else (min(first, second), max(first, second))
     until = test_from if validate_from is None else validate_from
@@ -213,11 +247,17 @@ def test_by_date_nothing_of_later_is_in_training(drawn: tuple[pd.DataFrame, int]
         {pair for pair, time in earliest.items() if low <= time < high}
         for low, high in ((-9, until), (until, test_from), (test_from, 9))
     ]
+    dated = table.assign(item=table["item"].map("{:02d}".format), timestamp=table.timestamp * 86_400)
+    items = pd.DataFrame({"item": [f"{item:02d}" for item in range(N_ITEMS)]})
+    options: dict[str, Any] = {"min_interactions": None, "split": "date", "keep_unused_items": True}
+    options["validate_from"] = None if validate_from is None else str(np.datetime64(validate_from, "D"))
+    options["test_from"] = str(np.datetime64(test_from, "D"))
     if not expected[0] or not expected[2] or (validate_from is not None and not expected[1]):
         with pytest.raises(InputError, match=r"the split has no (training|validation|test) interactions"):
-            split_by_date(table, n_users, N_ITEMS, validate_from, test_from)
+            split_dataset("d", dated, items, **options)
         return
-    train, validation, test = split_by_date(table, n_users, N_ITEMS, validate_from, test_from)
+    dataset = split_dataset("d", dated, items, **options)
+    train, validation, test = dataset.train, dataset.validation, dataset.test
     found = [set(zip(part.users.tolist(), items.tolist(), strict=True)) for part, items in
              ((train, train.items), (validation, validation.flat), (test, test.flat))]  # fmt: skip
     assert found == expected

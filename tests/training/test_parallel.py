@@ -41,14 +41,14 @@ CASES: dict[str, dict[str, Any]] = {
 }
 BY_ROW = {"by row, adam": "adam", "by row, adagrad": "adagrad", "by row, sgd": "sgd"}
 """BPR-MF with tables of which only the rows of a batch are trained and sent, by optimiser."""
+SHARDED = {"sharded, adam": "adam", "sharded, adagrad": "adagrad", "sharded, sgd": "sgd"}
+"""The same, with tables of which each process holds a part."""
 OPTIONS: dict[str, Any] = {"seed": 3, "identity": "parallel", "save_every": 0.0, "progress": False}
 
 
-def build(name: str, data: TrainingData, optimiser: str = "adam") -> Recommender:
-    rate = 1e-2 if optimiser == "adam" else 0.3
-    return build_model(
-        name, data, factors=4, learning_rate=rate, epochs=4, patience=0, optimiser=optimiser, **CASES[name]
-    )
+def build(name: str, data: TrainingData, optimiser: str = "adam", **changed: Any) -> Recommender:
+    given = {"learning_rate": 1e-2 if optimiser == "adam" else 0.3, "optimiser": optimiser, "epochs": 4, "patience": 0}
+    return build_model(name, data, factors=4, **(CASES[name] | given | changed))
 
 
 def inputs() -> tuple[Dataset, TrainingData]:
@@ -74,11 +74,22 @@ def stop_after(n: int, validate: ValidationAUC) -> Callable[[Recommender], float
     return stopping
 
 
+def started(rank: int, processes: int, port: int) -> None:
+    """Make this process one of several, as torchrun would."""
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+
+
+def one_of_four(rank: int, folder: Path, port: int) -> None:
+    started(rank, 4, port)
+    with distributed.process_group("cpu"):
+        train_sharded(rank, folder, *inputs())
+
+
 def one_of_two(rank: int, folder: Path, port: int) -> None:
     """What each process runs: every case from the start, and one more from a checkpoint."""
-    torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
+    started(rank, 2, port)
     dataset, data = inputs()
     validate = ValidationAUC(dataset) if rank == 0 else stop_after(0, ValidationAUC(dataset))
     with distributed.process_group("cpu") as device:
@@ -99,13 +110,37 @@ def one_of_two(rank: int, folder: Path, port: int) -> None:
             sent = counted_bytes(partial(fit, model, data, validate, device=device, **OPTIONS))
             write_checkpoint(folder / f"{key}.{rank}", {"model": model.state_dict()}, {}, "")
             (folder / f"{key}.{rank}.bytes").write_text(json.dumps(sent))
+        train_sharded(rank, folder, dataset, data)
     assert not dist.is_initialized()
 
 
+def train_sharded(rank: int, folder: Path, dataset: Dataset, data: TrainingData) -> None:
+    """What each of several processes does with tables of which it holds a part."""
+    validate = ValidationAUC(dataset)
+    for key, optimiser in SHARDED.items():
+        model = build("bpr-mf", data, optimiser, shard_tables=True)
+        sent = counted_bytes(partial(fit, model, data, validate, **OPTIONS))
+        write_checkpoint(folder / f"{key}.{rank}", {"model": model.state_dict()}, {}, "")
+        (folder / f"{key}.{rank}.bytes").write_text(json.dumps(sent))
+    # The first half of a training, and the second half of one that a single process began.
+    begun = build("bpr-mf", data, epochs=2, shard_tables=True)
+    fit(begun, data, validate, keep=folder / "begun by several", **OPTIONS)
+    ended = build("bpr-mf", data, shard_tables=True)
+    fit(ended, data, validate, checkpoint=folder / "begun by one", **OPTIONS)
+    write_checkpoint(folder / f"sharded, resumed.{rank}", {"model": ended.state_dict()}, {}, "")
+    for model, sentence in (
+        (build_model("warp", data, shard_tables=True), "otherwise than by looking rows up"),
+        (build_model("lightgcn", data, shard_tables=True), "LightGCN cannot be trained with shard_tables"),
+        (build("bpr-mf", data, gradient_clip=1.0, shard_tables=True), "no gradient_clip"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            fit(model, data, None, progress=False)
+
+
 def counted_bytes(train: Callable[[], Any]) -> dict[str, int]:
-    """The bytes of the gradients that this process hands over while `train` runs: whole ones, and rows."""
-    sent = {"whole": 0, "rows": 0}
-    all_reduce, all_gather = dist.all_reduce, dist.all_gather
+    """The bytes that this process hands over while `train` runs: of whole gradients, of rows, and to rows' holders."""
+    sent = {"whole": 0, "rows": 0, "holders": 0}
+    all_reduce, all_gather, all_to_all = dist.all_reduce, dist.all_gather, dist.all_to_all_single
 
     def reducing(tensor: Tensor, **options: Any) -> Any:
         sent["whole"] += tensor.nbytes
@@ -115,7 +150,12 @@ def counted_bytes(train: Callable[[], Any]) -> dict[str, int]:
         sent["rows"] += tensor.nbytes
         return all_gather(parts, tensor)
 
+    def exchanging(found: Tensor, tensor: Tensor, received: list[int], sent_rows: list[int]) -> Any:
+        sent["holders"] += tensor.nbytes
+        return all_to_all(found, tensor, received, sent_rows)
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dist, "all_to_all_single", exchanging)
         patch.setattr(dist, "all_reduce", reducing)
         patch.setattr(dist, "all_gather", gathering)
         train()
@@ -128,6 +168,13 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def begin_alone(folder: Path) -> None:
+    """The first half of a training, with which several processes go on."""
+    dataset, data = inputs()
+    begun = build("bpr-mf", data, epochs=2, shard_tables=True)
+    fit(begun, data, ValidationAUC(dataset), keep=folder / "begun by one", **OPTIONS)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes left behind."""
@@ -136,6 +183,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stopping = stop_after(3, ValidationAUC(dataset))
     with pytest.raises(Stopped):
         fit(build("bpr-mf", data), data, stopping, checkpoint=folder / "stopped.safetensors", **OPTIONS)
+    begin_alone(folder)
     torch.multiprocessing.spawn(one_of_two, (folder, free_port()), nprocs=2)
     return folder
 
@@ -176,6 +224,45 @@ def test_rows_that_two_processes_exchange_train_as_those_of_one_do(
     rows, tables = 75 * 2, 3  # at most so many different rows a step in each; the numbers of rows come before them
     assert 0 < sent["rows"] <= steps * tables * (rows * (8 + 4 * 4) + 8)
     assert sent["whole"] == 4 * 4 * max(1, len(data.interactions.items) // 75), "the losses, and no gradient"
+
+
+def check_sharded(folder: Path, processes: int) -> None:
+    """What several processes made of divided tables is what one makes of whole ones."""
+    dataset, data = inputs()
+    steps = 4 * max(1, len(data.interactions.items) // 75)
+    for key, optimiser in SHARDED.items():
+        one = build("bpr-mf", data, optimiser, shard_tables=True)
+        fit(one, data, ValidationAUC(dataset), **OPTIONS)
+        parts = [read_checkpoint(folder / f"{key}.{rank}").group("model") for rank in range(processes)]
+        for name, value in one.state_dict().items():
+            torch.testing.assert_close(parts[0][name], value, rtol=1e-3, atol=1e-5)
+            starts = [len(value) * p // processes for p in range(processes + 1)]
+            assert [len(part[name]) for part in parts[1:]] == np.diff(starts)[1:].tolist(), "the others keep their rows"
+        sent = json.loads((folder / f"{key}.0.bytes").read_text())
+        # A process looks up at most so many rows of each of three tables: numbers, rows, gradients; and counts them.
+        assert 0 < sent["holders"] <= steps * 3 * (processes * 8 + (75 // processes + 1) * 2 * (8 + 2 * 4 * 4) * 2)
+        assert sent["rows"] == 0
+    whole = build("bpr-mf", data, shard_tables=True)
+    curve = fit(whole, data, ValidationAUC(dataset), **OPTIONS).curve
+    resumed = read_checkpoint(folder / "sharded, resumed.0").group("model")
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed[name], value, rtol=1e-3, atol=1e-5)
+    ended = build("bpr-mf", data, shard_tables=True)
+    found = fit(ended, data, ValidationAUC(dataset), checkpoint=folder / "begun by several", **OPTIONS).curve
+    np.testing.assert_allclose(found["loss"], curve["loss"], rtol=1e-5)
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(ended.state_dict()[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_divided_tables_train_as_whole_ones_do_and_go_on_in_another_number_of_processes(folder: Path) -> None:
+    check_sharded(folder, 2)
+
+
+@pytest.mark.slow
+def test_tables_are_divided_among_four_processes(tmp_path: Path) -> None:
+    begin_alone(tmp_path)
+    torch.multiprocessing.spawn(one_of_four, (tmp_path, free_port()), nprocs=4)
+    check_sharded(tmp_path, 4)
 
 
 def test_all_processes_end_with_the_same_weights_and_only_the_checkpoint_of_the_first_was_written(folder: Path) -> None:
