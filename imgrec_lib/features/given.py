@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from imgrec_lib.data.ids import how_ids_differ, plain_id
 from imgrec_lib.errors import InputError, few, one_line
 from imgrec_lib.features.extraction import Features
 from imgrec_lib.features.preparation import Learnt, Preparation, learn_preparation
@@ -150,13 +151,15 @@ def _joined(
         place = own.get_indexer(known)
         if (place < 0).all():
             raise InputError(
-                f"{what} has no item of the catalogue: its ids are like {own[0]!r}, the catalogue's like {known[0]!r}."
+                f"{what} has no item of the catalogue: its ids are like {own[0]!r}, the catalogue's like {known[0]!r}"
+                + (f"; {difference}." if (difference := how_ids_differ(own, known)) else ".")
             )
         unknown = own[~own.isin(known)]
         if len(unknown):
             warnings.warn(
                 f"{what}: {len(unknown):,} of {len(own):,} vectors are of items that the catalogue does not have "
-                f"({few(unknown)}); they are left out.",
+                f"({few(unknown)}); they are left out"
+                + (f": {difference}." if (difference := how_ids_differ(unknown, known[place < 0])) else "."),
                 stacklevel=4,
             )
     missing = place < 0
@@ -216,10 +219,10 @@ def _ids(ids: str | Path | Sequence[Any]) -> Sequence[Any]:
 
 
 def _id_text(value: Any, what: str) -> str:
-    if isinstance(value, str) and value:
-        return value
-    if isinstance(value, bytes) and value:
-        return value.decode("utf-8")
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, str) and plain_id(value):
+        return plain_id(value)
     if isinstance(value, int | np.integer) and not isinstance(value, bool):
         return str(int(value))
     raise InputError(f"{what} has the id {value!r}: ids must be text or whole numbers, as in the catalogue.")

@@ -516,7 +516,8 @@ def _neighbours(anchor: str, dataset: Dataset, again: Reopened) -> Block:
     spaces = {f"by visual features{notice}": features.values}
     if features.widths:
         spaces = {f"by {name}{notice}": values for name, values in features.views.items()}
-    look = "The best-selling item of each of the largest categories, with its nearest items by picture"
+    by = " and by ".join(features.views)
+    look = f"The best-selling item of each of the largest categories, with its nearest items by {by}"
     if trained.learned is not None:
         spaces[f"by {model}{notice}"] = trained.learned.numpy()
         look += (

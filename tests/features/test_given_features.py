@@ -65,6 +65,8 @@ def test_every_form_of_file_joins_by_id(tmp_path: Path) -> None:
     frame = pd.DataFrame(VECTORS, index=IDS)
     assert (read_features(frame, CATALOGUE).values == RIGHT).all()
     assert (read_features(torch.from_numpy(VECTORS), CATALOGUE, ids=IDS).values == RIGHT).all()
+    # Ids are one in whatever way Unicode writes them, and blanks around them do not count, as in the catalogue.
+    assert (read_features(VECTORS, CATALOGUE, ids=[f" {name}\u200b" for name in IDS]).values == RIGHT).all()
     assert (read_features(RIGHT, CATALOGUE, in_order=True).values == RIGHT).all()
     both = read_features({"picture": made["a.npy"], "text": frame[[1]]}, CATALOGUE)
     assert (both.values == np.c_[RIGHT, RIGHT[:, 1]]).all()
@@ -120,6 +122,7 @@ def test_sentences(tmp_path: Path) -> None:
             r"names 1 items more than once \('x'\): keep one vector of each",
         ),
         (VECTORS, {"ids": ["a", "b", "c", "d", "e"]}, "has no item of the catalogue: its ids are like 'a', .* '10'"),
+        (VECTORS[:1], {"ids": ["7"]}, "its ids are like '7', .*; 1 of them differ by leading zeros alone"),
         (VECTORS, {"ids": [1.5, 2, 3, 4, 5]}, r"has the id 1\.5: ids must be text or whole numbers"),
         (bad, {"ids": IDS}, r"the vectors of 1 items are not finite \('007'\): compute them again"),
         (np.full((5, 3), np.inf), {"ids": IDS}, r"5 items are not finite \('10', '2', '3', \.\.\.\)"),
