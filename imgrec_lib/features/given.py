@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from imgrec_lib.data.columns import ITEM_NAMES, plain_name
 from imgrec_lib.data.ids import how_ids_differ, plain_id
 from imgrec_lib.errors import InputError, few, one_line
 from imgrec_lib.features.extraction import Features
@@ -19,7 +20,7 @@ from imgrec_lib.files import fingerprint
 from imgrec_lib.options import Count, Option, options_of
 
 ENDINGS = (".npy", ".npz", ".parquet", ".safetensors", ".pt")
-ID_NAMES = ("item", "id", "ids", "item_id", "items", "item_ids")
+ID_NAMES = (*ITEM_NAMES, "id", "ids", "items", "itemids")
 GIVEN = "given"
 """What a set is called to which nobody has given a name."""
 VECTOR_NAMES = ("vector", "vectors", "embedding", "embeddings", "feature", "features", "values")
@@ -125,7 +126,7 @@ def _joined(
     rows, given = _read(source, ids)
     if isinstance(source, str | Path):
         what = str(source)
-    if rows.ndim != 2 or rows.dtype.kind not in "fiub":
+    if rows.ndim != 2 or rows.dtype.kind not in "fiub" or not rows.size:
         raise InputError(f"{what} must be numbers in a table of items by dimensions, not {rows.dtype} {rows.shape}.")
     values = rows.astype(np.float32)
     if given is None:
@@ -213,7 +214,7 @@ def _ids(ids: str | Path | Sequence[Any]) -> Sequence[Any]:
         return list(ids)
     path = Path(ids).expanduser()
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        return path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the ids {path} cannot be read ({one_line(error)}): write one a line, as text.") from None
 
@@ -234,14 +235,14 @@ def _only(named: Mapping[str, Any], path: Path) -> Any:
     if len(tables) != 1:
         wanted = {name: array for name, array in tables.items() if name.lower() in VECTOR_NAMES}
         if len(wanted) != 1:
-            raise InputError(f"{path} must hold one table of vectors, not {len(tables)} ({', '.join(named)}).")
+            raise InputError(f"{path} must hold one table of vectors, not {len(tables)} (it holds {few(named)}).")
         tables = wanted
     return next(iter(tables.values()))
 
 
 def _named_ids(named: Mapping[str, Any]) -> Sequence[Any] | None:
     for name, array in named.items():
-        if name.lower() in ID_NAMES and getattr(array, "ndim", 0) == 1:
+        if plain_name(name) in ID_NAMES and getattr(array, "ndim", 0) == 1:
             ids: Sequence[Any] = array.tolist()
             return ids
     return None
@@ -255,14 +256,15 @@ def _read_npz(path: Path) -> tuple[np.ndarray, Sequence[Any] | None]:
 
 def _read_parquet(path: Path) -> tuple[np.ndarray, Sequence[Any] | None]:
     table = pd.read_parquet(path)
-    if table.index.name is not None:
-        table = table.reset_index()
-    ids = next((column for column in table if str(column).lower() in ID_NAMES), None)
+    if table.index.name is not None or not isinstance(table.index, pd.RangeIndex):
+        table = table.rename_axis(table.index.name or ID_NAMES[0]).reset_index()
+    ids = next((column for column in table if plain_name(str(column)) in ID_NAMES), None)
     if ids is None:
         raise InputError(f"{path} has no column of ids: call it 'item'.")
     rest = table.drop(columns=[ids])
     lists = [column for column in rest if rest[column].dtype == object]
     if len(lists) == 1 and len(rest.columns) == 1:
+        table, rest = table[rest[lists[0]].notna()], rest.dropna()
         lengths = rest[lists[0]].map(len)
         if lengths.nunique() > 1:
             raise InputError(f"{path}: the vectors of column {lists[0]!r} have different lengths: make them equal.")
@@ -282,12 +284,17 @@ def _read_safetensors(path: Path) -> tuple[np.ndarray, Sequence[Any] | None]:
 
 
 def _read_pt(path: Path) -> tuple[np.ndarray, Sequence[Any] | None]:
-    found = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception:  # of many kinds, and one of them advises to run what the file holds
+        raise InputError(f"{path} is damaged, or holds more than tensors and text: save these alone.") from None
     if isinstance(found, torch.Tensor):
         return found.float().numpy(), None
     if not isinstance(found, dict):
         raise InputError(f"{path} must hold a tensor, or a dictionary of tensors, not {type(found).__name__}.")
-    ids = next((found[name] for name in found if str(name).lower() in ID_NAMES), None)
+    ids = next((found[name] for name in found if plain_name(str(name)) in ID_NAMES), None)
     table = _only({str(name): value for name, value in found.items()}, path)
     return table.float().numpy(), ids.tolist() if isinstance(ids, torch.Tensor) else ids
 

@@ -57,7 +57,7 @@ def learn_preparation(values: np.ndarray, standardise: bool, unit_length: bool, 
     if components is None:
         return found
     most = min(values.shape[1], len(values))
-    if components > most:
+    if not 1 <= components <= most:
         raise InputError(f"there are at most {most} principal components of these features, not {components}.")
     centred = found(values).astype(np.float64)
     centre = centred.mean(0)

@@ -41,14 +41,17 @@ def write_shop(folder: Path, n_users: int = 30, n_items: int = 25) -> None:
 def files(folder: Path) -> dict[str, Path]:
     """The vectors in every form."""
     made = {name: folder / name for name in (
-        "a.npy", "b.npz", "list.parquet", "wide.parquet", "c.safetensors", "d.pt", "e.pt", "half.npy",
+        "a.npy", "b.npz", "list.parquet", "wide.parquet", "index.parquet", "c.safetensors", "d.pt", "e.pt", "half.npy",
     )}  # fmt: skip
     np.save(made["a.npy"], VECTORS)
     np.save(made["half.npy"], VECTORS.astype(np.float16))
     for name in ("a", "c", "d", "half"):
         (folder / f"{name}.ids.txt").write_text("\n".join(IDS) + "\n")
     np.savez(made["b.npz"], ids=np.array(IDS), features=VECTORS.astype(np.int64))
-    pd.DataFrame({"item": IDS, "embedding": list(VECTORS)}).to_parquet(made["list.parquet"])
+    # An item without a vector, which the catalogue does not have either.
+    listed = [*VECTORS, None]
+    pd.DataFrame({"article_id": [*IDS, "no"], "embedding": listed}).to_parquet(made["list.parquet"])
+    pd.DataFrame(VECTORS, columns=["a", "b", "c"], index=IDS).to_parquet(made["index.parquet"])
     pd.DataFrame(VECTORS, columns=["a", "b", "c"]).assign(id=IDS).to_parquet(made["wide.parquet"])
     save_file({"vectors": VECTORS}, made["c.safetensors"])
     torch.save(torch.from_numpy(VECTORS), made["d.pt"])
@@ -104,7 +107,9 @@ def test_prepared_by_option() -> None:
 def test_sentences(tmp_path: Path) -> None:
     pickled = tmp_path / "pickled.npy"
     np.save(pickled, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    (tmp_path / "short.ids.txt").write_text("x\n2\n")
+    (tmp_path / "short.ids.txt").write_text("x\n2\n\n")
+    torch.save({"ids": IDS, "vectors": torch.ones(5, 2), "made": Path("by whom")}, tmp_path / "code.pt")
+    torch.save({str(i): torch.ones(2) for i in range(9)}, tmp_path / "many.pt")
     np.save(tmp_path / "short.npy", VECTORS)
     np.save(tmp_path / "bare.npy", VECTORS)
     (tmp_path / "no.parquet").write_text("nothing")
@@ -134,6 +139,9 @@ def test_sentences(tmp_path: Path) -> None:
         (tmp_path / "no.parquet", {}, r"no\.parquet cannot be read"),
         (tmp_path / "nameless.parquet", {}, "has no column of ids: call it 'item'"),
         (tmp_path / "nowhere.npy", {}, r"there is no file of features .*nowhere\.npy: check the path"),
+        (np.empty((0, 3)), {"ids": []}, "must be numbers in a table of items by dimensions"),
+        (tmp_path / "code.pt", {}, r"code\.pt is damaged, or holds more than tensors and text: save these alone"),
+        (tmp_path / "many.pt", {}, r"one table of vectors, not 0 \(it holds '0', '1', '2', \.\.\.\)"),
         (tmp_path / "a.csv", {}, r"is no file of features: its ending must be one of \.npy"),
     ]
     for source, options, sentence in cases:
