@@ -40,8 +40,8 @@ def read_features(
     """Vectors of items as features, each joined to its item by id.
 
     Files: `.npy`, `.safetensors` and `.pt` hold one (n, d) array, and its ids stand in a list beside it: `ids`, or a
-    file of the same name with the ending `.ids.txt`, one a line. `.npz` holds both arrays; `.parquet` has a column of
-    ids and either a column of lists or d columns of numbers. No file is unpickled.
+    file of the same name with the ending `.ids.txt`, one a line. `.npz` holds both arrays; `.parquet` has a column or
+    an index of ids, and either a column of lists or d columns of numbers. No file is unpickled.
 
     Args:
         source: a file, a DataFrame whose index are the item ids, an array or a tensor; features of the same catalogue;
@@ -256,9 +256,11 @@ def _read_npz(path: Path) -> tuple[np.ndarray, Sequence[Any] | None]:
 
 def _read_parquet(path: Path) -> tuple[np.ndarray, Sequence[Any] | None]:
     table = pd.read_parquet(path)
-    if table.index.name is not None or not isinstance(table.index, pd.RangeIndex):
-        table = table.rename_axis(table.index.name or ID_NAMES[0]).reset_index()
+    if table.index.name is not None:
+        table = table.reset_index()
     ids = next((column for column in table if plain_name(str(column)) in ID_NAMES), None)
+    if ids is None and not isinstance(table.index, pd.RangeIndex):
+        ids, table = ID_NAMES[0], table.rename_axis(ID_NAMES[0]).reset_index()
     if ids is None:
         raise InputError(f"{path} has no column of ids: call it 'item'.")
     rest = table.drop(columns=[ids])

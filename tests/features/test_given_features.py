@@ -50,7 +50,9 @@ def files(folder: Path) -> dict[str, Path]:
     np.savez(made["b.npz"], ids=np.array(IDS), features=VECTORS.astype(np.int64))
     # An item without a vector, which the catalogue does not have either.
     listed = [*VECTORS, None]
-    pd.DataFrame({"article_id": [*IDS, "no"], "embedding": listed}).to_parquet(made["list.parquet"])
+    pd.DataFrame({"article_id": [*IDS, "no"], "embedding": listed}, index=[9, 8, 7, 6, 5, 4]).to_parquet(
+        made["list.parquet"]
+    )
     pd.DataFrame(VECTORS, columns=["a", "b", "c"], index=IDS).to_parquet(made["index.parquet"])
     pd.DataFrame(VECTORS, columns=["a", "b", "c"]).assign(id=IDS).to_parquet(made["wide.parquet"])
     save_file({"vectors": VECTORS}, made["c.safetensors"])
