@@ -51,12 +51,12 @@ def _recommend(trained: Trained, question: Question, picture: bytes) -> dict[str
             warnings.filterwarnings("ignore", "1 of 1 purchases in the baskets")
         basket = pd.DataFrame({"user": NEW_CUSTOMER, "item": question["basket"] or [NO_ITEM]})
         lists = trained.recommend(baskets=basket, **conditions)
-    return {"items": _rows(lists.drop(columns="user"))}
+    return {"items": _rows(lists, less="user")}
 
 
 def _similar(trained: Trained, question: Question, picture: bytes) -> dict[str, Any]:
     found = trained.similar([question["item"]], question["k"], by=question["by"])
-    return {"items": _rows(found.drop(columns="item").rename(columns={"similar": "item"}))}
+    return {"items": _rows(found.rename(columns={"item": "of", "similar": "item"}), less="of")}
 
 
 def _similar_to_picture(trained: Trained, question: Question, picture: bytes) -> dict[str, Any]:
@@ -83,9 +83,10 @@ def _model(trained: Trained, question: Question, picture: bytes) -> dict[str, An
     }
 
 
-def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as plain values: a float32 score is the same number as a float64."""
-    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+def _rows(table: pd.DataFrame, less: str = "") -> list[dict[str, Any]]:
+    """Rows without a column as plain values: a float32 score is the same number as a float64."""
+    columns = {str(name): table[name].tolist() for name in table if name != less}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 ANSWERS: dict[str, Callable[[Trained, Question, bytes], dict[str, Any]]] = {
