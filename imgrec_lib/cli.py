@@ -438,6 +438,7 @@ def refit(
     run: RunFolder,
     out: Annotated[Path, typer.Option(help="The new run's folder.")],
     root: Moved = None,
+    quiet: Quiet = False,
 ) -> None:
     """Train a run's model for use: on all interactions.
 
@@ -448,7 +449,7 @@ def refit(
     from imgrec_lib.runs import open_run
     from imgrec_lib.runs import refit as refit_run
 
-    refitted = refit_run(open_run(run), out, root=_moved(root))
+    refitted = refit_run(open_run(run), out, root=_moved(root), progress=not quiet)
     typer.echo(f"{refitted.record.title} on {refitted.record.dataset.training_interactions:,} interactions in {out}")
 
 

@@ -204,7 +204,7 @@ class _Fetcher:
                             if before != file:  # the picture was of another format, and would be a second one
                                 (self.folder / Path(before).name).unlink(missing_ok=True)
                             line = {"item": item, "picture": number, "address": address, "file": file}
-                            record.write(json.dumps(line) + "\n")
+                            record.write("\n" + json.dumps(line))  # the line before may have been cut short
                             record.flush()
                         bar.update()
 

@@ -188,6 +188,11 @@ def test_a_download_goes_on_where_it_was(server: Server, tmp_path: Path) -> None
     assert (second.done, second.there, len(second.failed)) == (2, 2, 0)
     assert sorted(server.asked) == ["/png/a2", "/png/b"]
     assert pd.read_csv(tmp_path / "failed.csv").empty
+    assert downloads._known(tmp_path).keys() == {
+        ("a", 1),
+        ("a", 2),
+        ("b", 1),
+    }  # no line was joined to the one cut short
     server.asked.clear()
     assert download_pictures(moved, tmp_path, most=2, **OPTIONS).there == 4 and server.asked == []
     # Another address is another picture, and the one of the former format goes.
