@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from imgrec_lib.errors import InputError, shown
+from imgrec_lib.errors import InputError
 from imgrec_lib.files import default_cache, plain_path, remove_abandoned
+from imgrec_lib.options import NotNegative, checked
 
 DAY = 24 * 3600.0
 KINDS = ("images", "features", "activations", "attributes", "thumbnails")
@@ -34,6 +35,7 @@ class Kept:
     days_unused: float
 
 
+@checked
 def list_cache(cache: str | Path | None = None) -> list[Kept]:
     """What is kept in the cache, the largest first.
 
@@ -57,7 +59,8 @@ def list_cache(cache: str | Path | None = None) -> list[Kept]:
     return sorted(found, key=lambda kept: (-kept.n_bytes, str(kept.path)))
 
 
-def prune_cache(unused_for: float = 30, *, cache: str | Path | None = None, dry_run: bool = False) -> list[Kept]:
+@checked
+def prune_cache(unused_for: NotNegative = 30, *, cache: str | Path | None = None, dry_run: bool = False) -> list[Kept]:
     """Delete what was not used for some days, and what killed processes have left; all can be made again.
 
     Args:
@@ -76,8 +79,6 @@ def prune_cache(unused_for: float = 30, *, cache: str | Path | None = None, dry_
         >>> prune_cache(30, cache="my-cache", dry_run=True)
         []
     """
-    if not isinstance(unused_for, int | float) or not unused_for >= 0:
-        raise InputError(f"unused_for is a number of days, at least 0, not {shown(unused_for)}.")
     going = [kept for kept in list_cache(cache) if kept.days_unused >= unused_for]
     if dry_run:
         return going

@@ -53,7 +53,7 @@ def replacing(path: Path) -> Iterator[Path]:
         InputError: there is no room, or the folder cannot be written to.
     """
     path = Path(path)
-    with _refusals(path, FULL), _temporary_folder(path) as folder:
+    with _refusals(path, FULL | {errno.EISDIR}), _temporary_folder(path) as folder:
         temporary = folder / path.name
         yield temporary
         os.chmod(temporary, 0o644)

@@ -25,10 +25,13 @@ from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.extras import require
 from imgrec_lib.files import default_cache, fingerprint, make_folder, shipped_folder, write_text
 from imgrec_lib.kernel_server import ForkedKernel, KernelServer
-from imgrec_lib.options import Option, check_options
+from imgrec_lib.options import CountOrNone, NotNegative, Option, check_options
 from imgrec_lib.progress import PLACE, showing
 
-TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
+TYPES: dict[str, Any] = {
+    "str": str, "int": CountOrNone, "float": NotNegative, "bool": bool, "list": list, "dict": dict,
+}  # fmt: skip
+"""Numbers of a notebook are counts, sizes, seeds and shares."""
 
 LONGEST_START = 300
 """Seconds in which a notebook's process must answer."""

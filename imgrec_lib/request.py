@@ -8,12 +8,11 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from imgrec_lib.data import check_dataset_options, list_datasets, load_dataset
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.data.storing import pictures_when_needed
-from imgrec_lib.errors import InputError, one_line
+from imgrec_lib.devices import check_device
+from imgrec_lib.errors import InputError
 from imgrec_lib.features import Features, item_feature_options, item_features
 from imgrec_lib.features.backbones import check_backbone
 from imgrec_lib.features.controls import SHUFFLED_PICTURES, check_control, with_control
@@ -21,7 +20,7 @@ from imgrec_lib.features.preparation import Learnt
 from imgrec_lib.features.sets import OF_TABLE, PICTURES
 from imgrec_lib.models import check_needs, list_models, model_card, network_parameters, resolve_profile
 from imgrec_lib.models.base import Profile
-from imgrec_lib.options import Option, admits, check_options, options_of
+from imgrec_lib.options import CountOrNone, Option, admits, check_options, checked, options_of
 
 Moved = str | Path | Mapping[str, str | Path] | None
 """Where data lie now that were moved: see `Request.at`."""
@@ -30,6 +29,7 @@ COMPUTED = (PICTURES, *OF_TABLE)
 """What may stand in place of a file of features."""
 
 
+@checked
 @dataclass(frozen=True)
 class Request:
     """What a run is asked for.
@@ -63,7 +63,7 @@ class Request:
     model: str
     profile: str = "default"
     parameters: dict[str, Any] = field(default_factory=dict)
-    seed: int = 0
+    seed: CountOrNone = 0
     device: str = "cpu"
     dataset: str | None = None
     root: str | None = None
@@ -178,7 +178,7 @@ class Request:
             and OF_TABLE.keys() >= set(self.feature_files.values())
         ):
             raise InputError("these features are not of pictures: call the control 'shuffled features'.")
-        _check_device(self.device)
+        check_device(self.device)
 
     def load(self, *, with_features: bool | None = None, progress: bool = True) -> tuple[Dataset, Features | None]:
         """Load the dataset and, where it has pictures and they are wanted, their features.
@@ -277,25 +277,6 @@ class Request:
         }
         weights = _moved(self.weights, self.root, root)
         return replace(self, root=str(root), dataset_options=options, feature_files=files, weights=weights)
-
-
-def _check_device(device: str) -> None:
-    """Refuse a device that PyTorch does not know or this machine does not have.
-
-    Raises:
-        InputError: with the remedy.
-    """
-    try:
-        kind = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"unknown device {device!r} ({one_line(error)}): write cpu, cuda or cuda:1.") from None
-    if kind.type == "cuda" and (kind.index or 0) >= torch.cuda.device_count():
-        raise InputError(
-            f"device {device!r} is not there (PyTorch sees {torch.cuda.device_count()} CUDA devices): choose cpu, or "
-            "install a PyTorch that fits the machine's driver."
-        )
-    if kind.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError(f"device {device!r} is not there: choose cpu.")
 
 
 def _absolute(path: str | Path) -> str:

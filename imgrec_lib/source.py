@@ -18,6 +18,7 @@ MAKES_NO_NUMBER = frozenset(
     for name in (
         "additions",
         "data",  # which readers there are: the data's own fingerprint counts instead
+        "devices",
         "errors",
         "files",
         "models.registry",  # which models there are

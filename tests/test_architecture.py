@@ -19,7 +19,7 @@ ORDER = [
     ["errors"],
     ["options", "additions", "extras"],
     ["files"],
-    ["cache", "compiled", "fonts", "progress"],
+    ["cache", "compiled", "devices", "fonts", "progress"],
     ["data"],
     ["features"],
     ["models"],

@@ -57,7 +57,7 @@ def test_prune_deletes_what_was_unused_for_so_long_and_what_was_abandoned(cache:
 
 @pytest.mark.parametrize("days", [-1, float("nan"), "a week"])
 def test_a_number_of_days_is_wanted(cache: Path, days: float) -> None:
-    with pytest.raises(InputError, match="number of days"):
+    with pytest.raises(InputError, match="argument 'unused_for' of prune_cache must be float, at least 0, not "):
         prune_cache(days, cache=cache)
 
 

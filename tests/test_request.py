@@ -66,7 +66,7 @@ def test_what_lay_in_a_folder_moves_with_it() -> None:
     ("changed", "sentence"),
     [
         ({"modle": "vbpr"}, "unknown parameter of a request 'modle': did you mean 'model'"),
-        ({"seed": "1"}, "parameter 'seed' of a request must be int, not '1'"),
+        ({"seed": "1"}, "parameter 'seed' of a request must be int, at least 0, not '1'"),
         ({"dataset_options": []}, r"parameter 'dataset_options' of a request must be dict, not \[\]"),
         ({"model": "vbrp"}, "unknown model 'vbrp': did you mean 'vbpr'"),
         ({"profile": "papr"}, "unknown profile of vbpr 'papr'"),
@@ -84,6 +84,9 @@ def test_what_lay_in_a_folder_moves_with_it() -> None:
         ({"control": "shuffled"}, "unknown control 'shuffled'"),
         ({"device": "gpu"}, "unknown device 'gpu'"),
         ({"device": "cuda:99"}, "device 'cuda:99' is not there"),
+        ({"device": "tpu"}, "unknown device 'tpu'"),
+        ({"device": "meta"}, "device 'meta' is not there"),
+        ({"seed": -1}, "parameter 'seed' of a request must be int, at least 0, not -1"),
     ],
 )
 def test_what_is_wrong_is_said_before_any_data_is_read(

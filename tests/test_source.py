@@ -194,7 +194,7 @@ def test_what_is_no_card_and_names_that_are_taken_are_refused(other_package: Pat
     halved = model_card("halved-bpr")
     register_model(halved)
     module = importlib.import_module("shop_models.halved")
-    with pytest.raises(InputError, match="must be a ModelCard, not type"):
+    with pytest.raises(InputError, match="must be ModelCard, not <class"):
         register_model(module.Halved)
     with pytest.raises(InputError, match=r"'bpr-mf', as one of imgrec's own is: choose another name"):
         register_model(module.BPR)

@@ -16,7 +16,17 @@ from typing import Any
 from imgrec_lib.additions import Additions
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.errors import InputError, unknown_name
-from imgrec_lib.options import Option, admits, check_options, options_of
+from imgrec_lib.options import Option, admits, check_calls, check_options, options_of
+
+__all__ = [
+    "CARDS",
+    "Dataset",
+    "DatasetCard",
+    "check_dataset_options",
+    "list_datasets",
+    "load_dataset",
+    "register_dataset",
+]
 
 
 @dataclass(frozen=True)
@@ -171,3 +181,6 @@ def check_dataset_options(name: str, root: str | Path | None, options: Mapping[s
         raise InputError(f"dataset {name!r} needs no root: leave it out.")
     if card.root and root is None and not card.reads_without_root.intersection(options):
         raise InputError(f"dataset {name!r} needs a root: {card.root}.")
+
+
+check_calls(__name__)

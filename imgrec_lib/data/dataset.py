@@ -10,16 +10,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
 
+from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError, few
 from imgrec_lib.files import fingerprint
-
-if TYPE_CHECKING:
-    from imgrec_lib.data.images import ImageStore
 
 
 class Columns:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -185,10 +184,9 @@ def given_split(
     twice = table.duplicated(PAIR, keep="last").to_numpy()
     leaked, double = (int((table["part"].to_numpy()[twice] == n).sum()) for n in (0, 1))
     if twice.any():
-        warnings.warn(
+        tell(
             f"{leaked} held-out pairs were also in training, and {double} validation items were also "
-            "the user's test item: they are only held out.",
-            stacklevel=2,
+            "the user's test item: they are only held out."
         )
     table = table[~twice]
     users, items = (table[column].to_numpy(np.int64) for column in PAIR)

@@ -7,6 +7,7 @@ from imgrec_lib.evaluation.personal import IMPERSONAL, personal_share
 from imgrec_lib.evaluation.protocols import PROTOCOLS, EvaluationProtocol, negative_lists
 from imgrec_lib.evaluation.ranking import scorer_of
 from imgrec_lib.evaluation.top import top_items
+from imgrec_lib.options import check_calls
 
 __all__ = [
     "IMPERSONAL",
@@ -25,3 +26,5 @@ __all__ = [
     "top_items",
     "user_metrics",
 ]
+
+check_calls(__name__)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,9 +12,6 @@ from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation.evaluate import counts_of
 from imgrec_lib.evaluation.metrics import summary
 from imgrec_lib.evaluation.ranking import Counts
-
-if TYPE_CHECKING:
-    pass
 
 
 def popularity_bands(

@@ -5,21 +5,31 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 import torch
+from annotated_types import MinLen
 
 from imgrec_lib.data.dataset import Dataset, HeldOut, Interactions
+from imgrec_lib.devices import Device
 from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation.lists import list_metrics
-from imgrec_lib.evaluation.metrics import CUTOFFS, auc, check_cutoffs, check_metric, mean_by_user, summary, user_values
+from imgrec_lib.evaluation.metrics import (
+    CUTOFFS,
+    Cutoffs,
+    auc,
+    check_cutoffs,
+    check_metric,
+    mean_by_user,
+    summary,
+    user_values,
+)
 from imgrec_lib.evaluation.protocols import PROTOCOLS, evaluation_protocol, held_out, negative_lists, owned_items
 from imgrec_lib.evaluation.ranking import BLOCK_BYTES, Counts, rank_held_out, scorer_of
-
-if TYPE_CHECKING:
-    from imgrec_lib.models.base import Recommender, Scorer
+from imgrec_lib.models.base import Recommender, Scorer
+from imgrec_lib.options import Count
 
 
 @dataclass(frozen=True)
@@ -55,12 +65,12 @@ def evaluate(
     model: Recommender | Scorer,
     dataset: Dataset,
     *,
-    protocols: Sequence[str] = tuple(PROTOCOLS),
+    protocols: Annotated[Sequence[str], MinLen(1)] = tuple(PROTOCOLS),
     seed: int = 0,
     part: str = "test",
-    device: torch.device | str = "cpu",
-    block_bytes: int = BLOCK_BYTES,
-    cutoffs: Sequence[int] = CUTOFFS,
+    device: Device = "cpu",
+    block_bytes: Count = BLOCK_BYTES,
+    cutoffs: Cutoffs = CUTOFFS,
     features: np.ndarray | None = None,
 ) -> Evaluation:
     """Evaluate a model by leave-one-out ranking.
@@ -152,7 +162,7 @@ def per_user_table(counts: Mapping[str, Counts], held: HeldOut, dataset: Dataset
 class _Validation:
     """Ranks the validation items: what `ValidationMetrics` and `ValidationAUC` share."""
 
-    def __init__(self, dataset: Dataset, device: torch.device | str = "cpu", block_bytes: int = BLOCK_BYTES) -> None:
+    def __init__(self, dataset: Dataset, device: Device = "cpu", block_bytes: Count = BLOCK_BYTES) -> None:
         self.device, self.block_bytes = torch.device(device), block_bytes
         self.user_ids = dataset.user_ids
         self.held = dataset.validation
@@ -252,7 +262,7 @@ class ValidationMetrics(_Validation):
         return {name: float(np.mean(each[ranked])) if ranked.any() else math.nan for name, each in values.items()}
 
 
-def user_metrics(per_user: pd.DataFrame, protocol: str = "exact", cutoffs: Sequence[int] = CUTOFFS) -> pd.DataFrame:
+def user_metrics(per_user: pd.DataFrame, protocol: str = "exact", cutoffs: Sequence[Count] = CUTOFFS) -> pd.DataFrame:
     """Every metric of every user under one protocol, for statistics over users.
 
     Args:

@@ -15,12 +15,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from annotated_types import MinLen
 
 from imgrec_lib.errors import InputError, shown, unknown_name
 from imgrec_lib.evaluation.lists import LIST_METRICS
+from imgrec_lib.options import Count
 
+Cutoffs = Annotated[Sequence[Count], MinLen(1)]
 CUTOFFS = (10, 20)
 """Lengths of the recommendation lists that are measured where nothing else is asked for."""
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from imgrec_lib.devices import Device
 from imgrec_lib.models.base import Scorer
+from imgrec_lib.options import Count
 
 IMPERSONAL = 1e-3
 """A personal share below this is none: everybody gets the same ranking, up to what may be noise of the last steps."""
@@ -13,7 +15,7 @@ USERS = 64
 
 
 @torch.no_grad()
-def personal_share(scorer: Scorer, n_users: int, device: torch.device | str = "cpu") -> float:
+def personal_share(scorer: Scorer, n_users: Count, device: Device = "cpu") -> float:
     """How much of what tells items apart depends on the user, from 0 (nothing) to 1 (everything).
 
     Each user's scores are brought to mean 0 and variance 1, which changes no ranking. The share is what is left of

@@ -8,18 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import chain, pairwise, starmap
 from threading import Lock
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import HeldOut, Interactions
+from imgrec_lib.devices import Device
 from imgrec_lib.errors import InputError
-from imgrec_lib.models.base import Sliceable
-
-if TYPE_CHECKING:
-    from imgrec_lib.models.base import Recommender, Scorer
+from imgrec_lib.models.base import Recommender, Scorer, Sliceable
 
 BLOCK_BYTES = 16 * 2**20
 """Size of a block of scores: stays in the last-level cache between product and counting, and small enough for
@@ -51,9 +49,7 @@ class Counts(NamedTuple):
 
 
 @torch.no_grad()
-def scorer_of(
-    model: Recommender | Scorer, times: np.ndarray | None = None, device: torch.device | str = "cpu"
-) -> Scorer:
+def scorer_of(model: Recommender | Scorer, times: np.ndarray | None = None, device: Device = "cpu") -> Scorer:
     """The scorer of a model in evaluation mode (the model's mode is restored); a scorer is returned as it is.
 
     Args:

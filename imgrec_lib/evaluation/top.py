@@ -6,9 +6,11 @@ import numpy as np
 import torch
 
 from imgrec_lib.data.dataset import Interactions
+from imgrec_lib.devices import Device
 from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation.ranking import TILE_ITEMS, Catalogue, at_once, check_finite, owned_rows, sort_keys
 from imgrec_lib.models.base import InnerProduct, Scorer
+from imgrec_lib.options import Count
 
 BLOCK_BYTES = 4 * 2**20
 """Size of a tile of scores on a CPU: still in a near cache when its best are looked for."""
@@ -25,11 +27,11 @@ def top_items(
     scorer: Scorer,
     users: np.ndarray,
     owned: Interactions,
-    k: int,
+    k: Count,
     *,
     admissible: np.ndarray | None = None,
     user_ids: np.ndarray | None = None,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k best items of each user; of items with equal scores the one with the lower index comes first.
 
@@ -49,8 +51,6 @@ def top_items(
     Raises:
         InputError: a user or `k` is out of range, or a score is not finite.
     """
-    if k < 1:
-        raise InputError(f"k, the length of a list of recommendations, must be at least 1, not {k}.")
     users = np.asarray(users, np.int64)
     outside = (users < 0) | (users >= owned.n_users)
     if outside.any():

@@ -4,10 +4,17 @@ A module is imported when one of its names is first used, so that the page of `i
 `__init__.pyi` says where each name lives.
 """
 
+from typing import Any
+
 import lazy_loader
 
 from imgrec_lib.extras import require
+from imgrec_lib.options import check_call
 
 require("notebooks")
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_loaded, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    return check_call(_loaded(name))

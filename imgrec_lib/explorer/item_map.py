@@ -17,6 +17,7 @@ from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.explorer.state import State
 from imgrec_lib.extras import require
 from imgrec_lib.gallery.thumbnails import thumbnail_uri
+from imgrec_lib.options import Count
 from imgrec_lib.serving import Trained
 
 STYLE = """\
@@ -191,7 +192,7 @@ class ItemMap:
             return self.shown[:0]
         return self.shown[inside(self.positions[self.shown], self.region)]
 
-    def html(self, size: int = 96, *, style: bool = True, link: Callable[[int], str] | None = None) -> Markup:
+    def html(self, size: Count = 96, *, style: bool = True, link: Callable[[int], str] | None = None) -> Markup:
         """HTML without any reference to the outside: the map as it stands alone.
 
         Where links lead on there is somebody to ask, and it is the place in which map.js draws the map.

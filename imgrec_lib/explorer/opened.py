@@ -74,7 +74,7 @@ class Runs:
 
     def on_the_same_data(self, name: str) -> list[Run]:
         """The runs on the same data as one, itself included, see `best_first`."""
-        digits = self.by_name[name].record.dataset.fingerprint
+        digits = self._named(name).record.dataset.fingerprint
         return self.best_first([run for run in self.by_name.values() if run.record.dataset.fingerprint == digits])
 
     def is_open(self, name: str) -> bool:
@@ -88,14 +88,17 @@ class Runs:
             InputError: no run has that name, or its data is no longer where it was.
         """
         name = name or self.best
-        if name not in self.by_name:
-            raise unknown_name("run", name, self.by_name)
+        run = self._named(name)
         with self._lock:
             if name not in self._opened:
-                run = self.by_name[name]
                 # The features are loaded also for a run without any: for neighbours by picture.
                 self._opened[name] = Trained.of(run, *self._inputs.of(run, pictures=True))
             return self._opened[name]
+
+    def _named(self, name: str) -> Run:
+        if name not in self.by_name:
+            raise unknown_name("run", name, self.by_name)
+        return self.by_name[name]
 
     def before_fine_tuning(self, name: str) -> str:
         """The run that stopped where this one began to train its network: all else equal, its last phases unused.
@@ -103,7 +106,7 @@ class Runs:
         Returns:
             Its name, or "" where there is none.
         """
-        record = self.by_name[name].record
+        record = self._named(name).record
         for other, run in self.by_name.items():
             same = all(getattr(run.record, name) == getattr(record, name) for name in ("model", "parameters", "seed"))
             if not same or run.record.dataset.fingerprint != record.dataset.fingerprint:

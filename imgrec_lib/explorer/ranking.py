@@ -12,6 +12,7 @@ from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.explorer.item_map import inside, positions_of, spaces_of
 from imgrec_lib.explorer.state import POPULARITY, State
 from imgrec_lib.models.base import AttributeAttention, InnerProduct, PurchaseParts, ScoreParts
+from imgrec_lib.options import Count, CountOrNone
 from imgrec_lib.serving import Trained
 
 
@@ -37,7 +38,7 @@ def user_scores(opened: Trained, user: int) -> np.ndarray:
     return opened.scorer.block(torch.tensor([user]))[0].float().numpy()
 
 
-def candidates(opened: Trained, user: int, state: State) -> np.ndarray:
+def candidates(opened: Trained, user: CountOrNone, state: State) -> np.ndarray:
     """(n_items,) bool: the items that pass the state's filters.
 
     Raises:
@@ -76,7 +77,7 @@ def described(opened: Trained, state: State) -> np.ndarray:
     return mask
 
 
-def rank(opened: Trained, user: int, state: State) -> Ranking:
+def rank(opened: Trained, user: CountOrNone, state: State) -> Ranking:
     """Rank the items that pass the state's filters for one user; of lists from elsewhere those that are listed."""
     scores = user_scores(opened, user)
     admitted = np.flatnonzero(candidates(opened, user, state) & np.isfinite(scores))
@@ -86,7 +87,7 @@ def rank(opened: Trained, user: int, state: State) -> Ranking:
     return Ranking(items, places, scores)
 
 
-def score_parts(opened: Trained, user: int, items: np.ndarray) -> dict[str, np.ndarray]:
+def score_parts(opened: Trained, user: CountOrNone, items: np.ndarray) -> dict[str, np.ndarray]:
     """What scores are made of, exactly: their sum is the score to rounding.
 
     The model says it itself (`ScoreParts`), or its score is an inner product with item offsets, which splits into
@@ -132,7 +133,9 @@ def attended_attributes(opened: Trained, user: int, items: np.ndarray) -> list[s
     return [f"looks at {names[a]}, {100 * share:.0f} %" for a, share in zip(best, most, strict=True)]
 
 
-def closest_purchases(opened: Trained, user: int, items: np.ndarray, most: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def closest_purchases(
+    opened: Trained, user: CountOrNone, items: np.ndarray, most: Count
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """The purchases that pull items up, for a model that compares items with them (`PurchaseParts`).
 
     Args:

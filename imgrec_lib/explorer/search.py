@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from imgrec_lib.data.dataset import Columns, Dataset
+from imgrec_lib.options import Count
 
 FACET_VALUES = 300
 """A column with more different values is no choice in a list; its words are searched all the same."""
@@ -89,7 +90,7 @@ def index_of(dataset: Dataset) -> Index:
     return Index(dataset.items)
 
 
-def find_users(dataset: Dataset, text: str, most: int) -> np.ndarray:
+def find_users(dataset: Dataset, text: str, most: Count) -> np.ndarray:
     """(n,) int64: users in whose id a text stands, those whose id begins with it first; at most so many."""
     ids = np.char.lower(dataset.user_ids.astype(str))
     at = np.char.find(ids, text.strip().lower()) if text.strip() else np.full(len(ids), -1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from markupsafe import Markup, escape
 
@@ -14,6 +14,7 @@ from imgrec_lib.gallery.rows import Cell, Row
 from imgrec_lib.serving import Trained
 
 
+@runtime_checkable
 class Shown(Protocol):
     """A part of a view."""
 

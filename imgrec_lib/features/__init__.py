@@ -10,6 +10,7 @@ from imgrec_lib.features.given import read_features
 from imgrec_lib.features.item_table import category_features, number_features, text_features
 from imgrec_lib.features.sets import item_feature_options, item_features
 from imgrec_lib.features.several import picture_features
+from imgrec_lib.options import check_calls
 
 __all__ = [
     "Activations",
@@ -32,3 +33,5 @@ __all__ = [
     "text_features",
     "trunk_activations",
 ]
+
+check_calls(__name__)

@@ -19,6 +19,7 @@ from imgrec_lib.features.backbones import Backbone
 from imgrec_lib.features.extraction import fold_batch_norms
 from imgrec_lib.features.rows import earlier_rows, write_rows
 from imgrec_lib.files import cache_folder, cached, fingerprint, replacing
+from imgrec_lib.options import Count
 from imgrec_lib.progress import progress_bar
 
 KEEP = ("disk", "memory", "recompute")
@@ -56,7 +57,7 @@ def trunk_activations(
     network: Backbone,
     *,
     keep: str = "disk",
-    batch_size: int | None = None,
+    batch_size: Count | None = None,
     cache: Path | None = None,
     progress: bool = True,
 ) -> Activations:

@@ -7,21 +7,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from imgrec_lib.data.dataset import split_sets
+from imgrec_lib.data.dataset import ItemFeatures, split_sets
 from imgrec_lib.data.images import ImageStore, tell_of_enlargement
+from imgrec_lib.devices import Device
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.features.backbones import Backbone, build_backbone
 from imgrec_lib.features.preparation import Preparation
 from imgrec_lib.features.rows import earlier_rows, write_rows
 from imgrec_lib.files import cache_folder, cached, fingerprint, write_json
-from imgrec_lib.options import Option, options_of
+from imgrec_lib.options import Count, CountOrNone, Option, options_of
 from imgrec_lib.progress import progress_bar
 
 MISSING = ("white", "zero")
@@ -77,20 +78,36 @@ class Features:
         return self.description["random"] == "yes"
 
 
+def check_features(features: Any) -> None:
+    """Refuse what is no features of a catalogue.
+
+    Raises:
+        InputError: with the remedy.
+    """
+    if features is not None and not isinstance(features, ItemFeatures):
+        raise InputError(
+            f"features must be what extract_features or read_features returns, not {type(features).__name__}: "
+            "read_features joins vectors of your own to the items by their ids."
+        )
+
+
+OwnFeatures = Annotated[Features | None, check_features]
+
+
 def extract_features(
     images: ImageStore,
     *,
     backbone: str = "efficientnet-lite0",
     weights: str | Path = "default",
     pooling: str | None = None,
-    size: int | None = None,
+    size: Count | None = None,
     stride: str | None = None,
     preprocessing: str | None = None,
     crop: bool = False,
-    seed: int = 0,
+    seed: CountOrNone = 0,
     missing: str = "white",
-    batch_size: int | None = None,
-    device: str | torch.device = "cpu",
+    batch_size: Count | None = None,
+    device: Device = "cpu",
     cache: str | Path | None = None,
     progress: bool = True,
 ) -> Features:
@@ -131,8 +148,6 @@ def extract_features(
         raise InputError("the image store has no pictures: load a dataset with at least one item.")
     device = torch.device(device)
     batch_size = (4 if device.type == "cpu" else 256) if batch_size is None else batch_size
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1, not {batch_size}.")
     network = build_backbone(
         backbone,
         weights=weights,

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 import torch
+from annotated_types import MinLen
 
 from imgrec_lib.data.columns import ITEM_NAMES, plain_name
 from imgrec_lib.data.ids import how_ids_differ, plain_id
-from imgrec_lib.errors import InputError, few, one_line
+from imgrec_lib.errors import InputError, few, one_line, tell
 from imgrec_lib.features.extraction import Features
 from imgrec_lib.features.preparation import Learnt, Preparation, learn_preparation
 from imgrec_lib.files import fingerprint
@@ -28,7 +28,7 @@ VECTOR_NAMES = ("vector", "vectors", "embedding", "embeddings", "feature", "feat
 
 def read_features(
     source: str | Path | pd.DataFrame | np.ndarray | torch.Tensor | Features | Mapping[str, Any],
-    item_ids: Sequence[str] | np.ndarray,
+    item_ids: Annotated[Sequence[str] | np.ndarray, MinLen(1)],
     *,
     ids: str | Path | Sequence[Any] | None = None,
     in_order: bool = False,
@@ -157,11 +157,10 @@ def _joined(
             )
         unknown = own[~own.isin(known)]
         if len(unknown):
-            warnings.warn(
+            tell(
                 f"{what}: {len(unknown):,} of {len(own):,} vectors are of items that the catalogue does not have "
                 f"({few(unknown)}); they are left out"
                 + (f": {difference}." if (difference := how_ids_differ(unknown, known[place < 0])) else "."),
-                stacklevel=4,
             )
     missing = place < 0
     found = np.where(missing[:, None], np.float32(0), values[place])
@@ -172,10 +171,9 @@ def _joined(
             "or leave these items out."
         )
     if missing.any():
-        warnings.warn(
+        tell(
             f"{what}: {int(missing.sum()):,} of {len(known):,} items have no vector ({few(known[missing])}); zeros "
-            "stand for them.",
-            stacklevel=4,
+            "stand for them."
         )
     return found, missing
 

@@ -11,6 +11,7 @@ import torch
 
 from imgrec_lib.data.dataset import Columns, Dataset
 from imgrec_lib.data.values import numbers_of, value_codes
+from imgrec_lib.devices import Device
 from imgrec_lib.errors import InputError, one_line, tell, unknown_name
 from imgrec_lib.extras import require
 from imgrec_lib.features.extraction import Features
@@ -33,7 +34,7 @@ def text_features(
     text_columns: list | None = None,
     text_encoder: str = TFIDF,
     text_components: Count = 128,
-    device: str | torch.device = "cpu",
+    device: Device = "cpu",
     cache: str | Path | None = None,
     progress: bool = True,
 ) -> Features:

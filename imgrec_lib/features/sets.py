@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from imgrec_lib.data.dataset import Columns, Dataset
+from imgrec_lib.devices import Device
 from imgrec_lib.features.extraction import Features
 from imgrec_lib.features.given import given_feature_options, read_features
 from imgrec_lib.features.item_table import category_features, number_features, text_features
@@ -36,7 +35,7 @@ def item_features(
     *,
     backbone: str = "efficientnet-lite0",
     weights: str | Path = "default",
-    device: str | torch.device = "cpu",
+    device: Device = "cpu",
     progress: bool = True,
     learnt: Learnt | None = None,
     **options: Any,

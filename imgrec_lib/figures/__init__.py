@@ -35,6 +35,7 @@ from imgrec_lib.figures.generated import (
 from imgrec_lib.figures.grid import validation_surface
 from imgrec_lib.figures.movement import item_movement, movement_by_popularity, movement_gallery
 from imgrec_lib.figures.search import best_so_far, importance, search_curves, slices
+from imgrec_lib.options import check_calls
 
 __all__ = [
     "attention_by_user",
@@ -69,3 +70,5 @@ __all__ = [
     "steps_grid",
     "validation_surface",
 ]
+
+check_calls(__name__)

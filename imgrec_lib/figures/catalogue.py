@@ -13,6 +13,7 @@ from imgrec_lib.figures.curves import COLOURS, INK, MARKERS, literal
 from imgrec_lib.figures.named import Figure
 from imgrec_lib.gallery.gallery import Gallery
 from imgrec_lib.gallery.rows import Cell, Row
+from imgrec_lib.options import Count, CountOrNone
 
 SECONDS_A_WEEK = 7 * 86400
 
@@ -47,7 +48,7 @@ def interaction_figure(dataset: Dataset) -> Figure:
     return figure
 
 
-def category_table(dataset: Dataset, most: int = 20) -> pd.DataFrame:
+def category_table(dataset: Dataset, most: Count = 20) -> pd.DataFrame:
     """Items, cold items and training interactions of each category, most items first.
 
     Args:
@@ -64,7 +65,7 @@ def category_table(dataset: Dataset, most: int = 20) -> pd.DataFrame:
     return table
 
 
-def item_gallery(dataset: Dataset, per_category: int = 6, categories: int = 8, seed: int = 0) -> Gallery:
+def item_gallery(dataset: Dataset, per_category: Count = 6, categories: Count = 8, seed: CountOrNone = 0) -> Gallery:
     """Random items of the largest categories, one row each.
 
     Args:
@@ -86,7 +87,7 @@ def item_gallery(dataset: Dataset, per_category: int = 6, categories: int = 8, s
 
 
 def category_agreement(
-    dataset: Dataset, vectors: Tensor | np.ndarray, k: int = 10, queries: int = 1000, seed: int = 0
+    dataset: Dataset, vectors: Tensor | np.ndarray, k: Count = 10, queries: Count = 1000, seed: CountOrNone = 0
 ) -> pd.DataFrame:
     """How often an item's nearest neighbours share its category and its attributes, against chance.
 
@@ -117,7 +118,7 @@ def category_agreement(
     return table.round(2)
 
 
-def feature_map(dataset: Dataset, vectors: Tensor | np.ndarray, most: int = 5000, seed: int = 0) -> Figure:
+def feature_map(dataset: Dataset, vectors: Tensor | np.ndarray, most: Count = 5000, seed: CountOrNone = 0) -> Figure:
     """Items on the first two principal components of their vectors, the largest categories told apart.
 
     Args:

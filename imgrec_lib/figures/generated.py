@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
+from annotated_types import MinLen
 from matplotlib.axes import Axes
 
 from imgrec_lib.data.dataset import Dataset, describe_item, latest_items
 from imgrec_lib.data.images import ImageStore
+from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation.neighbours import search_neighbours
 from imgrec_lib.figures.curves import COLOURS, INK, LINES
 from imgrec_lib.figures.named import Figure
 from imgrec_lib.gallery.gallery import Gallery
 from imgrec_lib.gallery.rows import Cell, Row
 from imgrec_lib.generation import Design, Pictures
+from imgrec_lib.options import Count
+
+Designs = Annotated[Sequence[Design], MinLen(1)]
 
 
 def picture_grid(pictures: np.ndarray, rows: Sequence[str], columns: Sequence[str] = (), title: str = "") -> Figure:
@@ -27,6 +33,10 @@ def picture_grid(pictures: np.ndarray, rows: Sequence[str], columns: Sequence[st
         title: of the figure.
     """
     n_rows, n_columns = pictures.shape[:2]
+    if len(rows) != n_rows or len(columns) not in (0, n_columns):
+        raise InputError(
+            f"rows and columns must have {n_rows} and {n_columns} labels, not {len(rows)} and {len(columns)}."
+        )
     figure = Figure(figsize=(1.6 + 0.95 * n_columns, 0.95 * n_rows + 0.3 * bool(columns) + 0.4 * bool(title)))
     axes = figure.subplots(n_rows, n_columns, squeeze=False, gridspec_kw={"wspace": 0.04, "hspace": 0.04})
     for row in range(n_rows):
@@ -40,7 +50,7 @@ def picture_grid(pictures: np.ndarray, rows: Sequence[str], columns: Sequence[st
     return figure
 
 
-def progress_grid(progress: np.ndarray, classes: Sequence[str], moments: int = 6) -> Figure:
+def progress_grid(progress: np.ndarray, classes: Sequence[str], moments: Count = 6) -> Figure:
     """The first code of each class after some epochs, from before training to the last one.
 
     Args:
@@ -53,7 +63,7 @@ def progress_grid(progress: np.ndarray, classes: Sequence[str], moments: int = 6
     return picture_grid(progress[epochs, :, 0].swapaxes(0, 1), classes, labels)
 
 
-def design_gallery(dataset: Dataset, pictures: Pictures, designs: Sequence[Design], k: int = 8) -> Gallery:
+def design_gallery(dataset: Dataset, pictures: Pictures, designs: Designs, k: Count = 8) -> Gallery:
     """What users bought of a class, beside the garment designed for each.
 
     Args:
@@ -86,7 +96,7 @@ def design_gallery(dataset: Dataset, pictures: Pictures, designs: Sequence[Desig
 
 
 def nearest_items_gallery(
-    dataset: Dataset, designs: Sequence[Design], designed: np.ndarray, items: np.ndarray, k: int = 8
+    dataset: Dataset, designs: Designs, designed: np.ndarray, items: np.ndarray, k: Count = 8
 ) -> Gallery:
     """Designs with the real items nearest to them in a space of features: is it new, or a copy?
 
@@ -113,12 +123,12 @@ def nearest_items_gallery(
     return Gallery("Nearest real items, by visual feature", tuple(rows), store)
 
 
-def best_pictures(designs: Sequence[Design]) -> np.ndarray:
+def best_pictures(designs: Designs) -> np.ndarray:
     """Of each design the picture that ended with the highest objective: (designs, size, size, 3) uint8."""
     return np.stack([one.pictures[-1, _best(one)] for one in designs])
 
 
-def preference_figure(dataset: Dataset, designs: Sequence[Design], real: Sequence[np.ndarray]) -> Figure:
+def preference_figure(dataset: Dataset, designs: Designs, real: Sequence[np.ndarray]) -> Figure:
     """The preference along the steps, for each design a panel, against the user's scores of the real items.
 
     Args:
@@ -126,6 +136,8 @@ def preference_figure(dataset: Dataset, designs: Sequence[Design], real: Sequenc
         designs: a panel each.
         real: for each design the user's scores of the real items of its class.
     """
+    if len(real) != len(designs):
+        raise InputError(f"real must have the scores of {len(designs)} designs, not of {len(real)}.")
     figure = Figure(figsize=(1.2 + 2.7 * len(designs), 3.1), layout="constrained")
     panels = figure.subplots(1, len(designs), squeeze=False)[0]
     for axes, one, scores in zip(panels, designs, real, strict=True):
@@ -152,7 +164,7 @@ def preference_figure(dataset: Dataset, designs: Sequence[Design], real: Sequenc
     return figure
 
 
-def steps_grid(dataset: Dataset, designs: Sequence[Design], moments: int = 6) -> Figure:
+def steps_grid(dataset: Dataset, designs: Designs, moments: Count = 6) -> Figure:
     """The best start of each design along the steps, with its preference above."""
     steps = np.unique(np.linspace(0, len(designs[0].pictures) - 1, moments).round().astype(int))
     pictures = np.stack([one.pictures[steps, _best(one)] for one in designs])

@@ -11,9 +11,10 @@ from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.evaluation.neighbours import search_neighbours
 from imgrec_lib.gallery.gallery import Gallery
 from imgrec_lib.gallery.views import neighbour_gallery, side_by_side
+from imgrec_lib.options import Count
 
 
-def item_movement(dataset: Dataset, before: Tensor, after: Tensor, k: int = 10) -> pd.DataFrame:
+def item_movement(dataset: Dataset, before: Tensor, after: Tensor, k: Count = 10) -> pd.DataFrame:
     """How far each item moved between two sets of embeddings in one space, the second trained from the first.
 
     Args:
@@ -51,7 +52,7 @@ def movement_gallery(
     before: Tensor,
     after: Tensor,
     items: np.ndarray,
-    k: int = 7,
+    k: Count = 7,
     titles: tuple[str, str] = ("before", "after"),
 ) -> Gallery:
     """The given items with their nearest neighbours before and after, two rows each."""

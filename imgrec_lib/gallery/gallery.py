@@ -13,6 +13,7 @@ from imgrec_lib.files import replacing
 from imgrec_lib.gallery.html import gallery_html
 from imgrec_lib.gallery.png import contact_sheet
 from imgrec_lib.gallery.rows import Row
+from imgrec_lib.options import Count
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -40,11 +41,11 @@ class Gallery:
         """The items of all cells, row by row."""
         return [cell.item for row in self.rows for cell in row.cells]
 
-    def html(self, size: int = 96, *, style: bool = True, link: Callable[[int], str] | None = None) -> Markup:
+    def html(self, size: Count = 96, *, style: bool = True, link: Callable[[int], str] | None = None) -> Markup:
         """Static HTML, see `gallery_html`."""
         return gallery_html(self.title, self.rows, self.images, size, style=style, link=link)
 
-    def png(self, path: Path, size: int = 96) -> Path:
+    def png(self, path: Path, size: Count = 96) -> Path:
         """Write a contact sheet, see `contact_sheet`.
 
         Args:

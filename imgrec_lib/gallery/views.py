@@ -15,13 +15,14 @@ from imgrec_lib.evaluation.neighbours import search_neighbours
 from imgrec_lib.gallery.gallery import Gallery
 from imgrec_lib.gallery.rows import Cell, Row
 from imgrec_lib.models.base import Scorer
+from imgrec_lib.options import Count
 
 
 def neighbour_gallery(
     dataset: Dataset,
     vectors: Tensor | np.ndarray,
     items: Sequence[int],
-    k: int = 8,
+    k: Count = 8,
     title: str = "Nearest items",
 ) -> Gallery:
     """Items and their nearest neighbours in any space: visual features, learned embeddings.
@@ -60,7 +61,7 @@ def side_by_side(title: str, *galleries: Gallery) -> Gallery:
 
 
 def recommendation_gallery(
-    dataset: Dataset, scorer: Scorer, users: Sequence[int], k: int = 8, title: str = "Recommendations"
+    dataset: Dataset, scorer: Scorer, users: Sequence[int], k: Count = 8, title: str = "Recommendations"
 ) -> Gallery:
     """What users bought and what a model recommends to them, with the places of the held-out test items.
 

@@ -18,6 +18,7 @@ from imgrec_lib.generation.quality import (
     generation_quality,
     picture_features,
 )
+from imgrec_lib.options import check_calls
 
 __all__ = [
     "GAN",
@@ -37,3 +38,5 @@ __all__ = [
     "users_of_class",
     "with_options",
 ]
+
+check_calls(__name__)

@@ -7,24 +7,26 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
+from annotated_types import Gt, Lt
 from PIL import Image
 from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.data.storing import resized
+from imgrec_lib.devices import Device
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.files import fingerprint, replacing
 from imgrec_lib.generation.networks import Discriminator, Generator
 from imgrec_lib.models.parts.cnn_f import scaled
+from imgrec_lib.options import Count, CountOrNone, NotNegative, Positive, ShareBelowOne
 from imgrec_lib.progress import progress_bar
 from imgrec_lib.training import load_optimiser, optimiser_tensors, read_checkpoint, write_checkpoint
 
-CODES = ("normal", "uniform")
 AT_ONCE = 64
 SHEET_COLUMNS = 8
 
@@ -65,7 +67,12 @@ class Pictures:
 
 
 def class_pictures(
-    dataset: Dataset, size: int = 64, *, classes: int = 6, held_out: float = 0.2, seed: int = 0
+    dataset: Dataset,
+    size: Count = 64,
+    *,
+    classes: Count = 6,
+    held_out: Annotated[float, Gt(0), Lt(1)] = 0.2,
+    seed: CountOrNone = 0,
 ) -> tuple[Pictures, Pictures]:
     """The pictures of a dataset's largest categories: those to train on, and some of each class held out.
 
@@ -86,8 +93,6 @@ def class_pictures(
     """
     if dataset.images is None:
         raise InputError(f"dataset {dataset.name!r} has no images: load it with them.")
-    if not 0 < held_out < 1:
-        raise InputError(f"held_out is a share between 0 and 1, not {held_out}.")
     codes, names = dataset.categories or (np.zeros(dataset.n_items, np.int64), ["all items"])
     sizes = np.bincount(codes[dataset.images.present], minlength=len(names))
     chosen = np.sort(np.argsort(-sizes, kind="stable")[: max(1, classes)])
@@ -129,17 +134,17 @@ class GANSettings:
             not be nearer to real ones. 0 keeps the last weights, as the authors' code does.
     """
 
-    latent: int = 256
-    channels: int = 64
-    codes: str = "normal"
-    epochs: int = 30
-    batch_size: int = 16
-    learning_rate: float = 1e-4
-    learning_rate_ratio: float = 1.0
-    betas: tuple[float, float] = (0.5, 0.99)
-    epsilon: float = 1e-8
-    weight_decay: float = 0.0
-    averaging: float = 0.0
+    latent: Count = 256
+    channels: Count = 64
+    codes: Literal["normal", "uniform"] = "normal"
+    epochs: CountOrNone = 30
+    batch_size: Count = 16
+    learning_rate: Positive = 1e-4
+    learning_rate_ratio: Positive = 1.0
+    betas: tuple[ShareBelowOne, ShareBelowOne] = (0.5, 0.99)
+    epsilon: Positive = 1e-8
+    weight_decay: NotNegative = 0.0
+    averaging: ShareBelowOne = 0.0
 
 
 class GAN(nn.Module):
@@ -151,15 +156,11 @@ class GAN(nn.Module):
         settings: sizes of the networks and law of the codes.
 
     Raises:
-        InputError: an unknown law of the codes, averaging outside [0, 1), or see `doublings`.
+        InputError: see `doublings`.
     """
 
     def __init__(self, size: int, classes: tuple[str, ...], settings: GANSettings) -> None:
         super().__init__()
-        if settings.codes not in CODES:
-            raise unknown_name("law of the codes", settings.codes, CODES)
-        if not 0 <= settings.averaging < 1:
-            raise InputError(f"averaging must be at least 0 and below 1, not {settings.averaging}.")
         self.size, self.classes, self.settings = size, classes, settings
         self.generator = Generator(size, len(classes), latent=settings.latent, channels=settings.channels)
         self.discriminator = Discriminator(size, len(classes), channels=settings.channels)
@@ -239,8 +240,8 @@ def train_gan(
     folder: Path,
     settings: GANSettings | None = None,
     *,
-    seed: int = 0,
-    device: str | torch.device = "cpu",
+    seed: CountOrNone = 0,
+    device: Device = "cpu",
     progress: bool = True,
 ) -> GANTraining:
     """Train a GAN, or open it if it was trained before; a training that was stopped goes on from its last epoch.
@@ -326,7 +327,7 @@ def train_gan(
     return load_gan(folder, device)
 
 
-def load_gan(folder: Path, device: str | torch.device = "cpu") -> GANTraining:
+def load_gan(folder: Path, device: Device = "cpu") -> GANTraining:
     """Open a trained GAN.
 
     Raises:

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import Dataset
-from imgrec_lib.errors import InputError, unknown_name
+from imgrec_lib.errors import InputError
 from imgrec_lib.generation.gan import GAN, Pictures, as_pixels
-
-BOUNDS = ("none", "tanh")
-SELECTIONS = ("best", "all")
+from imgrec_lib.options import Count, CountOrNone, NotNegative, Positive
 
 
+@runtime_checkable
 class PictureScorer(Protocol):
     """A model that scores a picture which need not be an item's; DVBPR is one."""
 
@@ -41,13 +40,13 @@ class PreferenceSettings:
         selection: "best" keeps the start whose objective is highest in the end, "all" keeps all of them.
     """
 
-    starts: int = 16
-    steps: int = 10
-    learning_rate: float = 0.05
-    eta: float = 1.0
-    spread: float = 0.5
-    bound: str = "none"
-    selection: str = "best"
+    starts: Count = 16
+    steps: CountOrNone = 10
+    learning_rate: Positive = 0.05
+    eta: NotNegative = 1.0
+    spread: NotNegative = 0.5
+    bound: Literal["none", "tanh"] = "none"
+    selection: Literal["best", "all"] = "best"
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,11 +75,11 @@ class Design:
 def design(
     gan: GAN,
     scorer: PictureScorer,
-    user: int,
-    label: int,
+    user: CountOrNone,
+    label: CountOrNone,
     settings: PreferenceSettings | None = None,
     *,
-    seed: int = 0,
+    seed: CountOrNone = 0,
 ) -> Design:
     """Maximise over z the preference s(u, G(z, y)) - eta (D(G(z, y), y) - 1)^2.
 
@@ -101,12 +100,6 @@ def design(
         InputError: an unknown bound or selection, no start, a negative number of steps, or no such class.
     """
     settings = settings or PreferenceSettings()
-    if settings.bound not in BOUNDS:
-        raise unknown_name("bound", settings.bound, BOUNDS)
-    if settings.selection not in SELECTIONS:
-        raise unknown_name("selection", settings.selection, SELECTIONS)
-    if settings.starts < 1 or settings.steps < 0:
-        raise InputError(f"starts must be at least 1 and steps at least 0, not {settings.starts} and {settings.steps}.")
     if not 0 <= label < len(gan.classes):
         raise InputError(f"the GAN has classes 0 to {len(gan.classes) - 1}, not {label}.")
     random = torch.Generator().manual_seed(seed)
@@ -159,7 +152,9 @@ def _at_rest(*networks: object) -> Iterator[None]:
             module.train(mode)
 
 
-def users_of_class(dataset: Dataset, pictures: Pictures, label: int, n: int, *, at_least: int = 3) -> list[int]:
+def users_of_class(
+    dataset: Dataset, pictures: Pictures, label: CountOrNone, n: Count, *, at_least: CountOrNone = 3
+) -> list[int]:
     """Users for whom to design: those with most training items of a class.
 
     The authors take users with more than ten training items whose test item is of the class; here nothing held out is

@@ -6,15 +6,17 @@ import numpy as np
 import pandas as pd
 import torch
 
+from imgrec_lib.devices import Device
 from imgrec_lib.errors import InputError
 from imgrec_lib.features import Backbone
 from imgrec_lib.features.attributes import fit_heads
 from imgrec_lib.generation.gan import GAN, Pictures
+from imgrec_lib.options import CountOrNone
 
 AT_ONCE = {"cpu": 16, "cuda": 256}
 
 
-def picture_features(pixels: np.ndarray, backbone: Backbone, device: str | torch.device = "cpu") -> np.ndarray:
+def picture_features(pixels: np.ndarray, backbone: Backbone, device: Device = "cpu") -> np.ndarray:
     """Pooled features of pictures: (n, size, size, 3) uint8 -> (n, n_features) float64.
 
     Args:
@@ -71,8 +73,8 @@ def generation_quality(
     held_out: Pictures,
     backbone: Backbone,
     *,
-    seed: int = 0,
-    device: str | torch.device = "cpu",
+    seed: CountOrNone = 0,
+    device: Device = "cpu",
 ) -> pd.DataFrame:
     """Distance to the held-out pictures and agreement with the class, beside what real pictures get.
 

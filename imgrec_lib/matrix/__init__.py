@@ -8,5 +8,8 @@ from imgrec_lib.matrix.definition import Data, Matrix, read_matrix, with_roots
 from imgrec_lib.matrix.driver import run_matrix
 from imgrec_lib.matrix.tasks import Task, plan
 from imgrec_lib.matrix.view import Row, rows, watch_matrix
+from imgrec_lib.options import check_calls
 
 __all__ = ["Data", "Matrix", "Row", "Task", "plan", "read_matrix", "rows", "run_matrix", "watch_matrix", "with_roots"]
+
+check_calls(__name__)

@@ -29,9 +29,9 @@ LONGEST_NAME = 100
 """Bytes of a dataset's name, which is a part of the names of folders, of at most 255."""
 
 SHORT_FORMS = {"dataset": Option(str), "root": Option(str), "dataset_options": Option(dict), "device": Option(str),
-    "grid": Option(dict), "search": Option(dict),
+    "grid": Option(dict), "search": Option(dict), "datasets": Option(dict),
 }  # fmt: skip
-"""Keys of a file that stand for an entry of `datasets`, of `devices` or of `search`."""
+"""Keys of a file that stand for an entry of `datasets`, of `devices` or of `search`, or have one as a mapping."""
 
 
 @dataclass(frozen=True)
@@ -318,31 +318,14 @@ def _searches(path: Path, content: Mapping[str, Any], grid: Mapping[str, Any]) -
 
 
 def _check(path: Path, matrix: Matrix) -> None:
-    names = {key: getattr(matrix, key) for key in ("models", "profiles", "controls", "devices")}
-    names |= {f"profiles of {name}": data.profiles for name, data in matrix.datasets.items()}
-    for key, values in names.items():
-        for name in values:
-            if not isinstance(name, str):
-                raise InputError(f"{path}: {key} must be names, not {shown(name)}.")
     for key in ("models", "seeds", "devices"):
         if not getattr(matrix, key):
             raise InputError(f"{path}: {key} is empty: nothing would be run.")
-    if not all(type(seed) is int for seed in matrix.seeds):
-        raise InputError(f"{path}: seeds must be whole numbers, not {matrix.seeds}.")
     for model in [*matrix.parameters, *matrix.ablations]:
         if model not in list_models():
             raise unknown_name("model", model, list_models())
-    for model, parameters in matrix.parameters.items():
-        _check_mapping(path, f"parameters of {model}", parameters)
-    for model, variants in matrix.ablations.items():
-        if not isinstance(variants, list):
-            raise InputError(f"{path}: ablations of {model} must be a list of parameters, not {shown(variants)}.")
-        for variant in variants:
-            _check_mapping(path, f"ablation of {model}", variant)
     if matrix.features and matrix.feature_sets:
         raise InputError(f"{path} has both 'features' and 'feature_sets': keep one.")
-    for name, files in matrix.feature_sets.items():
-        _check_mapping(path, f"feature set {name!r}", files)
     if matrix.choose_by is not None:
         check_metric(matrix.choose_by)
     for data in matrix.datasets.values():
@@ -358,7 +341,6 @@ def _check(path: Path, matrix: Matrix) -> None:
                 for files in matrix.features_of(model).values():
                     Request(model, profile, parameters, **features_of(matrix, files)).check()
     for notebook, chosen in matrix.compare.items():
-        _check_mapping(path, f"parameters of {notebook}", chosen)
         check_options(f"notebook {notebook}", notebook_options(notebook), chosen)
 
 

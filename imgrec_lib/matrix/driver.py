@@ -46,6 +46,7 @@ from imgrec_lib.matrix.tasks import HEARTBEAT, Plan, Searching, Task, all_facts,
 from imgrec_lib.matrix.view import Row, live_view, rows
 from imgrec_lib.models import model_card
 from imgrec_lib.notebooks import how_it_ended, run_notebook
+from imgrec_lib.options import Count
 from imgrec_lib.request import Request
 from imgrec_lib.runs import open_run
 from imgrec_lib.search import try_out
@@ -57,7 +58,7 @@ def run_matrix(
     runs: Path,
     reports: Path,
     *,
-    workers: int | None = None,
+    workers: Count | None = None,
     dask: str = "",
     only: Mapping[str, Iterable[str]] | None = None,
     retry_failed: bool = False,
@@ -375,8 +376,6 @@ def places_of(matrix: Matrix, workers: int | None = None) -> int:
 
 @contextmanager
 def _places(matrix: Matrix, workers: int | None, dask: str) -> Iterator[list[_Place]]:
-    if workers is not None and workers < 1:
-        raise InputError(f"workers must be at least 1, not {workers}.")
     if dask:
         with _dask_places(matrix, workers, dask) as places:
             yield places

@@ -86,6 +86,7 @@ def distinct(items: Tensor) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(different), torch.from_numpy(places).view(items.shape)
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """Scores of users for items. Higher is better; only the order inside a user matters."""
 

@@ -12,7 +12,7 @@ from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.models.base import ModelCard, Profile, Recommender, TrainSettings
 from imgrec_lib.models.registry import model_card
-from imgrec_lib.options import Option, check_options, options_of
+from imgrec_lib.options import CountOrNone, Option, check_options, options_of
 
 NETWORK_OPTIONS = ("pooling", "size", "stride", "preprocessing", "crop", "seed")
 """Options of `extract_features` that say what the network is (`build_backbone`)."""
@@ -146,7 +146,7 @@ def _check_pictures(card: ModelCard, profile: str, data: TrainingData, overrides
 
 
 def build_model(
-    name: str, data: TrainingData, *, profile: str = "default", seed: int = 0, **overrides: Any
+    name: str, data: TrainingData, *, profile: str = "default", seed: CountOrNone = 0, **overrides: Any
 ) -> Recommender:
     """Build an untrained model.
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
@@ -65,8 +66,7 @@ class DVBPR(Recommender):
             cold item below chance. False, for batches="items" alone, draws the negatives from the bought items.
 
     Raises:
-        InputError: an unknown kind of batches, options that do not go together, a size too small, or a dropout outside
-            [0, 1).
+        InputError: an unknown kind of batches, or options that do not go together.
     """
 
     mixed_precision = True
@@ -77,7 +77,7 @@ class DVBPR(Recommender):
         data: TrainingData,
         *,
         factors: Count = 100,
-        size: int = 224,
+        size: Annotated[int, Ge(SMALLEST)] = 224,
         channels: Count = 64,
         units: Count = 4096,
         dropout: ShareBelowOne = 0.5,
@@ -91,8 +91,6 @@ class DVBPR(Recommender):
             raise unknown_name("kind of batches", batches, BATCHES)
         if not cold_negatives and batches != "items":
             raise InputError("cold_negatives=False of DVBPR needs batches='items'.")
-        if size < SMALLEST:
-            raise InputError(f"the pictures of DVBPR must have at least {SMALLEST} pixels a side, not {size}.")
         assert data.images is not None
         tell_of_enlargement(data.images, size)
         self.images, self.picture_size, self.batches = data.images, size, batches

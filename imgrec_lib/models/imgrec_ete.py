@@ -20,7 +20,7 @@ from imgrec_lib.models.parts.imgrec import CODE, CODE_MEN, KERAS, PAPER, SOURCE,
 from imgrec_lib.models.parts.layers import feature_layer
 from imgrec_lib.models.parts.losses import item_batch_cross_entropy
 from imgrec_lib.models.parts.settings import LARGE_BATCHES
-from imgrec_lib.options import Count, NotNegative
+from imgrec_lib.options import Count, CountOrNone, NotNegative
 
 BATCHES = ("items", "interactions")
 
@@ -83,13 +83,13 @@ class ImgRecEtE(TrainedEncoder, ImgRec):
         backbone: str = "efficientnet-lite0",
         weights: str = "default",
         pooling: str = "",
-        size: int = 0,
+        size: CountOrNone = 0,
         cut: str = "",
         keep: str = "disk",
         batches: str = "items",
         repeats: bool = False,
         batch_statistics: bool = True,
-        users_per_batch: int = 0,
+        users_per_batch: CountOrNone = 0,
     ) -> None:
         if batches not in BATCHES:
             raise unknown_name("kind of batches", batches, BATCHES)

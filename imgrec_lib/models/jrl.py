@@ -51,7 +51,7 @@ class JRL(Recommender):
         data: TrainingData,
         *,
         factors: Count = 64,
-        image_weight: float = 1.0,
+        image_weight: NotNegative = 1.0,
         l2: NotNegative = 0.0,
         at_interactions: Positive | None = None,
         score_with_bias: bool = False,

@@ -10,6 +10,7 @@ from torch import Tensor
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.models.base import Extensible, ModelCard, Profile, Range, Recommender, Scorer
 from imgrec_lib.models.visrank import VisRank
+from imgrec_lib.options import NotNegative
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class PopVisRank(Recommender):
 
     log_popularity: Tensor
 
-    def __init__(self, data: TrainingData, *, weight: float = 10.0, aggregate: str = "max") -> None:
+    def __init__(self, data: TrainingData, *, weight: NotNegative = 10.0, aggregate: str = "max") -> None:
         super().__init__()
         self.weight = weight
         self.visrank = VisRank(data, similarity="cosine", aggregate=aggregate)

@@ -41,7 +41,7 @@ from imgrec_lib.models.parts.attention import AttentiveScorer
 from imgrec_lib.models.parts.losses import bpr, half_squared_norm, penalties_at
 from imgrec_lib.models.parts.projection import Projection
 from imgrec_lib.models.parts.settings import HM_WEEK, LARGE_BATCHES
-from imgrec_lib.options import Count, NotNegative, Positive
+from imgrec_lib.options import Count, CountOrNone, NotNegative, Positive, ShareBelowOne
 
 
 class SAERS(Recommender):
@@ -108,14 +108,14 @@ class SAERS(Recommender):
         item_bias: bool = True,
         two_user_vectors: bool = False,
         initial_scale: NotNegative = 0.01,
-        components: int = 0,
+        components: CountOrNone = 0,
         attributes: str = "",
-        held_out: float = 0.1,
+        held_out: ShareBelowOne = 0.1,
         head_penalty: NotNegative = 1e-2,
-        threshold: float = 0.2,
+        threshold: ShareBelowOne = 0.2,
         backbone: str = "efficientnet-lite0",
         weights: str = "default",
-        size: int = 0,
+        size: CountOrNone = 0,
         keep: str = "disk",
         progress: bool = True,
     ) -> None:

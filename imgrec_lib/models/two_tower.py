@@ -22,6 +22,7 @@ from imgrec_lib.models.parts.neighbours import NearestPictures, Neighbours, same
 from imgrec_lib.models.parts.purchases import BasketSum, PurchaseSum, SparseWeights, log_popularity, purchase_matrix
 from imgrec_lib.models.parts.softmax import log_sum_exp
 from imgrec_lib.models.parts.visual import shared_features
+from imgrec_lib.options import Count, CountOrNone, NotNegative, Positive, ShareBelowOne
 
 STRIDE = 30.0
 """Neighbours' weights are this times a parameter: Adam moves every parameter alike, and these few have far to go."""
@@ -76,7 +77,7 @@ class TwoTower(Recommender):
         l2: penalty weight.
 
     Raises:
-        InputError: what is asked for is not in the data, or a parameter is out of range.
+        InputError: what is asked for is not in the data.
     """
 
     features: Tensor
@@ -91,28 +92,23 @@ class TwoTower(Recommender):
         self,
         data: TrainingData,
         *,
-        factors: int = 64,
-        units: int = 150,
+        factors: Count = 64,
+        units: CountOrNone = 150,
         ids: bool = True,
-        id_dropout: float = 0.5,
-        dropout: float = 0.0,
+        id_dropout: ShareBelowOne = 0.5,
+        dropout: ShareBelowOne = 0.0,
         hidden: float = 0.5,
         together: bool = True,
         looks: bool = True,
         groups: bool = False,
         item_table: bool = False,
-        shrink: float = 10.0,
-        nearest: int = 100,
-        power: float = 1.5,
-        emphasis: float = 3.0,
-        l2: float = 0.0,
+        shrink: NotNegative = 10.0,
+        nearest: Count = 100,
+        power: Positive = 1.5,
+        emphasis: NotNegative = 3.0,
+        l2: NotNegative = 0.0,
     ) -> None:
         super().__init__()
-        if not (0 <= id_dropout < 1 and 0 <= dropout < 1) or nearest < 1 or power <= 0:
-            raise InputError(
-                "two-tower needs 0 <= id_dropout < 1, 0 <= dropout < 1, nearest >= 1 and power > 0, "
-                f"not {id_dropout}, {dropout}, {nearest} and {power}."
-            )
         self.id_dropout, self.dropout, self.hidden, self.shrink, self.power = id_dropout, dropout, hidden, shrink, power
         self.emphasis, self.l2, self.ids = emphasis, l2, ids
         self.hidden_items = max(1.0, hidden * len(data.interactions) / data.n_users)

@@ -6,6 +6,7 @@ from imgrec_lib.extras import require
 
 require("report")
 
+from imgrec_lib.options import check_calls
 from imgrec_lib.report.formats import format_table, markdown_table, show_table
 from imgrec_lib.report.notebook_pages import notebook_page
 from imgrec_lib.report.page import write_report
@@ -17,3 +18,5 @@ __all__ = [
     "show_table",
     "write_report",
 ]
+
+check_calls(__name__)

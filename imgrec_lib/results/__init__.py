@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from imgrec_lib.options import check_calls
 from imgrec_lib.results.comparison import comparison_note, difference_table
 from imgrec_lib.results.paper import paper_tables, sizes_table
 from imgrec_lib.results.results import Results
@@ -47,3 +48,5 @@ __all__ = [
     "sizes_table",
     "variants_table",
 ]
+
+check_calls(__name__)

@@ -6,9 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
 import yaml
+from annotated_types import MinLen
 
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.data.statistics import dataset_table
@@ -49,7 +51,7 @@ def _read() -> tuple[tuple[_PaperTable, ...], dict[str, dict[str, int]]]:
 PAPER_TABLES, PAPER_SIZES = _read()
 
 
-def sizes_table(groups: Sequence[Results], datasets: Mapping[str, Dataset]) -> pd.DataFrame:
+def sizes_table(groups: Annotated[Sequence[Results], MinLen(1)], datasets: Mapping[str, Dataset]) -> pd.DataFrame:
     """Table 1: the size of each dataset, and below those of the paper what it prints of them.
 
     Args:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from imgrec_lib.errors import unknown_name
 from imgrec_lib.features.controls import SHUFFLED_FEATURES
 from imgrec_lib.results.comparison import user_values
 from imgrec_lib.results.results import Results
@@ -95,7 +96,13 @@ class Standings:
         return f"{found.mean:.4f} [{found.low:.4f}, {found.high:.4f}]"
 
     def of(self, label: str) -> Mean:
-        """A row of `table`."""
+        """A row of `table`.
+
+        Raises:
+            InputError: there is none.
+        """
+        if label not in self._means:
+            raise unknown_name("row of the table", label, self._means)
         return self._means[label]
 
     def gain(self, control: str) -> tuple[float, float, float, bool]:
@@ -103,8 +110,9 @@ class Standings:
 
         The two rows have the same settings, so that the difference speaks of the pictures, searched or not.
         """
-        assert self.differences is not None
         d = self.differences
+        if d is None or control not in self.controlled:
+            raise unknown_name("control", control, self.controlled)
         pair = d.place(self.controlled[control]), d.place(control)
         return float(d.mean[pair]), float(d.low[pair]), float(d.high[pair]), bool(d.holds[pair])
 

@@ -1,5 +1,6 @@
 """Runs: what one is (`record`), how it is opened (`load`) and made (`train`), and its model for use (`refit`)."""
 
+from imgrec_lib.options import check_calls
 from imgrec_lib.runs.load import Inputs, check_roots, find_runs, load_inputs, load_model
 from imgrec_lib.runs.record import TESTED, Cost, DatasetRecord, Metrics, Record, Run, Validation, discard_run, open_run
 from imgrec_lib.runs.refit import refit
@@ -24,3 +25,5 @@ __all__ = [
     "refit",
     "train_run",
 ]
+
+check_calls(__name__)

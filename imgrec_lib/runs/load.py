@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from imgrec_lib.data.dataset import Dataset
+from imgrec_lib.devices import DeviceName
 from imgrec_lib.errors import InputError, one_line, unknown_name
 from imgrec_lib.features import Features
 from imgrec_lib.features.controls import with_control
@@ -174,7 +175,7 @@ def load_inputs(run: Run, progress: bool = True, root: Moved = None) -> tuple[Da
     return dataset, None if features is None else with_control(features, run.request.control)
 
 
-def load_model(run: Run, dataset: Dataset, features: Features | None = None, device: str = "cpu") -> Recommender:
+def load_model(run: Run, dataset: Dataset, features: Features | None = None, device: DeviceName = "cpu") -> Recommender:
     """The trained model of a run, in evaluation mode.
 
     Args:

@@ -6,24 +6,26 @@ import math
 import platform
 import sys
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-from imgrec_lib.data.dataset import Dataset, ItemFeatures
+from imgrec_lib.data.dataset import Dataset
+from imgrec_lib.devices import DeviceName
 from imgrec_lib.errors import InputError, tell, unknown_name
 from imgrec_lib.evaluation import IMPERSONAL, ValidationMetrics, evaluate, personal_share
+from imgrec_lib.features.extraction import OwnFeatures
 from imgrec_lib.features.preparation import preparation_tensors
 from imgrec_lib.files import fingerprint, make_folder, plain_path, remove_abandoned, replacing, write_json
 from imgrec_lib.models import build_model, model_card
 from imgrec_lib.models.base import InnerProduct, TrainSettings
+from imgrec_lib.options import CountOrNone, NotNegative
 from imgrec_lib.request import Request
 from imgrec_lib.runs.record import (
     PREPARATIONS,
@@ -40,9 +42,6 @@ from imgrec_lib.runs.warm import STATE, continue_from, may_continue, moments_fro
 from imgrec_lib.source import run_fingerprint
 from imgrec_lib.training import distributed, fit, write_checkpoint
 
-if TYPE_CHECKING:
-    from imgrec_lib.features import Features
-
 TRAINED = ("trial", "search", "refit")
 """The stages of runs that train a model."""
 
@@ -55,13 +54,13 @@ def train_run(
     model: str | Request,
     out: str | Path,
     *,
-    features: Features | None = None,
+    features: OwnFeatures = None,
     profile: str = "default",
-    seed: int = 0,
+    seed: CountOrNone = 0,
     parameters: Mapping[str, Any] | None = None,
-    device: str = "cpu",
+    device: DeviceName = "cpu",
     stage: str = "trial",
-    save_every: float = 30.0,
+    save_every: NotNegative = 30.0,
     progress: bool = True,
     observe: Callable[[dict[str, Any]], bool | None] | None = None,
 ) -> Run:
@@ -106,11 +105,6 @@ def train_run(
     if not isinstance(request, Request):
         request = Request(str(model), profile, dict(parameters or {}), seed, device)
     resolved, card = request.resolved, model_card(request.model)
-    if features is not None and not isinstance(features, ItemFeatures):
-        raise InputError(
-            f"features must be what extract_features or read_features returns, not {type(features).__name__}: "
-            "read_features joins vectors of your own to the items by their ids."
-        )
     uses_features = features is not None and "features" in card.uses
     what = {
         "model": request.model,
@@ -191,10 +185,9 @@ def train_run(
     if stage == "trial" and resolved.phases:
         personal = personal_share(recommender.scorer(), dataset.n_users, request.device)
         if personal < IMPERSONAL:
-            warnings.warn(
+            tell(
                 f"{card.title} ({request.profile} profile) has learnt a ranking that is the same for everybody: weaker "
-                "penalties (its parameters l2...) leave something of the users.",
-                stacklevel=2,
+                "penalties (its parameters l2...) leave something of the users."
             )
     if stage == "trial":
         # Another item's features, which a control gives the model, say nothing of how the lists look.

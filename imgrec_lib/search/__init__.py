@@ -1,5 +1,6 @@
 """Searching hyper-parameters by validation: spaces, the journal of what was tried, and the loop."""
 
+from imgrec_lib.options import check_calls
 from imgrec_lib.search.loop import search, try_out
 from imgrec_lib.search.space import check_space, read_space, space_of
 from imgrec_lib.search.study import Search, Study, read_search, read_studies
@@ -15,3 +16,5 @@ __all__ = [
     "space_of",
     "try_out",
 ]
+
+check_calls(__name__)

@@ -6,22 +6,20 @@ import math
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.errors import InputError
+from imgrec_lib.features import Features
 from imgrec_lib.files import fingerprint, make_folder
 from imgrec_lib.request import Request
 from imgrec_lib.runs import Run, train_run
 from imgrec_lib.search.space import check_space
 from imgrec_lib.search.study import Search, Study
 from imgrec_lib.source import run_fingerprint
-
-if TYPE_CHECKING:
-    from imgrec_lib.features import Features
 
 
 def search(

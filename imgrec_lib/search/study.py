@@ -27,7 +27,8 @@ from imgrec_lib.search.space import combinations, distributions, own_values, rea
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import optuna
+    from optuna import Study as OptunaStudy
+    from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
@@ -210,11 +211,11 @@ class Study:
             if time.time() - lock.lstat().st_mtime > LONGEST_LOCK:
                 lock.unlink()
 
-    def opened(self) -> optuna.Study:
+    def opened(self) -> OptunaStudy:
         """The study as Optuna's, for its own functions."""
         return self._opened()
 
-    def _opened(self, sampler: BaseSampler | None = None) -> optuna.Study:
+    def _opened(self, sampler: BaseSampler | None = None) -> OptunaStudy:
         optuna = _optuna()
         make_folder(self.path.parent)
         with self._readable():
@@ -251,7 +252,7 @@ class Study:
             return samplers.RandomSampler(seed)
         return samplers.TPESampler(n_startup_trials=STARTUP, constant_liar=True, seed=seed)
 
-    def _pruner(self) -> optuna.pruners.BasePruner:
+    def _pruner(self) -> BasePruner:
         pruners = _optuna().pruners
         kinds = {
             "none": pruners.NopPruner,

@@ -19,7 +19,7 @@ from imgrec_lib.data.columns import rows_in_words
 from imgrec_lib.data.dataset import Columns, Dataset
 from imgrec_lib.errors import InputError, shown, tell
 from imgrec_lib.evaluation import Evaluation
-from imgrec_lib.evaluation.evaluate import CUTOFFS
+from imgrec_lib.evaluation.evaluate import CUTOFFS, Cutoffs
 from imgrec_lib.evaluation.given import Listed, evaluate_listed
 from imgrec_lib.evaluation.protocols import PROTOCOLS, owned_items
 from imgrec_lib.files import fingerprint, make_folder, replacing, write_json
@@ -40,7 +40,7 @@ def evaluate_lists(
     dataset: Dataset,
     *,
     part: str = "test",
-    cutoffs: Sequence[int] = CUTOFFS,
+    cutoffs: Cutoffs = CUTOFFS,
     features: np.ndarray | None = None,
 ) -> Evaluation:
     """Evaluate the lists of any other program on a dataset's split, under the protocol `exact`.
@@ -85,7 +85,7 @@ def compare_lists(
     *,
     title: str,
     request: Request | None = None,
-    cutoffs: Sequence[int] = CUTOFFS,
+    cutoffs: Cutoffs = CUTOFFS,
     features: np.ndarray | None = None,
 ) -> Run:
     """Evaluate the lists of another program on the test items, and keep them as a row of reports and of the explorer.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -77,6 +77,16 @@ def read_ids(text: str) -> list[str]:
     if not ids:
         raise InputError(f"{path} holds no id: write one a line.")
     return ids
+
+
+@runtime_checkable
+class Tabular(Protocol):
+    """A table of another library, such as polars or Arrow."""
+
+    def to_pandas(self) -> pd.DataFrame: ...
+
+
+Table = pd.DataFrame | Path | str | Tabular
 
 
 def pairs_of(table: Any) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from imgrec_lib.features.sets import PICTURES
 from imgrec_lib.files import fingerprint
 from imgrec_lib.models import list_models
 from imgrec_lib.models.base import Extensible, InnerProduct, PictureEmbedding, Recommender, Scorer
+from imgrec_lib.options import Count
 from imgrec_lib.serving.ids import positions
 from imgrec_lib.serving.trained import Trained
 
@@ -116,7 +117,7 @@ def _built(name: str, weights: str, options: tuple[tuple[str, object], ...]) -> 
     return build_backbone(name, weights=weights, **dict(options))  # type: ignore[arg-type]
 
 
-def similar_to_picture(trained: Trained, picture: Path | bytes, k: int = 10, *, by: str = "picture") -> pd.DataFrame:
+def similar_to_picture(trained: Trained, picture: Path | bytes, k: Count = 10, *, by: str = "picture") -> pd.DataFrame:
     """The k items most similar to a picture, by cosine.
 
     Args:
@@ -147,8 +148,6 @@ def similar_to_picture(trained: Trained, picture: Path | bytes, k: int = 10, *, 
         >>> similar["similar"][0] == data.items["item"][7]
         True
     """
-    if k < 1:
-        raise InputError(f"k must be at least 1, not {k}.")
     name = picture_set(trained)
     if by not in ("picture", "learned", name):
         raise unknown_name("kind of item vectors", by, dict.fromkeys(("learned", "picture", name)))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from imgrec_lib.data.dataset import Columns, Dataset, Interactions
+from imgrec_lib.devices import DeviceName
 from imgrec_lib.errors import InputError, tell, unknown_name
 from imgrec_lib.evaluation import ValidationMetrics, scorer_of
 from imgrec_lib.evaluation.neighbours import search_neighbours
@@ -21,12 +22,14 @@ from imgrec_lib.evaluation.protocols import owned_items
 from imgrec_lib.evaluation.top import top_items
 from imgrec_lib.features import Features, picture_features
 from imgrec_lib.features.controls import with_control
+from imgrec_lib.features.extraction import OwnFeatures
 from imgrec_lib.models import build_model, list_models, model_card
 from imgrec_lib.models.base import Baskets, Recommender, Scorer, item_vectors
+from imgrec_lib.options import Count, CountOrNone
 from imgrec_lib.request import Moved
 from imgrec_lib.runs import Inputs, Run, check_roots, load_model, open_run
 from imgrec_lib.serving.elsewhere import open_lists
-from imgrec_lib.serving.ids import pairs_of, positions
+from imgrec_lib.serving.ids import Table, pairs_of, positions
 from imgrec_lib.training import fit
 
 BASKETS_AT_ONCE = 256
@@ -138,9 +141,9 @@ class Trained:
     def recommend(
         self,
         users: Iterable[Any] | None = None,
-        k: int = 10,
+        k: Count = 10,
         *,
-        baskets: pd.DataFrame | Path | str | None = None,
+        baskets: Table | None = None,
         include_owned: bool = False,
         items: Iterable[Any] | None = None,
         without: Iterable[Any] = (),
@@ -193,7 +196,7 @@ class Trained:
             parts.append(self._for_baskets(pairs_of(baskets), include_owned, choice))
         return pd.concat(parts, ignore_index=True)
 
-    def similar(self, items: Iterable[Any] | None = None, k: int = 10, *, by: str = "learned") -> pd.DataFrame:
+    def similar(self, items: Iterable[Any] | None = None, k: Count = 10, *, by: str = "learned") -> pd.DataFrame:
         """The k most similar items of each item, by cosine.
 
         Args:
@@ -227,7 +230,7 @@ class Trained:
         }
         return self._with_names(pd.DataFrame(table), found.items.ravel())
 
-    def score(self, pairs: pd.DataFrame | Path | str) -> pd.DataFrame:
+    def score(self, pairs: Table) -> pd.DataFrame:
         """The scores of users for items.
 
         Args:
@@ -487,7 +490,7 @@ class _Popularity:
 
 
 def recommend(
-    model: Recommender, dataset: Dataset, users: Iterable[Any] | None = None, k: int = 10, **conditions: Any
+    model: Recommender, dataset: Dataset, users: Iterable[Any] | None = None, k: Count = 10, **conditions: Any
 ) -> pd.DataFrame:
     """The k best items of each user, in the catalogue's own ids: `Trained.recommend` of a model at hand.
 
@@ -512,10 +515,10 @@ def train(
     model: str,
     dataset: Dataset,
     *,
-    features: Features | None = None,
+    features: OwnFeatures = None,
     profile: str = "default",
-    seed: int = 0,
-    device: str = "cpu",
+    seed: CountOrNone = 0,
+    device: DeviceName = "cpu",
     progress: bool = True,
     **parameters: Any,
 ) -> Trained:

@@ -1,5 +1,6 @@
 """Training: the loop (`fit`), its checkpoints, and its processes (`distributed`)."""
 
+from imgrec_lib.options import check_calls
 from imgrec_lib.training.checkpoint import (
     Checkpoint,
     load_optimiser,
@@ -18,3 +19,5 @@ __all__ = [
     "read_checkpoint",
     "write_checkpoint",
 ]
+
+check_calls(__name__)

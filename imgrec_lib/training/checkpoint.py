@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from imgrec_lib.devices import Device
 from imgrec_lib.errors import InputError
 from imgrec_lib.files import no_room, replacing
 
@@ -55,9 +56,7 @@ def write_checkpoint(path: Path, groups: dict[str, dict[str, Tensor]], progress:
             raise no_room(path, str(error)) from error
 
 
-def read_checkpoint(
-    path: Path, identity: str | None = None, device: torch.device | str = "cpu", group: str = ""
-) -> Checkpoint:
+def read_checkpoint(path: Path, identity: str | None = None, device: Device = "cpu", group: str = "") -> Checkpoint:
     """Read a checkpoint.
 
     Args:

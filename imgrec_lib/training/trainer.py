@@ -20,8 +20,10 @@ from torch import Tensor, nn
 
 from imgrec_lib.data.dataset import TrainingData
 from imgrec_lib.data.sampler import Sampler
+from imgrec_lib.devices import Device
 from imgrec_lib.errors import InputError, one_line
 from imgrec_lib.models.base import ParameterGroup, Recommender, TrainSettings
+from imgrec_lib.options import CountOrNone, NotNegative
 from imgrec_lib.progress import progress_bar
 from imgrec_lib.training import distributed
 from imgrec_lib.training.checkpoint import load_optimiser, optimiser_tensors, read_checkpoint, write_checkpoint
@@ -88,13 +90,13 @@ def fit(
     data: TrainingData,
     validate: Validate | None,
     *,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
+    seed: CountOrNone = 0,
+    device: Device = "cpu",
     checkpoint: Path | None = None,
     keep: Path | None = None,
     moments: Mapping[str, Tensor] | None = None,
     identity: str = "",
-    save_every: float = 30.0,
+    save_every: NotNegative = 30.0,
     progress: bool = True,
     observe: Callable[[dict[str, Any]], bool | None] | None = None,
 ) -> FitResult:

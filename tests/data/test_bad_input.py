@@ -138,11 +138,14 @@ def test_what_is_no_parquet(place: Path, content: bytes) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"n_users": "many"}, "option 'n_users' of dataset wardrobe must be int, not 'many'"),
-        ({"n_users": True}, "option 'n_users' of dataset wardrobe must be int, not True"),
+        ({"n_users": "many"}, "option 'n_users' of dataset wardrobe must be int, at least 1, not 'many'"),
+        ({"n_users": True}, "option 'n_users' of dataset wardrobe must be int, at least 1, not True"),
         ({"n_user": 3}, "unknown option of dataset wardrobe 'n_user': did you mean 'n_users'"),
         ({"split": ["time"]}, r"option 'split' of dataset wardrobe must be str, not \['time'\]"),
-        ({"image_size": 0, "n_users": 20, "n_items": 30}, "image_size must be at least 8 pixels, not 0"),
+        (
+            {"image_size": 0, "n_users": 20, "n_items": 30},
+            "'image_size' of dataset wardrobe must be int, at least 8, not 0",
+        ),
         ({"split": "tim", "n_users": 20, "n_items": 30}, "'tim': did you mean 'time'"),
     ],
 )
@@ -570,7 +573,7 @@ VALUES: dict[str, Any] = {"str": 3, "int": "three", "float": "0.5", "bool": 1, "
 def test_parameters_of_notebooks(place: Path, notebook: str) -> None:
     """Every parameter of every notebook: another type gets the sentence, and no kernel is started."""
     for name, parameter in notebook_parameters(notebook).items():
-        sentence = f"parameter '{name}' of notebook {notebook} must be {parameter.type}, not "
+        sentence = rf"parameter '{name}' of notebook {notebook} must be {parameter.type}(, at least 0)?, not "
         wrong = {name: VALUES[parameter.type]}
         refused(place, sentence, partial(run_notebook, notebook, wrong, place / "out" / "n.ipynb"))
     refused(

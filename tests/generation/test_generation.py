@@ -178,8 +178,8 @@ def test_codes_follow_their_law() -> None:
     uniform = GAN(16, ("a",), replace(SMALL, codes="uniform")).draw(5000, random)
     assert uniform.min() >= -1 and uniform.max() <= 1
     assert uniform.std().item() == pytest.approx(3**-0.5, abs=0.02)
-    with pytest.raises(InputError, match="unknown law of the codes 'normall': did you mean 'normal'"):
-        GAN(16, ("a",), replace(SMALL, codes="normall"))
+    with pytest.raises(InputError, match="unknown codes 'normall': did you mean 'normal'"):
+        with_options(SMALL, {"codes": "normall"})
 
 
 def test_pixels_of_a_picture() -> None:
@@ -288,7 +288,7 @@ def test_what_is_kept_is_the_average_of_the_generators(
         else:
             mean = sum(share * state[name] for share, state in zip(shares, states, strict=True))
             torch.testing.assert_close(value, mean, rtol=1e-5, atol=1e-6)
-    with pytest.raises(InputError, match="averaging must be at least 0 and below 1, not 1"):
+    with pytest.raises(InputError, match="'averaging' of GANSettings must be float, at least 0 and below 1, not 1"):
         train_gan(toy_pictures(), tmp_path / "other", replace(SMALL, averaging=1.0), progress=False)
 
 
@@ -352,7 +352,7 @@ def test_class_pictures_of_a_dataset(small_wardrobe: Dataset) -> None:
         assert (train.labels == label).sum() == size - round(0.25 * size)
     with pytest.raises(InputError, match="has no images"):
         class_pictures(replace(small_wardrobe, images=None))
-    with pytest.raises(InputError, match="a share between 0 and 1, not 1"):
+    with pytest.raises(InputError, match="'held_out' of class_pictures must be float, above 0 and below 1, not 1"):
         class_pictures(small_wardrobe, held_out=1)
 
 
@@ -515,13 +515,14 @@ def test_options_of_the_optimisation() -> None:
     free = design(gan, scorer, 1, 0, PreferenceSettings(eta=0.0, selection="all", steps=30))
     assert real.realism_penalty[-1].mean() < free.realism_penalty[-1].mean()
     assert free.preference[-1].mean() > real.preference[-1].mean()
-    for settings, sentence in (
-        (PreferenceSettings(bound="tan"), "unknown bound 'tan': did you mean 'tanh'"),
-        (PreferenceSettings(selection="bst"), "unknown selection 'bst': did you mean 'best'"),
-        (PreferenceSettings(starts=0), "starts must be at least 1"),
-    ):
+    wrong: dict[str, tuple[Any, str]] = {
+        "bound": ("tan", "unknown bound 'tan': did you mean 'tanh'"),
+        "selection": ("bst", "unknown selection 'bst': did you mean 'best'"),
+        "starts": (0, "'starts' of PreferenceSettings must be int, at least 1, not 0"),
+    }
+    for name, (value, sentence) in wrong.items():
         with pytest.raises(InputError, match=sentence):
-            design(gan, scorer, 1, 0, settings)
+            PreferenceSettings(**{name: value})
     with pytest.raises(InputError, match="the GAN has classes 0 to 1, not 2"):
         design(gan, scorer, 1, 2)
 
@@ -554,5 +555,5 @@ def test_options_from_a_dictionary() -> None:
     assert settings == GANSettings(epochs=3, learning_rate=1.0, betas=(0.1, 0.9))
     with pytest.raises(InputError, match="unknown option of PreferenceSettings 'step': did you mean 'steps'"):
         with_options(PreferenceSettings(), {"step": 3})
-    with pytest.raises(InputError, match="option 'epochs' of GANSettings must be int, not '3'"):
+    with pytest.raises(InputError, match="option 'epochs' of GANSettings must be int, at least 0, not '3'"):
         with_options(GANSettings(), {"epochs": "3"})

@@ -302,5 +302,5 @@ def test_profiles_may_follow_the_dataset(tmp_path: Path) -> None:
         "two": [("imgrec-ft", "code-men"), ("bpr-mf", "default")],
     }
     path.write_text("datasets: {one: {dataset: wardrobe, profiles: [3]}}\nmodels: [imgrec-ft]\n", encoding="utf-8")
-    with pytest.raises(InputError, match="profiles of one must be names, not 3"):
+    with pytest.raises(InputError, match=r"'profiles' of .* must be list of str, not "):
         read_matrix(path)

@@ -277,7 +277,7 @@ def test_scores_of_a_few_users_that_are_not_finite_are_refused(broken: float) ->
         (lambda t: t.recommend(["31"]), "there is no user '31' in this dataset: give what a new customer bought"),
         (lambda t: t.recommend([0.5]), r"0\.5 is no user id: give text or a whole number"),
         (lambda t: t.recommend([None]), "None is no user id"),
-        (lambda t: t.recommend(["7"], 0), "must be at least 1, not 0"),
+        (lambda t: t.recommend(["7"], 0), "must be int, at least 1, not 0"),
         (lambda t: t.recommend(["7"], items=["41"]), "there is no item '41' in this dataset: check the id"),
         (lambda t: t.recommend(["7"], where={"categry": "x"}), "the item table 'categry': did you mean 'category'"),
         (lambda t: t.recommend(["7"], where={"category": "shoe"}), "column 'category' 'shoe': did you mean 'shoes'"),
@@ -288,7 +288,7 @@ def test_scores_of_a_few_users_that_are_not_finite_are_refused(broken: float) ->
         (lambda t: t.score(pd.DataFrame({"user": ["7"], "item": [None]})), "the table has no 'item' in row 1"),
         (lambda t: t.recommend(baskets=Path("no.csv")), "there is no file no.csv: check the path"),
         (lambda t: t.recommend(baskets=Path(__file__)), r"test_serving\.py is neither \.csv nor \.parquet nor \.tsv"),
-        (lambda t: t.recommend(baskets=["7"]), "a table is a DataFrame or a file, not list"),
+        (lambda t: t.recommend(baskets=["7"]), "'baskets' of Trained.recommend must be DataFrame or "),
     ],
 )  # fmt: skip
 def test_sentences(trained: Trained, call_: Any, sentence: str) -> None:

@@ -17,6 +17,7 @@ from imgrec_lib.features.attributes.regions import (
     region_features,
     strong_part,
 )
+from imgrec_lib.options import check_calls
 
 __all__ = [
     "AttributeLabels",
@@ -34,3 +35,5 @@ __all__ = [
     "strong_part",
     "train_heads",
 ]
+
+check_calls(__name__)

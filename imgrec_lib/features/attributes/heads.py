@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from annotated_types import MinLen
 from torch import Tensor
 
 from imgrec_lib.errors import InputError
 from imgrec_lib.features.attributes.labels import AttributeLabels, held_out_items
 from imgrec_lib.features.attributes.maps import FeatureMaps, kept
+from imgrec_lib.options import Count, CountOrNone, NotNegative, ShareBelowOne
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +46,14 @@ class Heads:
         return starts + values
 
 
-def fit_heads(pooled: Tensor, codes: Tensor, sizes: Sequence[int], *, penalty: float = 1e-2, steps: int = 200) -> Heads:
+def fit_heads(
+    pooled: Tensor,
+    codes: Tensor,
+    sizes: Annotated[Sequence[Count], MinLen(1)],
+    *,
+    penalty: NotNegative = 1e-2,
+    steps: CountOrNone = 200,
+) -> Heads:
     """Fit the heads by multinomial logistic regression, all attributes at once.
 
     Minimises the sum over attributes of the mean cross-entropy of the items that have a label, plus
@@ -89,7 +99,9 @@ def fit_heads(pooled: Tensor, codes: Tensor, sizes: Sequence[int], *, penalty: f
     return Heads(weight, found[:, -1] - weight @ mean, sizes)
 
 
-def train_heads(maps: FeatureMaps, labels: AttributeLabels, *, held_out: float = 0.1, penalty: float = 1e-2) -> Heads:
+def train_heads(
+    maps: FeatureMaps, labels: AttributeLabels, *, held_out: ShareBelowOne = 0.1, penalty: NotNegative = 1e-2
+) -> Heads:
     """Train the heads on the items with a picture that are not held out; with keep="disk" once and for all.
 
     Args:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
+from annotated_types import Ge, Le
 
 from imgrec_lib.data.dataset import Columns, TrainingData
 from imgrec_lib.data.images import ImageStore
@@ -81,7 +83,7 @@ def attribute_labels(data: TrainingData, columns: Sequence[str] = ()) -> Attribu
     )
 
 
-def held_out_items(images: ImageStore, share: float) -> np.ndarray:
+def held_out_items(images: ImageStore, share: Annotated[float, Ge(0), Le(1)]) -> np.ndarray:
     """Which items are kept from the heads, to measure their accuracy: (n_items,) bool.
 
     A picture's own bytes decide (CRC-32 below the share of its range), so that the same photograph is never on both

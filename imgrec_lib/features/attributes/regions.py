@@ -12,6 +12,7 @@ from torch import Tensor
 from imgrec_lib.errors import InputError
 from imgrec_lib.features.attributes.heads import Heads
 from imgrec_lib.features.attributes.maps import FeatureMaps, kept
+from imgrec_lib.options import ShareBelowOne
 
 
 def activation_maps(weights: Tensor, maps: Tensor) -> Tensor:
@@ -37,7 +38,7 @@ def strong_part(maps: Tensor) -> Tensor:
     return positive / positive.amax((-2, -1), keepdim=True).clamp_min(torch.finfo(maps.dtype).tiny)
 
 
-def boxes_from_maps(maps: Tensor, threshold: float = 0.2) -> Tensor:
+def boxes_from_maps(maps: Tensor, threshold: ShareBelowOne = 0.2) -> Tensor:
     """The tight box around the largest connected part of each map that is above the threshold.
 
     Cells are connected along edges. Of parts of equal size the first in reading order counts. A map that is nowhere
@@ -104,7 +105,7 @@ class Regions:
     predicted: np.ndarray
 
 
-def find_regions(maps: FeatureMaps, heads: Heads, threshold: float = 0.2) -> Regions:
+def find_regions(maps: FeatureMaps, heads: Heads, threshold: ShareBelowOne = 0.2) -> Regions:
     """Find each item's region of each attribute: that of the value which the network thinks the likeliest.
 
     With keep="disk" the result is kept in the cache, keyed by pictures, network, heads and threshold.

@@ -11,6 +11,7 @@ from imgrec_lib.features.backbones.backbone import Backbone, build_backbone
 from imgrec_lib.features.backbones.registry import FAMILIES, check_backbone, list_backbones
 from imgrec_lib.features.backbones.resnet50 import KERAS_CUT, KERAS_LAYERS
 from imgrec_lib.features.backbones.spec import BackboneSpec, Preprocessing
+from imgrec_lib.options import check_calls
 
 __all__ = [
     "FAMILIES",
@@ -23,3 +24,5 @@ __all__ = [
     "check_backbone",
     "list_backbones",
 ]
+
+check_calls(__name__)

@@ -18,6 +18,7 @@ from imgrec_lib.features.backbones.hub import licence_of
 from imgrec_lib.features.backbones.registry import check_backbone, family, list_backbones
 from imgrec_lib.features.backbones.spec import POOLING, PREPROCESSING, STRIDES, Opened, Preprocessing
 from imgrec_lib.files import plain_path
+from imgrec_lib.options import Count, CountOrNone
 
 
 class Backbone(nn.Module):
@@ -254,12 +255,12 @@ def build_backbone(
     *,
     weights: str | Path = "default",
     pooling: str | None = None,
-    size: int | None = None,
+    size: Count | None = None,
     stride: str | None = None,
     preprocessing: str | None = None,
     crop: bool = False,
     cut: str = "",
-    seed: int = 0,
+    seed: CountOrNone = 0,
 ) -> Backbone:
     """Build a backbone and load its weights.
 

@@ -17,11 +17,12 @@ import colorsys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 import PIL
+from annotated_types import Ge, Le
 from PIL import Image
 
 from imgrec_lib.data.dataset import Columns, Dataset, Interactions, Oracle
@@ -32,6 +33,7 @@ from imgrec_lib.data.split import leave_two_out
 from imgrec_lib.data.storing import prepare_images
 from imgrec_lib.errors import InputError
 from imgrec_lib.files import cache_folder, fingerprint
+from imgrec_lib.options import Count, CountOrNone, checked
 
 DRAWING_VERSION = 1
 """To be raised whenever the drawing changes, so that cached pictures are drawn again."""
@@ -77,16 +79,17 @@ START, DAY, DAYS = 1_672_531_200, 86_400, 730
 USERS_AT_ONCE = 1024
 
 
+@checked
 def load_wardrobe(
     *,
-    n_users: int = 1000,
-    n_items: int = 800,
-    image_size: int = 96,
-    seed: int = 0,
+    n_users: Count = 1000,
+    n_items: Count = 800,
+    image_size: Annotated[int, Ge(8)] = 96,
+    seed: CountOrNone = 0,
     split: str = "random",
-    split_seed: int = 0,
-    min_interactions: int = 5,
-    new_arrivals: float = 0.08,
+    split_seed: CountOrNone = 0,
+    min_interactions: Annotated[int, Ge(3)] = 5,
+    new_arrivals: Annotated[float, Ge(0), Le(0.5)] = 0.08,
     cache: str | Path | None = None,
     progress: bool = True,
 ) -> Dataset:
@@ -114,7 +117,10 @@ def load_wardrobe(
     Raises:
         InputError: a parameter is out of range.
     """
-    _check(n_users, n_items, image_size, seed, min_interactions, new_arrivals)
+    if n_items < 4 * min_interactions:
+        raise InputError(
+            f"wardrobe: n_items must be at least {4 * min_interactions}, four times min_interactions, not {n_items}."
+        )
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(4)]
     catalogue = _catalogue(streams[0], n_items)
     oracle = _tastes(streams[1], catalogue, n_users)
@@ -146,25 +152,6 @@ class _Catalogue:
     looks: list[Look]
     factors: dict[str, np.ndarray]
     log_popularity: np.ndarray
-
-
-def _check(n_users: int, n_items: int, image_size: int, seed: int, min_interactions: int, new_arrivals: float) -> None:
-    if n_users < 1:
-        raise InputError(f"wardrobe: n_users must be at least 1, not {n_users}.")
-    if min_interactions < 3:
-        raise InputError(
-            f"wardrobe: min_interactions must be at least 3 (training, validation, test), not {min_interactions}."
-        )
-    if n_items < 4 * min_interactions:
-        raise InputError(
-            f"wardrobe: n_items must be at least {4 * min_interactions}, four times min_interactions, not {n_items}."
-        )
-    if image_size < 8:
-        raise InputError(f"wardrobe: image_size must be at least 8 pixels, not {image_size}.")
-    if seed < 0:
-        raise InputError(f"wardrobe: seed must not be negative, but is {seed}.")
-    if not 0 <= new_arrivals <= 0.5:
-        raise InputError(f"wardrobe: new_arrivals is a share of the catalogue from 0 to 0.5, not {new_arrivals}.")
 
 
 def _ids(kind: str, number: int) -> np.ndarray:
