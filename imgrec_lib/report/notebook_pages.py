@@ -65,9 +65,10 @@ def notebook_page(path: Path, *, source: str = "", back: str = "index.html") -> 
     """
     import nbformat
 
+    damages = (nbformat.reader.NotJSONError, nbformat.ValidationError, AttributeError, KeyError, UnicodeDecodeError)
     try:
         notebook = nbformat.read(path, as_version=4)
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError, AttributeError, KeyError) as error:
+    except (OSError, *damages) as error:
         raise InputError(f"{path} is no notebook ({type(error).__name__}): run it again.") from error
     cleaned, title = _cleaned(notebook, path.stem)
     resources = {"imgrec_source": source, "imgrec_title": title, "imgrec_back": back}
