@@ -17,8 +17,9 @@ class Figure(Figure_):
     def draw(self, renderer: Any) -> None:
         """Draw; called by Matplotlib, at every layout and every saving."""
         for text in self.findobj(Text):
-            if not text.get_text().isascii():
-                text.set_fontfamily(families_for(text.get_text()))
+            families = [] if text.get_text().isascii() else families_for(text.get_text())
+            if len(families) > 1:
+                text.set_fontfamily([*families, "sans-serif"])
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing from")  # `families_for` has said it, in one sentence
             super().draw(renderer)
