@@ -58,7 +58,7 @@ MATTERS = [
         for model in ("vbpr", "bpr-mf", "poprank")
         for edit in [
             ("models/build.py", FUTURE, ANSWER),
-            ("training/trainer.py", "float = 30.0", "float = 31.0"),
+            ("training/trainer.py", "NotNegative = 30.0", "NotNegative = 31.0"),
             ("training/compiled.py", FUTURE, ANSWER),
             ("evaluation/metrics.py", FUTURE, ANSWER),
             ("evaluation/compiled.py", FUTURE, ANSWER),
@@ -198,7 +198,7 @@ def test_what_is_no_card_and_names_that_are_taken_are_refused(other_package: Pat
         register_model(module.Halved)
     with pytest.raises(InputError, match=r"'bpr-mf', as one of imgrec's own is: choose another name"):
         register_model(module.BPR)
-    with pytest.raises(InputError, match=r"must be a DatasetCard"):
+    with pytest.raises(InputError, match="must be DatasetCard, not ModelCard"):
         register_dataset(halved)  # type: ignore[arg-type]
 
 

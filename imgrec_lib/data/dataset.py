@@ -186,6 +186,19 @@ class ItemFeatures(Protocol):
     def fingerprint(self) -> str: ...
 
 
+def check_features(features: Any) -> None:
+    """Refuse what is no features of a catalogue.
+
+    Raises:
+        InputError: with the remedy.
+    """
+    if features is not None and not isinstance(features, ItemFeatures):
+        raise InputError(
+            f"features must be what extract_features or read_features returns, not {type(features).__name__}: "
+            "read_features joins vectors of your own to the items by their ids."
+        )
+
+
 @dataclass(frozen=True)
 class TrainingData:
     """All that a model and the trainer may see: no held-out item is in here.

@@ -17,4 +17,5 @@ _loaded, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> Any:
-    return check_call(_loaded(name))
+    offered = globals()[name] = check_call(_loaded(name))  # lazy_loader has put it there unchecked
+    return offered

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from imgrec_lib.data.dataset import ItemFeatures, split_sets
+from imgrec_lib.data.dataset import check_features, split_sets
 from imgrec_lib.data.images import ImageStore, tell_of_enlargement
 from imgrec_lib.devices import Device
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.features.backbones import Backbone, build_backbone
-from imgrec_lib.features.preparation import Preparation
+from imgrec_lib.features.preparation import Preparation, preparation_tensors
 from imgrec_lib.features.rows import earlier_rows, write_rows
 from imgrec_lib.files import cache_folder, cached, fingerprint, write_json
 from imgrec_lib.options import Count, CountOrNone, Option, options_of
@@ -73,22 +73,14 @@ class Features:
         return np.concatenate(looks, 1) if looks else None
 
     @property
+    def learnt(self) -> dict[str, Tensor]:
+        """What the preparations have learnt, for a checkpoint: see `preparation_tensors`."""
+        return preparation_tensors(self.preparations)
+
+    @property
     def random(self) -> bool:
         """Whether they come from random weights: a table that uses them has to say so."""
         return self.description["random"] == "yes"
-
-
-def check_features(features: Any) -> None:
-    """Refuse what is no features of a catalogue.
-
-    Raises:
-        InputError: with the remedy.
-    """
-    if features is not None and not isinstance(features, ItemFeatures):
-        raise InputError(
-            f"features must be what extract_features or read_features returns, not {type(features).__name__}: "
-            "read_features joins vectors of your own to the items by their ids."
-        )
 
 
 OwnFeatures = Annotated[Features | None, check_features]

@@ -170,7 +170,7 @@ CARD = ModelCard(
                 SETTINGS,
                 replace(SETTINGS, learning_rate=5e-4, warm_up=20, batch_size=512, epochs=12, evaluate_every=2),
             ),
-            "phase 1 as TwoTower's default; phase 2 by validation items of a week of H&M purchases, pictures of 128 px",
+            "phase 1 as TwoTower's default; phase 2 by validation on a week of H&M purchases, small pictures",
         ),
     },
     space={

@@ -11,17 +11,15 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
 
-from imgrec_lib.data.dataset import Dataset
+from imgrec_lib.data.dataset import Dataset, check_features
 from imgrec_lib.devices import DeviceName
 from imgrec_lib.errors import InputError, tell, unknown_name
 from imgrec_lib.evaluation import IMPERSONAL, ValidationMetrics, evaluate, personal_share
-from imgrec_lib.features.extraction import OwnFeatures
-from imgrec_lib.features.preparation import preparation_tensors
 from imgrec_lib.files import fingerprint, make_folder, plain_path, remove_abandoned, replacing, write_json
 from imgrec_lib.models import build_model, model_card
 from imgrec_lib.models.base import InnerProduct, TrainSettings
@@ -42,6 +40,9 @@ from imgrec_lib.runs.warm import STATE, continue_from, may_continue, moments_fro
 from imgrec_lib.source import run_fingerprint
 from imgrec_lib.training import distributed, fit, write_checkpoint
 
+if TYPE_CHECKING:
+    from imgrec_lib.features import Features  # what extracts them makes no number of a model without
+
 TRAINED = ("trial", "search", "refit")
 """The stages of runs that train a model."""
 
@@ -54,7 +55,7 @@ def train_run(
     model: str | Request,
     out: str | Path,
     *,
-    features: OwnFeatures = None,
+    features: Annotated[Features | None, check_features] = None,
     profile: str = "default",
     seed: CountOrNone = 0,
     parameters: Mapping[str, Any] | None = None,
@@ -199,7 +200,7 @@ def train_run(
     if stage != "search":
         weights = {"model": recommender.state_dict()}
         if features is not None and uses_features:
-            weights[PREPARATIONS] = preparation_tensors(features.preparations)
+            weights[PREPARATIONS] = features.learnt
         write_checkpoint(out / "model.safetensors", weights, {}, weights_of(dataset, request.model))
         if resolved.phases:
             write_ids(dataset, out)

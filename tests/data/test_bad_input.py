@@ -520,7 +520,10 @@ def test_a_record_that_does_not_fit_its_weights(place: Path, finished: Path, sma
     [
         ({}, "run run does not say how its dataset was loaded: load it yourself and use load_model"),
         ({"dataset": "wardrob"}, "unknown dataset 'wardrob': did you mean 'wardrobe'"),
-        ({"dataset": "hm", "root": "/nowhere"}, "the data of run run are not at /nowhere: say where they lie now with --root"),
+        (
+            {"dataset": "hm", "root": "/nowhere"},
+            "the data of run run are not at /nowhere: say where they lie now with --root",
+        ),
         ({"dataset_options": {"n_users": "x"}}, "option 'n_users' of dataset wardrobe must be int"),
     ],
 )

@@ -234,8 +234,11 @@ def test_runs_of_a_matrix_look_at_pictures_as_it_says(path: Path, tmp_path: Path
         assert asked.backbone == matrix.backbone
         if not own_network(asked.model):
             continue
-        named = matrix.parameters.get(asked.model, {})
-        assert chosen["backbone"] == matrix.backbone and chosen["weights"] == matrix.weights, labels
+        named, turned = matrix.parameters.get(asked.model, {}), matrix.ablations.get(asked.model, [])
+        assert chosen["backbone"] in {matrix.backbone, *(each.get("backbone", matrix.backbone) for each in turned)}, (
+            labels
+        )
+        assert chosen["weights"] == matrix.weights, labels
         assert chosen["size"] == named.get("size", matrix.feature_options.get("size", chosen["size"])), labels
         options = list_datasets()[asked.dataset or ""].options
         stored = asked.dataset_options.get("image_size", options["image_size"].default)

@@ -368,7 +368,7 @@ def test_options_are_checked() -> None:
         small(batches="item")
     with pytest.raises(InputError, match="cold_negatives=False of DVBPR needs batches='items'"):
         small(cold_negatives=False)
-    with pytest.raises(InputError, match="at least 8 pixels a side, not 4"):
+    with pytest.raises(InputError, match="must be int, at least 8, not 4"):
         small(size=4)
     with pytest.raises(InputError, match=r"\'dropout\' of dvbpr must be float, at least 0 and below 1, not 1\.0"):
         small(dropout=1.0)

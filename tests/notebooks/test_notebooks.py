@@ -94,7 +94,7 @@ def test_unknown_and_ill_typed_parameters_are_errors(tmp_path: Path) -> None:
         run_notebook("03_train", {"sed": 1}, tmp_path / "n.ipynb")
     with pytest.raises(InputError, match="'seed' of notebook 03_train must be int, at least 0, not '1'"):
         run_notebook("03_train", {"seed": "1"}, tmp_path / "n.ipynb")
-    with pytest.raises(InputError, match="must be int, not True"):
+    with pytest.raises(InputError, match="must be int, at least 0, not True"):
         run_notebook("03_train", {"seed": True}, tmp_path / "n.ipynb")
     with pytest.raises(InputError, match="unknown notebook '03_trian': did you mean '03_train'"):
         run_notebook("03_trian", {}, tmp_path / "n.ipynb")
@@ -141,7 +141,7 @@ def test_an_executed_notebook_carries_its_address(tmp_path: Path, monkeypatch: p
     metadata = executed["metadata"]
     assert metadata["imgrec"] == {"address": "abc"} and metadata["papermill"]["parameters"] == parameters
     folded = [cell for cell in executed["cells"] if cell["metadata"].get("jupyter", {}).get("source_hidden")]
-    assert [cell["metadata"]["tags"] for cell in folded] == [["injected-parameters"]]
+    assert ["injected-parameters"] in [cell["metadata"]["tags"] for cell in folded]
     assert [path.name for path in tmp_path.iterdir()] == ["n.ipynb"]
 
 
