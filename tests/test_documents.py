@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,17 @@ def test_links_lead_somewhere(path: Path) -> None:
     for link in re.findall(r"\]\(([^)\s]+)\)", text_of(path)):
         if not re.match(r"https?:|#", link):
             assert (path.parent / link.partition("#")[0]).exists(), link
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_files_that_are_named_are_in_the_repository(path: Path) -> None:
+    """What git ignores, such as a report that nobody has added, is in no clone."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("this is no clone")
+    kept = set(listed.stdout.splitlines())
+    named = re.findall(r"\b(?:reports|matrices|benchmarks|robustness|tests)/[\w/-]+\.(?:md|yaml|py)\b", text_of(path))
+    assert set(named) <= kept
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
