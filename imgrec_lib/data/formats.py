@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import codecs
 import csv
+import errno
 import gzip
 import io
 import json
@@ -120,26 +121,15 @@ def read_table(path: Path, encoding: str | None = None) -> pd.DataFrame:
     Warns when a cell holds what looks like further rows, as an open quotation mark makes it.
     """
     kind = table_kind(path)
-    try:
-        if kind == ".parquet":
+    if kind == ".parquet":
+        with damage_told(path, Exception):  # pandas and PyArrow raise many kinds of exception on a damaged file
             table = pd.read_parquet(path)
-            if table.index.name is not None:
-                table = table.reset_index()
-        elif kind in JSON_ENDINGS:
-            table = _read_json(path)
-        else:
-            table = read_text(path, encoding, lambda form: _parse(path, form))
-    except InputError:
-        raise
-    except pd.errors.EmptyDataError:
-        raise EmptyTable(NOTHING.format(path=path)) from None
-    except pd.errors.ParserWarning:
-        raise InputError(
-            f"{path} has rows with more cells than its header has names: give every row as many."
-        ) from None
-    # The engines of pandas raise many kinds of exception on damaged files.
-    except Exception as error:
-        raise InputError(f"{path} cannot be read ({one_line(error)}): save it again as plain CSV or Parquet.") from None
+        if table.index.name is not None:
+            table = table.reset_index()
+    elif kind in JSON_ENDINGS:
+        table = _read_json(path)
+    else:
+        table = read_text(path, encoding, lambda form: _parse(path, form))
     refuse_repeated([str(name) for name in table.columns], path)
     if table.empty:
         raise EmptyTable(f"{path} is empty: it has no rows.")
@@ -228,13 +218,8 @@ def opened(path: Path, progress: bool = False) -> Iterator[IO[bytes]]:
     ):
         counted = cast(IO[bytes], CallbackIOWrapper(bar.update, file, "read")) if progress else file
         if ending == ZIP:
-            with zipfile.ZipFile(counted) as archive:
-                members = [member for member in archive.namelist() if not member.endswith("/")]
-                members = [member for member in members if not member.startswith("__MACOSX/")]
-                if len(members) != 1:
-                    raise InputError(f"{path} holds {len(members)} files: leave the one that is the table in it.")
-                with archive.open(members[0]) as content:
-                    yield content
+            with _only_member(path, counted) as content:
+                yield content
         elif ending in COMPRESSED:
             with COMPRESSED[ending](counted, "rb") as content:
                 yield content
@@ -242,15 +227,46 @@ def opened(path: Path, progress: bool = False) -> Iterator[IO[bytes]]:
             yield counted
 
 
+def _only_member(path: Path, file: IO[bytes]) -> IO[bytes]:
+    """The content of the one table in a zip archive."""
+    try:
+        archive = zipfile.ZipFile(file)
+        members = [member for member in archive.namelist() if not member.endswith("/")]
+        members = [member for member in members if not member.startswith("__MACOSX/")]
+        if len(members) != 1:
+            raise InputError(f"{path} holds {len(members)} files: leave the one that is the table in it.")
+        return archive.open(members[0])
+    # By it zipfile says that a file is encrypted, and by NotImplementedError, which is one, that it is packed by a
+    # method that Python does not have.
+    except RuntimeError as error:
+        raise InputError(
+            f"{path} cannot be read ({one_line(error)}): unpack it with the program that made it."
+        ) from None
+
+
 @contextmanager
 def damage_told(path: Path, *more: type[Exception]) -> Iterator[None]:
-    """What libraries raise on damaged content becomes a sentence; `more` are those of a library of its own."""
-    damage: tuple[type[Exception], ...] = (
-        EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, *more,
-    )  # fmt: skip
+    """What is raised where a file is damaged, or may not be read, becomes a sentence.
+
+    Args:
+        path: the file.
+        more: the exceptions that say so of what the block reads with beside the libraries of compression.
+
+    Raises:
+        InputError: as it says. Other failures, of the memory or the system, stay the exceptions that they are.
+    """
+    damage = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, *more)
     try:
         yield
+    except (InputError, MemoryError):
+        raise
+    except PermissionError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): ask for the permission to read it.") from None
     except damage as error:
+        # An OSError with a number is the system's, one without a library's; by EINVAL the system refuses to seek where
+        # damaged content says.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
         raise InputError(f"{path} cannot be read ({one_line(error)}): correct it, or get the file again.") from None
 
 
@@ -335,15 +351,23 @@ def _parse(path: Path, form: TextForm) -> pd.DataFrame:
     # Without `index_col` a row with more cells than the header has names would shift them all by one.
     with (
         warnings.catch_warnings(action="error", category=pd.errors.ParserWarning),
+        damage_told(path, pd.errors.ParserError),
         opened(path) as file,
         io.TextIOWrapper(file, form.encoding, newline="") as text,
     ):
         for _ in range(form.skipped):
             text.readline()
-        table = pd.read_csv(
-            text, sep=form.separator, dtype=str, keep_default_na=False, na_values=[""], quoting=csv.QUOTE_MINIMAL,
-            index_col=False,
-        )  # fmt: skip
+        try:
+            table = pd.read_csv(
+                text, sep=form.separator, dtype=str, keep_default_na=False, na_values=[""], quoting=csv.QUOTE_MINIMAL,
+                index_col=False,
+            )  # fmt: skip
+        except pd.errors.EmptyDataError:
+            raise EmptyTable(NOTHING.format(path=path)) from None
+        except pd.errors.ParserWarning:
+            raise InputError(
+                f"{path} has rows with more cells than its header has names: give every row as many."
+            ) from None
     table = table.rename(columns=dict(zip(form.header, form.names, strict=True)))
     _tell_of_swallowed_rows(table, path, form.separator)
     return table
@@ -383,7 +407,7 @@ def records_of(path: Path, progress: bool = True) -> Iterator[dict[str, Any]]:
     """
     kind = table_kind(path)
     if kind == ".parquet":
-        with damage_told(path, pa.ArrowException):
+        with damage_told(path, pa.ArrowException, UnicodeError):
             for batch in pyarrow.dataset.dataset(path).to_batches():
                 yield from batch.to_pylist()
     elif kind in JSON_ENDINGS:

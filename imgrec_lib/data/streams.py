@@ -94,7 +94,7 @@ def stream_table(
             while some := list(islice(records, RECORDS)):
                 yield {column: _of_records(some, column, types[column]) for column in columns}
 
-    with damage_told(path, pa.ArrowException):
+    with damage_told(path, pa.ArrowException, UnicodeError):
         text = kind != ".parquet" and kind not in JSON_ENDINGS
         table = read_text(path, encoding, read) if text else read()
     if table.empty:

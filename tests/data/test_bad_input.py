@@ -131,7 +131,7 @@ def test_parquet(place: Path, table: pd.DataFrame, sentence: str) -> None:
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1 not really PAR1", b"user,item\na,b\n"])
 def test_what_is_no_parquet(place: Path, content: bytes) -> None:
     (place / "t.parquet").write_bytes(content)
-    sentence = r"t\.parquet cannot be read \(.*\): save it again as plain CSV or Parquet\."
+    sentence = r"t\.parquet cannot be read \(.*\): correct it, or get the file again\."
     refused(place, sentence, lambda: load_dataset("table", interactions=place / "t.parquet"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import json
 import lzma
@@ -12,13 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from shops import load, owned
 
-from imgrec_lib.data import load_dataset
-from imgrec_lib.data.formats import find_table, read_table
+from imgrec_lib.data import formats, load_dataset
+from imgrec_lib.data.formats import columns_of, damage_told, find_table, read_table
 from imgrec_lib.data.readers.hm import ATTRIBUTES
 from imgrec_lib.data.streams import stream_table
 from imgrec_lib.errors import InputError, InputWarning
@@ -228,6 +232,56 @@ def test_an_archive_of_several_files_and_a_folder_that_is_no_table(tmp_path: Pat
     (tmp_path / "t.csv").mkdir()
     with pytest.raises(InputError, match=r"t\.csv is neither"):
         read_table(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize(
+    ("places", "value", "reason"),
+    [
+        ((8, 10), 99, r"cannot be read \(That compression method is not supported\): unpack it with the program"),
+        ((6, 8), 1, r"cannot be read \(File 'a\.csv' is encrypted, .*\): unpack it with the program"),
+    ],
+)  # fmt: skip
+def test_archives_that_python_cannot_unpack(tmp_path: Path, places: tuple[int, int], value: int, reason: str) -> None:
+    path = tmp_path / "t.csv.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.csv", CSV)
+    content = bytearray(path.read_bytes())
+    for signature, place in zip((b"PK\3\4", b"PK\1\2"), places, strict=True):
+        content[content.index(signature) + place] = value
+    path.write_bytes(content)
+    for read in (read_table, columns_of, lambda path: stream_table(path, ["user"], progress=False)):
+        with pytest.raises(InputError, match=reason):
+            read(path)
+
+
+def test_a_table_that_may_not_be_read_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "t.csv").write_text(CSV)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "t.csv"))
+
+    monkeypatch.setattr(formats, "open", refuse, raising=False)
+    for read in (read_table, columns_of):
+        with pytest.raises(InputError, match=r"t\.csv cannot be read \(Permission denied\): ask for the permission"):
+            read(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("error", [NotImplementedError(), MemoryError(), OSError(errno.EBADF, "Bad file descriptor")])
+def test_what_is_no_damage_stays_what_it_is(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(type(error)), damage_told(tmp_path / "t.csv", pa.ArrowException):
+        raise error
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.parquet"])
+def test_text_that_is_none_gets_a_sentence_in_a_stream(tmp_path: Path, name: str) -> None:
+    if name == "t.jsonl":
+        (tmp_path / name).write_text('{"user": "\\ud800"}\n')
+    else:
+        ends, content = np.array([0, 2], np.int32).tobytes(), b"\xff\xfe"
+        text = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(ends), pa.py_buffer(content)])
+        pq.write_table(pa.table({"user": text}), tmp_path / name)
+    with pytest.raises(InputError, match=rf"{name} cannot be read \('utf-8' codec can't .*\): correct it"):
+        stream_table(tmp_path / name, ["user"], progress=False)
 
 
 def test_of_two_tables_of_one_name_it_is_told_which_is_read(tmp_path: Path) -> None:
