@@ -1,7 +1,8 @@
-"""Options by name: what a function or a settings class takes, and the one check of the values that people give.
+"""Options by name: what a function or a settings class takes, and the check of the values that people give.
 
 An option's type is its annotation: a plain type, `T | None`, a type with bounds such as `Count`, or the `Literal` words
-that a text may be, so that a signature says all that is checked. `checked` holds the arguments of calls against theirs.
+that a text may be, so that a signature says all that is checked. `check_options` holds against it what files and the
+command line say, exactly, for it is kept in records; `checked` holds the arguments of calls, NumPy's numbers included.
 """
 
 from __future__ import annotations
@@ -99,6 +100,9 @@ def _check_option(owner: str, name: str, value: Any, options: Mapping[str, Optio
     raise _refused(owner, name, value, annotation, noun)
 
 
+# Arguments of calls
+
+
 Called = TypeVar("Called", bound=Callable[..., Any])
 
 
@@ -108,8 +112,9 @@ def check_calls(package: str) -> None:
     Args:
         package: the name of the package, which has an `__all__`.
     """
-    for name in sys.modules[package].__all__:
-        setattr(sys.modules[package], name, check_call(getattr(sys.modules[package], name)))
+    names = vars(sys.modules[package])
+    for name in names["__all__"]:
+        names[name] = check_call(names[name])
 
 
 def check_call(offered: Any) -> Any:
@@ -119,7 +124,7 @@ def check_call(offered: Any) -> Any:
     if not inspect.isroutine(offered):
         return offered
     held = checked(offered)
-    setattr(sys.modules[held.__module__], held.__name__, held)  # where a pickle looks for it
+    vars(sys.modules[held.__module__])[held.__name__] = held  # where a pickle looks for it
     return held
 
 
@@ -204,6 +209,9 @@ def _readings(value: Any) -> Iterator[Any]:
             array = value.__array__()
             yield array
             yield array.tolist()
+
+
+# What an annotation admits
 
 
 def _fits(value: Any, annotation: Any) -> bool:

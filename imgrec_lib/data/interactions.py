@@ -111,7 +111,7 @@ def read_interactions(
     day = None if time is None else find_column(raw, path, DAY_NAMES)
     if streamed:
         asked = [find_column(raw, path, (), name) for name in (weight_column, *(where or ())) if name is not None]
-        found = (user, item, time, day, *asked, *may_tell(raw.columns))
+        found = (user, item, time, day, *asked, *telling_columns(raw.columns))
         needed = dict.fromkeys(name for name in found if name is not None)
         raw = stream_table(path, list(needed), time, encoding=encoding, progress=progress)
     table = pd.DataFrame({Columns.USER: read_ids(raw[user], user, path), Columns.ITEM: read_ids(raw[item], item, path)})
@@ -121,17 +121,17 @@ def read_interactions(
             times = raw[day].astype(str).where(raw[day].notna()) + " " + times.astype(str)
         table[Columns.TIME] = read_times(times, time, path, time_format)
     others = raw.drop(columns=list({user, item, time, day} - {None, weight_column, *(where or ())}))
-    return that_count(
+    return rows_that_count(
         table, others, path, where=where, weight_column=weight_column, min_weight=min_weight, repeated=repeated
     )
 
 
-def may_tell(columns: Iterable[str]) -> list[str]:
+def telling_columns(columns: Iterable[str]) -> list[str]:
     """Those columns whose names say that they hold ratings, quantities, or what was done with an item."""
     return [name for name in columns if plain_name(name) in (*RATING_NAMES, *QUANTITY_NAMES, *EVENT_NAMES)]
 
 
-def that_count(
+def rows_that_count(
     table: pd.DataFrame,
     others: pd.DataFrame,
     path: Path,

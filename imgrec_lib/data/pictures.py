@@ -140,7 +140,7 @@ def pictures_by_column(
     return found
 
 
-def pictured_alone(
+def only_pictured(
     tables: Sequence[tuple[Path, pd.DataFrame]], catalogue: pd.DataFrame, pictures: Mapping[str, Sequence[Path]]
 ) -> tuple[list[tuple[Path, pd.DataFrame]], pd.DataFrame]:
     """Interactions and catalogue without the items that have no picture.
@@ -157,7 +157,9 @@ def pictured_alone(
     """
     there = {item for item, paths in pictures.items() if any(path.is_file() for path in paths)}
     if not there:
-        raise InputError("require_image keeps only items with a picture, and there is none: give `images` a folder.")
+        raise InputError(
+            "require_image keeps only items with a picture, and there is none: name the folder that has them."
+        )
     kept = catalogue[catalogue[Columns.ITEM].isin(there)]
     chosen = [(path, table[table[Columns.ITEM].isin(there)].reset_index(drop=True)) for path, table in tables]
     lost = sum(len(table) for _, table in tables) - sum(len(table) for _, table in chosen)

@@ -293,6 +293,8 @@ def split_dataset(
             yield [pairs.where(part).interactions(n_users, len(items)) for part in parts]
 
     parts = joined(blocks()) if len(table) > BLOCK else next(blocks())
+    if table.empty:
+        raise InputError("the split is empty: there are no interactions.")
     if not kept.any():
         raise InputError(
             f"the split is empty: no user has {min_interactions} different items (the most is {most}); "

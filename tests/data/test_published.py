@@ -240,6 +240,8 @@ def test_ninerec_sequences(tmp_path: Path) -> None:
     assert dataset.user_ids.tolist() == ["u1", "u9"] and dataset.train.times is None and dataset.test.times is None
     assert ids[dataset.test.items].tolist() == ["v7", "v8"] and ids[dataset.validation.items].tolist() == ["v10", "v10"]
     assert sorted(ids[dataset.train.of(1)]) == ["v2", "v7"]
+    with pytest.raises(InputError, match="leave where, min_weight, repeated, time_column and time_format out"):
+        covers(tmp_path, time_column="when")
 
 
 def test_covers_sentences(tmp_path: Path) -> None:

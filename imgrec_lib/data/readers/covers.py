@@ -16,7 +16,7 @@ from imgrec_lib.data.formats import check_encoding, columns_of, table_stem
 from imgrec_lib.data.ids import how_ids_differ, read_ids
 from imgrec_lib.data.interactions import Repeated, check_counting, read_interactions
 from imgrec_lib.data.items import UNKNOWN, read_items
-from imgrec_lib.data.pictures import pictured_alone, pictures_by_name, with_pictures
+from imgrec_lib.data.pictures import only_pictured, pictures_by_name, with_pictures
 from imgrec_lib.data.split import check_split, split_dataset
 from imgrec_lib.data.storing import reading_of
 from imgrec_lib.data.streams import stream_table
@@ -107,17 +107,17 @@ def load_covers(
             where=where, weight_column=weight_column, min_weight=min_weight,
             repeated=repeated, encoding=encoding, streamed=True, progress=progress,
         )  # fmt: skip
-    elif where or min_weight is not None or repeated != "first" or time_format is not None:
+    elif where or min_weight is not None or repeated != "first" or time_column is not None or time_format is not None:
         raise InputError(
-            f"{path} has a sequence of items for each user and nothing else: leave where, min_weight, repeated and "
-            "time_format out."
+            f"{path} has a sequence of items for each user and nothing else: leave where, min_weight, repeated, "
+            "time_column and time_format out."
         )
     else:
         table = _sequences(path, encoding, progress)
     catalogue = pd.DataFrame({Columns.ITEM: np.sort(table[Columns.ITEM].unique().astype(object))})
     pictures = pictures_by_name(folder, catalogue[Columns.ITEM].tolist())
     if require_image:
-        [(_, table)], catalogue = pictured_alone([(path, table)], catalogue, pictures)
+        [(_, table)], catalogue = only_pictured([(path, table)], catalogue, pictures)
     dataset = split_dataset(
         "covers", table, catalogue, min_interactions=min_interactions, split=split, seed=seed, held_out=held_out,
         validate=validate, validate_from=validate_from, test_from=test_from,

@@ -20,7 +20,7 @@ import pandas as pd
 from imgrec_lib.data.dataset import Columns, Dataset
 from imgrec_lib.data.decoding import FileSlice, Fit, Resample, Source
 from imgrec_lib.data.ids import plain_id, read_ids
-from imgrec_lib.data.interactions import Repeated, check_counting, may_tell, that_count
+from imgrec_lib.data.interactions import Repeated, check_counting, rows_that_count, telling_columns
 from imgrec_lib.data.readers.published import read_published
 from imgrec_lib.data.split import PAIR, given_split
 from imgrec_lib.data.storing import cached_images, reading_of
@@ -100,7 +100,7 @@ def load_dvbpr(
     asked = {weight_column, *(where or ())}
     parts = [_interactions(path, part, user_index, item_index, asked) for part in (train, validation, test)]
     counted = partial(
-        that_count, path=path, where=where, weight_column=weight_column, min_weight=min_weight, repeated=repeated
+        rows_that_count, path=path, where=where, weight_column=weight_column, min_weight=min_weight, repeated=repeated
     )
     parts = [
         part if part.empty else counted(part, part.drop(columns=[*PAIR, Columns.TIME], errors="ignore"))
@@ -168,7 +168,7 @@ def _interactions(
             times.append(record.get("unixReviewTime"))
             if not entries >= record.keys():
                 entries |= record.keys()
-                telling = [entry for entry in entries if entry in asked or may_tell([entry])]
+                telling = [entry for entry in entries if entry in asked or telling_columns([entry])]
             others.append({entry: record.get(entry) for entry in telling})
     table = pd.DataFrame(others, index=range(len(users)))
     table[Columns.USER], table[Columns.ITEM] = users, items

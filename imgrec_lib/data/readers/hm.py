@@ -15,7 +15,7 @@ from imgrec_lib.data.formats import check_encoding, find_table, read_table
 from imgrec_lib.data.ids import read_ids
 from imgrec_lib.data.interactions import Repeated, check_counting, read_interactions
 from imgrec_lib.data.items import IMAGE_NAMES, read_categories, require_groups, settle_unlisted, written_pictures
-from imgrec_lib.data.pictures import pictured_alone, pictures_by_column, pictures_by_name, with_pictures
+from imgrec_lib.data.pictures import only_pictured, pictures_by_column, pictures_by_name, with_pictures
 from imgrec_lib.data.split import check_split, split_dataset
 from imgrec_lib.data.storing import reading_of
 from imgrec_lib.data.times import DAY, check_forms
@@ -142,7 +142,7 @@ def load_hm(
     else:
         pictures = pictures_by_column(folder, articles, written, articles_path)
     if require_image:
-        [(_, table)], items = pictured_alone([(purchases_path, table)], items, pictures)
+        [(_, table)], items = only_pictured([(purchases_path, table)], items, pictures)
     dataset = split_dataset(
         "hm",
         table,

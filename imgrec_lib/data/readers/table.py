@@ -19,7 +19,7 @@ from imgrec_lib.data.items import read_items, settle_unlisted
 from imgrec_lib.data.pictures import (
     addresses_of,
     list_pictures,
-    pictured_alone,
+    only_pictured,
     pictures_by_column,
     pictures_by_name,
     with_pictures,
@@ -155,7 +155,7 @@ def load_table(
         tables, catalogue = settle_unlisted(tables, catalogue, items_path, unlisted_items)
     pictures = _pictures(images, folder, catalogue[Columns.ITEM], written, items_path, image_column)
     if require_image:
-        tables, catalogue = pictured_alone(tables, catalogue, pictures or {})
+        tables, catalogue = only_pictured(tables, catalogue, pictures or {})
 
     if whole is not None:
         dataset = split_dataset(
