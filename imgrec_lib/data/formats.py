@@ -255,7 +255,7 @@ def damage_told(path: Path, *more: type[Exception]) -> Iterator[None]:
     Raises:
         InputError: as it says. Other failures, of the memory or the system, stay the exceptions that they are.
     """
-    damage = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, *more)
+    damage: tuple[type[Exception], ...] = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, *more)
     try:
         yield
     except (InputError, MemoryError):
