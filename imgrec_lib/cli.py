@@ -315,7 +315,7 @@ def evaluate(
     from imgrec_lib.evaluation import evaluate as evaluate_model
     from imgrec_lib.serving import open_trained
 
-    trained = open_trained(run, root=_moved(root), progress=not quiet)
+    trained = open_trained(_with_test_items(run), root=_moved(root), progress=not quiet)
     metrics = evaluate_model(trained.model, trained.dataset, seed=trained.run.record.seed).metrics
     if as_json:
         typer.echo(json.dumps(metrics, indent=2))
@@ -410,14 +410,14 @@ def compare_lists(
     from imgrec_lib.evaluation.metrics import CUTOFFS
     from imgrec_lib.models import list_models
     from imgrec_lib.request import Request
-    from imgrec_lib.runs import Inputs, check_roots, open_run
+    from imgrec_lib.runs import Inputs, check_roots
     from imgrec_lib.serving import compare_lists as compare
 
     if (run is None) == (not dataset):
         raise InputError("lists are measured on the data of a run or on a dataset: give --run or --dataset.")
     moved = _moved(root)
     if run is not None:
-        opened = open_run(run)
+        opened = _with_test_items(run)
         check_roots(moved, [opened])
         data, request = Inputs(moved, not quiet).of(opened)[0], opened.request.at(moved)
     else:
@@ -937,6 +937,23 @@ def _conditions(texts: list[str] | None) -> dict[str, list[str]]:
             raise InputError(f"{text!r} is no condition: write key=value, such as seed=0.")
         found.setdefault(key, []).append(value)
     return found
+
+
+def _with_test_items(folder: Path) -> Run:
+    """The finished run in a folder, on whose test items something is to be measured.
+
+    Raises:
+        InputError: it has none, because it was trained on all interactions.
+    """
+    from imgrec_lib.runs import open_run
+
+    run = open_run(folder)
+    if run.record.stage == "refit":
+        raise InputError(
+            f"run {run.name}, which imgrec refit made, was trained on all interactions, held-out items included, and "
+            "so has no test items: name the run that it was made from."
+        )
+    return run
 
 
 def _moved(texts: list[str] | None) -> dict[str, str]:

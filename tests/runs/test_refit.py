@@ -69,7 +69,9 @@ def test_nobody_reports_a_refitted_run(
     assert not (tmp_path / "used" / "per_user.parquet").exists()
     with pytest.raises(InputError, match="holds no finished run"):
         find_runs(tmp_path)
-    status, _, err = call(monkeypatch, capsys, "evaluate", str(tmp_path / "used"))
-    assert status == 2 and "held-out item" in err
+    to_lists = ("compare-lists", "lists.csv", "--out", str(tmp_path / "lists"), "--run")
+    for command in (("evaluate",), to_lists):
+        status, _, err = call(monkeypatch, capsys, *command, str(tmp_path / "used"))
+        assert status == 2 and "held-out item" in err and "was trained on all interactions" in err
     with pytest.raises(InputError, match="is no trial but of stage 'refit'"):
         refit(open_run(tmp_path / "used"), tmp_path / "again", progress=False)
