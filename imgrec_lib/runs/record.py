@@ -38,6 +38,9 @@ from imgrec_lib.files import fingerprint
 from imgrec_lib.request import Request
 
 FORMAT = 1
+LATER_SETTINGS = {"weight_decay": 0.0, "warm_up": 0, "validation_users": 0, "shard_tables": False}
+"""Settings of a phase that earlier versions did not know, and what they did. A record names such a setting only where
+it differs from that: a row of a table is of one configuration, to which runs of an earlier version may belong."""
 PREPARATIONS = "preparations"
 """The group of a run's weights that holds what the options of its features had learnt."""
 STAGES = ("trial", "search", "refit", "lists")
@@ -204,7 +207,7 @@ class Record:
 
     Attributes:
         model, profile, parameters, phases: the model by its name, its hyper-parameters, and the settings of each phase
-            of training as they were used.
+            of training as they were used, without those of `LATER_SETTINGS` that have the value there.
         seed: of the initial weights, the batches and the sampled negatives of the test.
         dataset: what the model was trained on.
         features: `Features.identity` of the visual features; None for a model that uses none.

@@ -26,6 +26,7 @@ from imgrec_lib.models.base import InnerProduct, TrainSettings
 from imgrec_lib.options import CountOrNone, NotNegative
 from imgrec_lib.request import Request
 from imgrec_lib.runs.record import (
+    LATER_SETTINGS,
     PREPARATIONS,
     Cost,
     DatasetRecord,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 TRAINED = ("trial", "search", "refit")
 """The stages of runs that train a model."""
 
-LATER_SETTINGS = {"restore": "best", "choose_by": "auc", "validation_users": 0, "shard_tables": False}
+UNKNOWN_AT_FIRST = {"restore": "best", "choose_by": "auc"} | LATER_SETTINGS
 """Settings that the first runs did not know, and what was done then."""
 
 
@@ -111,7 +112,7 @@ def train_run(
         "model": request.model,
         "profile": request.profile,
         "parameters": dict(resolved.parameters),
-        "phases": [_told_apart(phase) for phase in resolved.phases],
+        "phases": [_without(UNKNOWN_AT_FIRST, phase) for phase in resolved.phases],
         "seed": request.seed,
         "dataset": dataset.fingerprint,
         "features": features.fingerprint if features is not None and uses_features else None,
@@ -210,8 +211,7 @@ def train_run(
         model=request.model,
         profile=request.profile,
         parameters=dict(resolved.parameters),
-        # A row of a table is of one configuration: on all users a run is validated as those were that did not say so.
-        phases=[{k: v for k, v in asdict(p).items() if v or k != "validation_users"} for p in resolved.phases],
+        phases=[_without(LATER_SETTINGS, phase) for phase in resolved.phases],
         seed=request.seed,
         dataset=DatasetRecord.of(dataset),
         features=used,
@@ -258,9 +258,9 @@ def train_run(
     return open_run(out)
 
 
-def _told_apart(settings: TrainSettings) -> dict[str, Any]:
-    """What of the settings enters a run's identity: those that came after the first runs only where they change it."""
-    return {name: value for name, value in asdict(settings).items() if LATER_SETTINGS.get(name, ...) != value}
+def _without(values: Mapping[str, Any], settings: TrainSettings) -> dict[str, Any]:
+    """The settings but for those that have one of these values."""
+    return {name: value for name, value in asdict(settings).items() if values.get(name, ...) != value}
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from imgrec_lib.models import model_card
 from imgrec_lib.models.base import Recommender
 from imgrec_lib.request import Request
 from imgrec_lib.runs.load import load_inputs
-from imgrec_lib.runs.record import Run
+from imgrec_lib.runs.record import LATER_SETTINGS, Run
 from imgrec_lib.training import distributed, read_checkpoint, write_checkpoint
 
 FILE = "ids.parquet"
@@ -137,9 +137,8 @@ def may_continue(run: Run, request: Request, dataset: Dataset, features: dict[st
     record, resolved = run.record, request.resolved
 
     def settings(phases: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        # Records say how many users were validated on where it was not all of them.
-        told = [{"validation_users": 0} | dict(phase) for phase in phases]
-        return [{name: value for name, value in phase.items() if name not in EPOCHS} for phase in told]
+        complete = [LATER_SETTINGS | dict(phase) for phase in phases]
+        return [{name: value for name, value in phase.items() if name not in EPOCHS} for phase in complete]
 
     return (
         (record.seed, record.dataset.fingerprint, record.features) == (request.seed, dataset.fingerprint, features)

@@ -22,6 +22,7 @@ from imgrec_lib.features import Features
 from imgrec_lib.results import Results
 from imgrec_lib.results.tables import cautions
 from imgrec_lib.runs import DatasetRecord, Run
+from imgrec_lib.runs.record import LATER_SETTINGS
 
 FAST: dict[str, Any] = {"factors": 4, "epochs": 2, "patience": 0}
 
@@ -76,6 +77,7 @@ def test_a_run_is_chosen_by_the_metric_that_is_asked_for(small_wardrobe: Dataset
     )
     assert sampled.record.validation.users == 20 < by_auc.record.validation.users == small_wardrobe.n_users
     assert sampled.record.phases[0]["validation_users"] == 20 and "validation_users" not in by_auc.record.phases[0]
+    assert not LATER_SETTINGS.keys() & by_auc.record.phases[0].keys()  # earlier runs, which had none, share its row
     assert any("Weights were chosen on a sample" in each and "(20)" in each for each in cautions(Results.of([sampled])))
     for wrong, sentence in (("ndcg@10000", "longer than the catalogue"), ("coverage@10", "nothing to choose by")):
         with pytest.raises(InputError, match=sentence):
