@@ -31,7 +31,7 @@ LONGEST_NAME = 100
 SHORT_FORMS = {"dataset": Option(str), "root": Option(str), "dataset_options": Option(dict), "device": Option(str),
     "grid": Option(dict), "search": Option(dict), "datasets": Option(dict),
 }  # fmt: skip
-"""Keys of a file that stand for an entry of `datasets`, of `devices` or of `search`, or have one as a mapping."""
+"""Keys of a file that become entries of the `datasets`, the `devices` or the `search` of a `Matrix`."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from imgrec_lib.models.base import ModelCard, ParameterGroup, Profile, Range, Tr
 from imgrec_lib.models.parts.encoder import TrainedEncoder
 from imgrec_lib.models.parts.softmax import log_sum_exp
 from imgrec_lib.models.two_tower import SETTINGS, TwoTower
-from imgrec_lib.options import Count, NotNegative, ShareBelowOne
+from imgrec_lib.options import Count, CountOrNone, NotNegative, ShareBelowOne
 
 
 class TwoTowerEtE(TrainedEncoder, TwoTower):
@@ -58,7 +58,7 @@ class TwoTowerEtE(TrainedEncoder, TwoTower):
         backbone: str = "efficientnet-lite0",
         weights: str = "default",
         pooling: str = "",
-        size: int = 0,
+        size: CountOrNone = 0,
         cut: str = "",
         keep: str = "disk",
     ) -> None:

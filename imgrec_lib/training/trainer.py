@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -177,7 +177,7 @@ def fit(
                 model.load_state_dict(best)
             parameters = list(model.start_phase(phase))
             own_ways = list(model.parameter_groups())
-            tables = _row_tables(model, parameters, settings, device, bool(own_ways))
+            tables = _row_tables(model, parameters, settings, device, own_ways)
             if saved is not None:
                 with _refusing_what_does_not_fit(checkpoint):
                     model.load_state_dict(saved.group("model"))
@@ -424,7 +424,7 @@ def _row_tables(
     parameters: list[nn.Parameter],
     settings: TrainSettings,
     device: torch.device,
-    own_ways: bool = False,
+    own_ways: Sequence[ParameterGroup] = (),
 ) -> list[nn.Parameter]:
     """The trained tables that are updated by row: those to be divided, else those so much larger than a batch that it
     pays.
