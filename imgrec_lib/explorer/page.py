@@ -48,13 +48,13 @@ def gallery_style() -> Markup:
 
 
 @cache
-def _template() -> jinja2.Template:
+def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )  # fmt: skip
     environment.filters["short"] = short
-    return environment.get_template("explorer.html")
+    return environment.get_template(name)
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,14 @@ def answer(runs: Runs, state: State) -> Answer:
     """The explorer at a state.
 
     A user, item, filter or second run that the data do not have is left out, and a note says so; a view that cannot be
-    shown is a sentence in its place.
+    shown is a sentence in its place, and so is a run that cannot be opened, below the list of all runs.
     """
-    state, notes = settled(runs, state)
+    try:
+        state, notes = settled(runs, state)
+    except InputError as error:
+        return _unopened(runs, state, str(error))
     opened = runs.open(state.run)
     user = user_of(opened, state)
-    second = runs.open(state.other) if state.other else None
     parts = _parts(runs, state)
     shown = Markup().join(each.html(state.size, style=False, link=_link(opened, state)) for each in parts)
     hits = _hits(opened, user, state) if state.search else Markup()
@@ -97,16 +99,27 @@ def answer(runs: Runs, state: State) -> Answer:
     if state.item:
         card = item_card(opened, user, find_item(opened.dataset, state.item), state)
     sentence = _sentence(opened, user, state)
-    html = _template().render(
-        state=state, opened=_Named(opened), second=_Named(second) if second else None,
-        control=opened.run.record.control, title=state.view.capitalize(), sentence=sentence, notes=notes,
-        shown=shown, hits=hits, card=card, chips=_chips(state), **_bar(runs, opened, user, state),
+    html = _template("explorer.html").render(
+        state=state, name=run_name(opened.run), second=run_name(runs.by_name[state.other]) if state.other else "",
+        title=state.view.capitalize(), sentence=sentence, notes=notes, shown=shown, hits=hits, card=card, chips=_chips(state), **_bar(runs, opened, user, state),
     )  # fmt: skip
     return Answer(Markup(html), state, sentence, (*([Text(hits)] if hits else []), *parts))
 
 
+def _unopened(runs: Runs, state: State, error: str) -> Answer:
+    """What is left where the run cannot be opened: why, and the list from which another one is chosen."""
+    run = runs.by_name.get(state.run) or runs.by_name[runs.best]
+    sentence = f"{error} The list under Model has the other runs."
+    html = _template("unopened.html").render(name=run_name(run), groups=_groups(runs, None, state), sentence=sentence)
+    return Answer(Markup(html), state, sentence, ())
+
+
 def settled(runs: Runs, state: State) -> tuple[State, list[str]]:
-    """A state of which the data have every part, and what was left out, in sentences."""
+    """A state of which the data have every part, and what was left out, in sentences.
+
+    Raises:
+        InputError: the run cannot be opened.
+    """
     notes = []
     if state.run and state.run not in runs.by_name:
         notes.append(f"There is no run {state.run}: this is the best one that sees pictures.")
@@ -121,6 +134,11 @@ def settled(runs: Runs, state: State) -> tuple[State, list[str]]:
     ):
         if state.other != state.run:
             notes.append(f"Run {state.other} is not on the same data, and is compared no more.")
+        state = replace(state, other="")
+    try:
+        runs.open(state.other or state.run)
+    except InputError as error:
+        notes.append(f"{error} Nothing is compared with it.")
         state = replace(state, other="")
     if state.user and state.user not in opened.users:
         found = find_users(opened.dataset, state.user, 2)
@@ -236,20 +254,10 @@ def _chips(state: State) -> list[dict[str, str]]:
     return chips
 
 
-@dataclass(frozen=True)
-class _Named:
-    """A run as the bar calls it."""
-
-    opened: Trained
-
-    @property
-    def run(self) -> Run:
-        return self.opened.run
-
-    @property
-    def name(self) -> str:
-        details = _details(self.run)
-        return f"{self.run.record.title}{', ' + details if details else ''}"
+def run_name(run: Run) -> str:
+    """What a run is called where one is chosen."""
+    details = _details(run)
+    return f"{run.record.title}{', ' + details if details else ''}"
 
 
 def _details(run: Run) -> str:
@@ -268,13 +276,9 @@ def _bar(runs: Runs, opened: Trained, user: int, state: State) -> dict[str, Any]
     def at(other: int) -> str:
         return state.address(user=str(opened.dataset.user_ids[order[other % len(order)]]), page=1)
 
-    groups = [
-        {"name": name, "runs": [_choice(run, runs, opened, state) for run in runs.best_first(group)]}
-        for name, group in runs.datasets.items()
-    ]
     where = dict(state.where)
     return {
-        "groups": groups,
+        "groups": _groups(runs, opened.run, state),
         "without_other": state.address(other=""),
         "flipped": state.address(run=state.other or state.run, other=state.run, **_elsewhere(state)),
         "earlier": at(place - 1), "later": at(place + 1), "place": place + 1, "users": len(order),
@@ -300,11 +304,19 @@ def _elsewhere(state: State) -> dict[str, Any]:
     return {"region": (), "zoom": ()} if state.space == "learned" else {}
 
 
-def _choice(run: Run, runs: Runs, opened: Trained, state: State) -> dict[str, Any]:
+def _groups(runs: Runs, shown: Run | None, state: State) -> list[dict[str, Any]]:
+    """The runs to choose from, by their data, and to compare with the one that is shown."""
+    return [
+        {"name": name, "runs": [_choice(run, shown, state) for run in runs.best_first(group)]}
+        for name, group in runs.datasets.items()
+    ]
+
+
+def _choice(run: Run, shown: Run | None, state: State) -> dict[str, Any]:
     record = run.record
     auc = record.metrics["exact"]["auc"] if "exact" in record.metrics else None
-    same = record.dataset.fingerprint == opened.dataset.fingerprint
-    here = run.name == opened.run.name
+    same = shown is not None and record.dataset.fingerprint == shown.record.dataset.fingerprint
+    here = shown is not None and run.name == shown.name
     other = run.name == state.other
     compared = {"other": ""} if other else {"other": run.name, "view": "compare"}
     return {

@@ -14,6 +14,7 @@ import secrets
 import webbrowser
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,8 @@ class Site:
         from imgrec_lib.explorer.page import answer  # noqa: F401  # what the first answer needs is imported by then
 
         runs = load()
-        runs.open("")
+        with suppress(InputError):  # the page says it, beside the list of the other runs
+            runs.open("")
         return runs
 
     async def do(self, work: Callable[[Runs], Any]) -> Any:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from imgrec_lib.data.dataset import describe_item
 from imgrec_lib.errors import InputError
 from imgrec_lib.explorer.opened import Runs
-from imgrec_lib.explorer.page import settled, style
+from imgrec_lib.explorer.page import run_name, settled, style
 from imgrec_lib.explorer.search import facets
 from imgrec_lib.explorer.shown import user_name
 from imgrec_lib.explorer.state import State
@@ -57,7 +57,7 @@ def shared_page(runs: Runs, state: State) -> str:
     for name in names:
         other = state.run if name == state.other else state.other
         here = replace(state, run=name, other=other, number=max(state.number, RESULTS), search="")
-        titles[name] = runs.open(name).title
+        titles[name] = run_name(runs.by_name[name])
         try:
             parts = Markup().join(each.html(state.size, style=False) for each in VIEWS[state.view](runs, here))
         except InputError as error:

@@ -811,6 +811,24 @@ def test_what_the_data_do_not_have_is_left_out_with_a_word(runs: Runs) -> None:
     assert answer(runs, State(user=part)).state.user == runs.open("ft").dataset.user_ids[59]
 
 
+def test_a_run_that_cannot_be_opened_leaves_the_list_of_runs(folder: Path, tmp_path: Path) -> None:
+    for name in ("ft", "bpr", "visrank"):
+        shutil.copytree(folder / name, tmp_path / name)
+    best = Runs(tmp_path).best
+    (tmp_path / best / "model.safetensors").unlink()
+    runs = Runs(tmp_path)
+    found = answer(runs, State())
+    assert runs.best == best and "model.safetensors" in found.sentence and found.sentence in html.unescape(found.html)
+    links = links_of(found.html)
+    assert {link.run for link in links} == {"ft", "bpr", "visrank"} and not any(link.other for link in links)
+    assert 'role="alert"' not in answer(runs, State(run="bpr")).html
+    assert 'role="alert"' in Explorer(runs).html and "imgrec-runs" in Explorer(runs).html
+    # Beside another run it is left out with a word, and a shared page says why it is not there.
+    compared = answer(runs, State(run="bpr", other=best, view="compare"))
+    assert compared.state.other == "" and "model.safetensors" in compared.html
+    assert "model.safetensors" in shared_page(runs, State(run="bpr"))
+
+
 def test_an_empty_view_is_no_error(runs: Runs) -> None:
     for view in ("compare", "new picture"):
         found = answer(runs, State(run="bpr", view=view))
