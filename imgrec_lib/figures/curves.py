@@ -275,6 +275,8 @@ def difference_matrix(comparison: Comparison) -> Chart:
     labels = [d.labels[place] for place in order]
     mean, holds = d.mean[np.ix_(order, order)] * 1000, comparison.holds[np.ix_(order, order)]
     size = len(labels) - 1
+    # Where cells are narrow, decimals and slanting names would cover each other.
+    digits, letters, angle, name = (1, 8, 35, _row_name) if size < 14 else (0, 6.5, 90, literal)
     figure, axes = single_panel(height=1.6 + (0.33 + _further_lines(labels)) * size)
     largest = max(float(mean.max()), 1e-12)
     for row in range(size):
@@ -285,13 +287,11 @@ def difference_matrix(comparison: Comparison) -> Chart:
                 axes.fill_between(
                     [column - 0.47, column + 0.47], row - 0.45, row + 0.45, color=ACCENT, alpha=shade, lw=0
                 )
-            text = f"{value:.1f}" if held else f"({value:.1f})"
-            axes.text(column, row, text, ha="center", va="center", color=INK, fontsize=8 if size < 14 else 6.5)
+            text = f"{value:.{digits}f}" if held else f"({value:.{digits}f})"
+            axes.text(column, row, text, ha="center", va="center", color=INK, fontsize=letters)
     axes.set(xlim=(-0.6, size - 0.4), ylim=(size - 0.4, -0.6))
     axes.set_yticks(range(size), [_row_name(label) for label in labels[:-1]])
-    axes.set_xticks(
-        range(size), [_row_name(label) for label in labels[1:]], rotation=35, ha="left", rotation_mode="anchor"
-    )
+    axes.set_xticks(range(size), map(name, labels[1:]), rotation=angle, ha="left", rotation_mode="anchor")
     axes.tick_params(which="both", colors=INK, length=0, labelsize=8.5, labelbottom=False, labeltop=True)
     axes.spines[:].set_visible(False)
     axes.set_ylabel("The model of the row is ahead of …", color=INK)
