@@ -100,13 +100,16 @@ def test_progress_bars_are_left_out_and_errors_are_shown(tmp_path: Path) -> None
 
 
 def test_what_lies_elsewhere_is_left_out_and_what_is_long_is_folded(tmp_path: Path) -> None:
-    parameters = new_code_cell("only = []", metadata={"jupyter": {"source_hidden": True}})
+    hidden = {"jupyter": {"source_hidden": True}}
+    parameters = new_code_cell("only = []", metadata=hidden | {"tags": ["injected-parameters"]})
+    imports = new_code_cell("import os", metadata=hidden | {"tags": ["hide-input"]})
     opening = new_markdown_cell("# A title\n\n![A curve](../docs/curve.png)\n\nWhat it is.")
-    nbformat.write(new_notebook(cells=[opening, parameters, new_code_cell("2")]), tmp_path / "n.ipynb")
+    nbformat.write(new_notebook(cells=[opening, parameters, imports, new_code_cell("2")]), tmp_path / "n.ipynb")
     page = notebook_page(tmp_path / "n.ipynb")
     assert "curve" not in page and "What it is." in page
-    (folded,) = re.findall(r"<details>.*?</details>", page, re.S)
-    assert "only" in folded and "2" not in re.sub("<[^>]*>", "", folded)
+    given, prepared = (re.sub("<[^>]*>", "", text) for text in re.findall(r"<details>.*?</details>", page, re.S))
+    assert "parameters of this run" in given and "only" in given and "2" not in given + prepared
+    assert "only prepares" in prepared and "import os" in prepared
 
 
 def test_pages_follow_their_notebooks(tmp_path: Path) -> None:
