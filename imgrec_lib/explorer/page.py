@@ -101,7 +101,8 @@ def answer(runs: Runs, state: State) -> Answer:
     sentence = _sentence(opened, user, state)
     html = _template("explorer.html").render(
         state=state, name=run_name(opened.run), second=run_name(runs.by_name[state.other]) if state.other else "",
-        title=state.view.capitalize(), sentence=sentence, notes=notes, shown=shown, hits=hits, card=card, chips=_chips(state), **_bar(runs, opened, user, state),
+        title=state.view.capitalize(), sentence=sentence, notes=notes, shown=shown, hits=hits, card=card,
+        chips=_chips(state), **_bar(runs, opened, user, state),
     )  # fmt: skip
     return Answer(Markup(html), state, sentence, (*([Text(hits)] if hits else []), *parts))
 

@@ -7,6 +7,7 @@ kilobytes each; the template here keeps the alternative texts and needs nothing.
 from __future__ import annotations
 
 import copy
+import html
 import json
 import re
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from imgrec_lib.files import fingerprint, write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 WIDGET = "application/vnd.jupyter.widget-view+json"
+_FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\w$\\])\$([^$\n]+?)\$(?![\w$])", re.DOTALL)
 _PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
 
 
@@ -82,7 +84,19 @@ def _exporter() -> Any:
 
     exporter = HTMLExporter(template_name="notebook", extra_template_basedirs=[str(TEMPLATES)])
     exporter.exclude_anchor_links = exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
+    exporter.register_filter("formulas", _formulas)
     return exporter
+
+
+def _formulas(text: str) -> str:
+    """HTML with its TeX, between dollar signs, as MathML, which a browser draws without a script."""
+    from latex2mathml.converter import convert
+
+    def drawn(match: re.Match[str]) -> str:
+        block, inline = match.groups()
+        return str(convert(html.unescape(block or inline), display="block" if block else "inline"))
+
+    return _FORMULA.sub(drawn, text)
 
 
 def _template() -> str:

@@ -15,9 +15,11 @@ from PIL import Image
 
 from imgrec_lib.errors import InputError
 from imgrec_lib.figures.curves import single_panel
+from imgrec_lib.notebooks import notebook_path, notebooks_folder
 from imgrec_lib.report import notebook_page
 from imgrec_lib.report.notebook_pages import is_executed, write_notebook_pages
 
+NOTEBOOKS = sorted(path.stem for path in notebooks_folder().glob("*.ipynb"))
 EVIL = '"><script>alert(1)</script>'
 
 
@@ -97,6 +99,22 @@ def test_progress_bars_are_left_out_and_errors_are_shown(tmp_path: Path) -> None
     assert "<td></td><th>a</th>" in re.sub(r">\s+<", "><", page)
     body = page[page.index("<body>") :]
     assert not re.search(r"\b(src|href)=\"(?!data:|index\.html)", body) and "default-src 'none'" in page
+
+
+def test_formulas_are_drawn_without_a_script(tmp_path: Path) -> None:
+    text = "With $f_i$ for `$HOME`, and $5:\n\n$$\\cos(f_i, f_j) < \\frac{1}{2}$$"
+    nbformat.write(new_notebook(cells=[new_markdown_cell(text)]), tmp_path / "n.ipynb")
+    page = notebook_page(tmp_path / "n.ipynb")
+    assert "<msub><mi>f</mi><mi>i</mi></msub>" in page and "<mfrac>" in page and "&lt;" in page
+    assert "$$" not in page and "$HOME" in page and "$5" in page
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_every_formula_of_the_notebooks_is_drawn(name: str) -> None:
+    page = notebook_page(notebook_path(name))
+    assert not re.search(r"<m[a-z]+>[^<]*\\", page)  # a command that was not understood stands there as a text
+    body = re.sub(r"<(code|pre)\b.*?</\1>", "", page[page.index("<body>") :], flags=re.S)
+    assert "$" not in body
 
 
 def test_what_lies_elsewhere_is_left_out_and_what_is_long_is_folded(tmp_path: Path) -> None:
