@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from imgrec_lib.errors import InputError
 
-_REPORT = ("jinja2", "markupsafe", "matplotlib", "nbconvert", "nbformat")
+_REPORT = ("jinja2", "latex2mathml", "markupsafe", "matplotlib", "nbconvert", "nbformat")
 
 EXTRAS: dict[str, tuple[str, ...]] = {
     "report": _REPORT,
