@@ -175,8 +175,8 @@ class Standings:
             f"{_signed(mean)} [{_signed(low)}, {_signed(high)}] for {own}{'' if holds else ' (which may be chance)'}"
             for mean, low, high, holds, own in gains
         ]
-        changes = f"the items' own change {metric_heading(self.metric)} by {_listed(words)}"
-        return [f"In place of shuffled {self.shuffled} {changes}."]
+        changes = f"{metric_heading(self.metric)} changes by {_listed(words)}"
+        return [f"With the items' own {self.shuffled} in place of shuffled ones {changes}."]
 
     def _unsearched(self) -> list[str]:
         rows = self.results.rows

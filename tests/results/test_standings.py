@@ -117,9 +117,9 @@ def test_what_was_shuffled_is_said_as_it_was(five: list[Run]) -> None:
         changed = {**(run.record.features or {}), "control": "shuffled features"}
         return replace(run, record=replace(run.record, features=changed)) if run.record.control else run
 
-    assert "In place of shuffled pictures the items' own" in Standings(Results.of(five)).verdict[1]
+    assert "With the items' own pictures in place of shuffled ones" in Standings(Results.of(five)).verdict[1]
     standings = Standings(Results.of([of_words(run) for run in five]))
-    assert "In place of shuffled features the items' own" in standings.verdict[1]
+    assert "With the items' own features in place of shuffled ones" in standings.verdict[1]
     assert "with its features shuffled" in standings_chart(standings).alt
 
 
