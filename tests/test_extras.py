@@ -68,11 +68,11 @@ def test_commands_say_which_extra_they_need_and_the_others_work(tmp_path: Path) 
     done = blocked(COMMANDS, tmp_path)
     lines = done.stderr.splitlines()
     assert [line for line in lines if line.startswith(("imgrec:", "status"))] == [
-        "imgrec: matplotlib, nbconvert, nbformat are not installed: install what is missing with "
+        "imgrec: latex2mathml, matplotlib, nbconvert, nbformat are not installed: install what is missing with "
         "pip install 'imgrec[report]'.",
         "status 2",
-        "imgrec: matplotlib, nbconvert, nbformat, anywidget, ipykernel, ipywidgets, jupyterlab, papermill, pydeck, "
-        "tornado are not installed: install what is missing with pip install 'imgrec[notebooks]'.",
+        "imgrec: latex2mathml, matplotlib, nbconvert, nbformat, anywidget, ipykernel, ipywidgets, jupyterlab, "
+        "papermill, pydeck, tornado are not installed: install what is missing with pip install 'imgrec[notebooks]'.",
         "status 2",
         "status 0",
         "imgrec: fastapi, fastapi_offline, uvicorn, python_multipart are not installed: install what is missing with "

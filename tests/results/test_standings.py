@@ -75,7 +75,7 @@ def test_the_verdict_names_the_winner_its_equals_and_what_pictures_add(five: lis
     _, low, high = standings.of("VBPR")
     assert winner.startswith(f"By AUC VBPR is best, {vbpr:.4f} [{low:.4f}, {high:.4f}], ahead of every other")
     control = float(user_metrics(five[1].per_user)["auc"].to_numpy().mean())
-    assert f"the items' own change AUC by +{vbpr - control:.4f} [+" in pictures and "chance" not in pictures
+    assert f"in place of shuffled ones AUC changes by +{vbpr - control:.4f} [+" in pictures and "chance" not in pictures
     # The control is no contestant, however well it does.
     assert standings.contestants == ["VBPR", "FM-ID", "BPR-MF", "PopRank"]
     assert standings.controlled == {"VBPR (shuffled pictures)": "VBPR"}
@@ -107,7 +107,7 @@ def test_the_metric_that_runs_were_chosen_by_decides(five: list[Run]) -> None:
     for run in five:
         label = "VBPR (shuffled pictures)" if run.record.control else run.record.title
         assert standings.of(label).mean == pytest.approx(user_metrics(run.per_user)["ndcg@10"].mean())
-    assert standings.verdict[0].startswith("By NDCG@10 ") and "change NDCG@10 by" in standings.verdict[1]
+    assert standings.verdict[0].startswith("By NDCG@10 ") and "NDCG@10 changes by" in standings.verdict[1]
 
 
 def test_what_was_shuffled_is_said_as_it_was(five: list[Run]) -> None:
