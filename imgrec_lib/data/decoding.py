@@ -70,7 +70,7 @@ class Decoded(NamedTuple):
     """A decoded picture.
 
     Attributes:
-        pixels: (size, size, 3) uint8.
+        pixels: (size, size, 3) uint8; or (height, width, 3) of a picture of fewer pixels, as it was: see `fitted`.
         repair: what was amiss with the file and was repaired; empty where nothing was.
     """
 
@@ -79,13 +79,35 @@ class Decoded(NamedTuple):
 
 
 def decode(source: Source, size: int, fit: str = "squash", resample: str = "bicubic") -> np.ndarray:
-    """One picture as it lies in the store: the pixels of `decode_and_repair`."""
-    return decode_and_repair(source, size, fit, resample).pixels
+    """One picture as networks see it: the pixels of `decode_and_repair`, `fitted`."""
+    return fitted(decode_and_repair(source, size, fit, resample).pixels, size, fit, resample)
+
+
+def fitted(pixels: np.ndarray, size: int, fit: str = "squash", resample: str = "bicubic") -> np.ndarray:
+    """A picture of any size as a square: (height, width, 3) -> (size, size, 3) uint8.
+
+    Args:
+        pixels: RGB, uint8; what is that square already is returned as it is.
+        size, fit, resample: see `decode_and_repair`.
+    """
+    if pixels.shape[:2] == (size, size):
+        return pixels
+    return np.asarray(_fitted(Image.fromarray(pixels), size, fit, resample))
+
+
+def _fitted(image: Image.Image, size: int, fit: str, resample: str) -> Image.Image:
+    method = RESAMPLING[resample]
+    if fit == "pad":
+        return ImageOps.pad(image, (size, size), method, WHITE)
+    if fit == "crop":
+        return ImageOps.fit(image, (size, size), method)
+    return image.resize((size, size), method)
 
 
 def decode_and_repair(source: Source, size: int, fit: str = "squash", resample: str = "bicubic") -> Decoded:
     """One picture as it lies in the store, and what had to be repaired.
 
+    A picture of fewer pixels than the square has is kept as it was: enlarging it adds nothing and is left to readers.
     A picture that Pillow refuses and browsers show is repaired: a JPEG without its end marker, a PNG whose text or
     colour profile is too large or whose checksums are wrong, and a file that ends early, of which at least half of the
     rows must be there. The bounds are the same as of any picture.
@@ -99,16 +121,11 @@ def decode_and_repair(source: Source, size: int, fit: str = "squash", resample: 
     Raises:
         ValueError: the picture is missing or broken; the message says why.
     """
-    method = RESAMPLING[resample]
 
-    def fitted(image: Image.Image) -> Image.Image:
-        if fit == "pad":
-            return ImageOps.pad(image, (size, size), method, WHITE)
-        if fit == "crop":
-            return ImageOps.fit(image, (size, size), method)
-        return image.resize((size, size), method)
+    def kept(image: Image.Image) -> Image.Image:
+        return image if image.width * image.height < size * size else _fitted(image, size, fit, resample)
 
-    image, repair = _decode(source, None if resample == "nearest" else 2 * size, fitted)
+    image, repair = _decode(source, None if resample == "nearest" else 2 * size, kept)
     return Decoded(np.asarray(image), repair)
 
 

@@ -1,16 +1,17 @@
 """The image store: every item's picture, decoded once, resized and memory-mapped.
 
-On-disk format, version 1. A store is a folder with two files. `pixels.npy` is a plain NumPy file (format 1.0,
-C order) of shape (n_items, size, size, 3), dtype uint8, sRGB; row i is item i's picture. `index.json` is an
-object: `format` ("imgrec-images"), `version` (1), `size`, `fit`, `resample`, `ids` (the items' ids in row
-order), `problems` (a list of [row, reason], ascending: the items whose picture is missing or broken, and
-whose row is white), `repairs` (a list of [row, what was repaired], ascending), `fingerprint` (the first 16
-hexadecimal digits of the SHA-256 of the text "n_items size", the bytes of all rows, and one byte an item that is 1
-where the picture is present), `source` (a fingerprint of what the pictures were made from: a store is made again when
-it no longer agrees), `sources` (the same of each item, "" where it has none: rows that agree are taken over), `reading`
-(what the reader was asked for, or null: of stores of one reading the last alone is kept), and `earlier` (a list of
-objects: the stores that rows were taken over from, see `Earlier`). The folder is written under a temporary name and
-renamed, so a store that is there is complete.
+On-disk format, version 1. A store is a folder with two files. `pixels.npy` is a plain NumPy file (format 1.0, C order)
+of shape (n_items, size, size, 3), dtype uint8, sRGB; row i is item i's picture. Where some pictures have fewer pixels
+than that square, these are kept as they were: then the file has one dimension, picture stands behind picture, and
+`shapes` in the index is a list of all their [height, width]. `index.json` is an object: `format` ("imgrec-images"),
+`version` (1), `size`, `fit`, `resample`, `ids` (the items' ids in row order), `problems` (a list of [row, reason],
+ascending: the items whose picture is missing or broken, and whose row is white), `repairs` (a list of [row, what was
+repaired], ascending), `fingerprint` (the first 16 hexadecimal digits of the SHA-256 of the text "n_items size", the
+bytes of all rows as squares, and one byte an item that is 1 where the picture is present), `source` (a fingerprint of
+what the pictures were made from: a store is made again when it no longer agrees), `sources` (the same of each item, ""
+where it has none: rows that agree are taken over), `reading` (what the reader was asked for, or null: of stores of one
+reading the last alone is kept), and `earlier` (a list of objects: the stores that rows were taken over from, see
+`Earlier`). The folder is written under a temporary name and renamed, so a store that is there is complete.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from imgrec_lib.data.decoding import Source, original_picture
+from imgrec_lib.data.decoding import Source, fitted, original_picture
 from imgrec_lib.data.decoding import decode as decode  # where it stood before, and where scripts look for it
 from imgrec_lib.errors import InputError, one_line, tell
 
@@ -49,12 +50,48 @@ class Earlier:
     rows: np.ndarray
 
 
+class FittedPixels:
+    """(n_items, size, size, 3) uint8, read like an array, of which small pictures are enlarged when they are read.
+
+    Args:
+        kept: the pixels of all pictures as they are kept, one behind the other, uint8.
+        shapes: (n_items, 2) height and width of each.
+        size, fit, resample: see `decoding.fitted`.
+    """
+
+    dtype, ndim = np.dtype(np.uint8), 4
+
+    def __init__(self, kept: np.ndarray, shapes: np.ndarray, size: int, fit: str, resample: str) -> None:
+        self.shape = (len(shapes), size, size, 3)
+        self._kept, self._shapes, self._form = kept, shapes, (size, fit, resample)
+        self._ends = np.cumsum(3 * shapes.prod(axis=1))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        first, *rest = key if isinstance(key, tuple) else (key,)
+        rows = np.arange(len(self))[first]
+        found = np.empty((rows.size, *self.shape[1:]), np.uint8)
+        for place, row in enumerate(rows.ravel().tolist()):
+            found[place] = fitted(self.kept(row), *self._form)
+        return found.reshape(*rows.shape, *self.shape[1:])[(*[slice(None)] * rows.ndim, *rest)]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self[:] if dtype is None else self[:].astype(dtype)
+
+    def kept(self, row: int) -> np.ndarray:
+        """A picture as it is kept: (height, width, 3)."""
+        height, width = self._shapes[row]
+        return self._kept[self._ends[row] - 3 * height * width : self._ends[row]].reshape(height, width, 3)
+
+
 @dataclass(frozen=True, eq=False)
 class ImageStore:
     """The pictures of a catalogue.
 
     Attributes:
-        pixels: (n_items, size, size, 3) uint8, read-only and usually memory-mapped.
+        pixels: (n_items, size, size, 3) uint8, read-only and usually memory-mapped: an array, or `FittedPixels`.
         present: (n_items,) bool; False where the picture is missing or broken and a white one stands in.
         fingerprint: 16 hexadecimal digits of pixels and `present`.
         problems: (item id, reason) of every item whose picture is missing or broken.
@@ -186,11 +223,17 @@ def open_images(folder: Path) -> ImageStore:
             for noted in (index["problems"], index.get("repairs", []))
         )
         earlier = tuple(map(_earlier, index.get("earlier", [])))
+        shapes = np.array(index["shapes"], np.int64).reshape(len(ids), 2) if "shapes" in index else None
+        form = str(index["fit"]), str(index["resample"])
     except (KeyError, TypeError, ValueError, IndexError):
         raise InputError(f"the image index {folder / INDEX} is not of version 1 of the format: {remedy}") from None
     try:
         # An empty array cannot be memory-mapped.
-        pixels = np.lib.format.open_memmap(folder / PIXELS, mode="r") if ids else np.empty((0, size, size, 3), "u1")
+        pixels: Any = (
+            np.lib.format.open_memmap(folder / PIXELS, mode="r") if ids else np.empty((0, size, size, 3), "u1")
+        )
+        if shapes is not None and pixels.shape == (3 * shapes.prod(axis=1).sum(),):
+            pixels = FittedPixels(pixels, shapes, size, *form)
     except (OSError, ValueError) as error:
         raise InputError(f"{folder / 'pixels.npy'} cannot be read ({one_line(error)}): {remedy}") from None
     if pixels.shape != (len(ids), size, size, 3) or pixels.dtype != np.uint8:

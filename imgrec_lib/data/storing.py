@@ -20,13 +20,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from imgrec_lib.data.decoding import FITS, RESAMPLING, FileSlice, Source, decode_and_repair
+from imgrec_lib.data.decoding import FITS, RESAMPLING, FileSlice, Source, decode_and_repair, fitted
 from imgrec_lib.data.images import (
     FORMAT,
     INDEX,
     PIXELS,
     VERSION,
     Earlier,
+    FittedPixels,
     ImageStore,
     PendingImages,
     new_digest,
@@ -113,7 +114,7 @@ def prepare_images(
         needed, free = len(ids) * size * size * 3, shutil.disk_usage(folder.parent).free
         if needed > free:
             raise InputError(
-                f"the image store {folder} needs {needed / 1e9:.1f} GB but only {free / 1e9:.1f} GB are free "
+                f"the image store {folder} may need {needed / 1e9:.1f} GB but only {free / 1e9:.1f} GB are free "
                 "there: choose another cache folder (IMGREC_CACHE) or a smaller image size."
             )
         stores = list(_opened_alike([folder, *alike], form, {folder}, reading)) if keys else []
@@ -238,7 +239,7 @@ def resized(images: ImageStore, size: int, *, resample: str = "bicubic", cache: 
 
 
 class _Form(NamedTuple):
-    """What all pictures of a store have in common."""
+    """What all pictures of a store have in common, see `decode_and_repair`."""
 
     size: int
     fit: str
@@ -246,9 +247,10 @@ class _Form(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """A picture on its way into a store; without pixels it is missing or broken."""
+    """A picture on its way into a store, as it will be kept and as a square; without pixels it is missing or broken."""
 
-    pixels: np.ndarray | None
+    kept: np.ndarray | None
+    square: np.ndarray | None
     problem: str = ""
     repair: str = ""
 
@@ -307,13 +309,15 @@ def _decoded(
             if there is not None:
                 store.taken[row] = there
                 if there in store.problems:
-                    return _Row(None, store.problems[there])
-                return _Row(store.images.pixels[there], repair=store.repairs.get(there, ""))
+                    return _Row(None, None, store.problems[there])
+                pixels = store.images.pixels
+                kept = pixels.kept(there) if isinstance(pixels, FittedPixels) else pixels[there]
+                return _Row(kept, fitted(kept, *form), repair=store.repairs.get(there, ""))
         try:
-            pixels, repair = decode_and_repair(source, *form)
-            return _Row(pixels, repair=repair)
+            kept, repair = decode_and_repair(source, *form)
+            return _Row(kept, fitted(kept, *form), repair=repair)
         except ValueError as error:
-            return _Row(None, str(error))
+            return _Row(None, None, str(error))
 
     pool = ThreadPoolExecutor(workers)
     ahead: deque[Future[_Row]] = deque()
@@ -350,6 +354,7 @@ def _write_store(
     white = np.full((size, size, 3), 255, dtype=np.uint8)
     digest = new_digest(len(ids), size)
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(ids), size, size, 3)}
+    shapes: list[tuple[int, ...]] = []
     rows = 0
     # Written as a stream, not through a memory map, for which a full disk is a fatal signal.
     with open(folder / PIXELS, "wb") as file:
@@ -359,14 +364,20 @@ def _write_store(
         for rows, picture in enumerate(bar, start=1):
             if rows > len(ids):
                 break
-            if picture.pixels is None:
+            if picture.kept is None:
                 problems.append((rows - 1, picture.problem))
                 present[rows - 1] = False
             if picture.repair:
                 repairs.append((rows - 1, picture.repair))
-            data = (white if picture.pixels is None else picture.pixels).tobytes()
-            digest.update(data)
-            file.write(data)
+            kept = white if picture.kept is None else picture.kept
+            digest.update((white if picture.square is None else picture.square).tobytes())
+            file.write(kept.tobytes())
+            shapes.append(kept.shape[:2])
+        smaller = any(shape != (size, size) for shape in shapes)
+        if smaller:
+            file.seek(0)  # NumPy pads a header, and any of these two has 128 bytes
+            n_bytes = sum(3 * height * width for height, width in shapes)
+            np.lib.format.write_array_header_1_0(file, header | {"shape": (n_bytes,)})
     if rows != len(ids):
         raise InputError(f"there are {len(ids)} item ids but {'more' if rows > len(ids) else rows} image sources.")
     digest.update(present.tobytes())
@@ -383,6 +394,7 @@ def _write_store(
             "problems": problems,
             "repairs": repairs,
             "ids": ids,
+            **({"shapes": shapes} if smaller else {}),
             "earlier": [
                 {"fingerprint": store.fingerprint, "replaced": store.replaced, "rows": store.rows.tolist()}
                 for store in _earlier_stores(alike, len(ids))

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from imgrec_lib.data import decoding, storing
 from imgrec_lib.data.decoding import Decoded, FileSlice, decode, decode_and_repair
 from imgrec_lib.data.images import ImageStore, open_images
-from imgrec_lib.data.storing import prepare_images
+from imgrec_lib.data.storing import prepare_images, resized
 from imgrec_lib.errors import InputError
 
 
@@ -173,6 +173,62 @@ def test_store_follows_its_specification(tmp_path: Path, photo: Image.Image) -> 
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.endswith(".part")) == []
 
 
+@pytest.mark.parametrize("fit", ["squash", "pad", "crop"])
+def test_pictures_are_kept_no_larger_than_they_were(tmp_path: Path, photo: Image.Image, fit: str) -> None:
+    small, wide, large = photo.resize((5, 7)), photo.resize((30, 2)), photo.resize((40, 30))
+    with pytest.warns(UserWarning, match="1 of 4 items have no usable picture"):
+        store = prepare_images(
+            [small, None, wide, large], list("abcd"), tmp_path / "s", size=12, fit=fit, progress=False
+        )
+    method = Image.Resampling.BICUBIC
+    squares = {
+        "squash": lambda image: image.resize((12, 12), method),
+        "pad": lambda image: ImageOps.pad(image, (12, 12), method, (255, 255, 255)),
+        "crop": lambda image: ImageOps.fit(image, (12, 12), method),
+    }
+    white = np.full((12, 12, 3), 255, np.uint8)
+    small_, wide_, large_ = (np.asarray(squares[fit](image)) for image in (small, wide, large))
+    expected = np.stack([small_, white, wide_, large_])
+    assert np.load(tmp_path / "s" / "pixels.npy").shape == (3 * (5 * 7 + 12 * 12 + 30 * 2 + 12 * 12),)
+    # Who looks sees, in any way that arrays are read, what was stored before; digits of caches and runs are the same.
+    pixels: Any = store.pixels
+    as_array = ImageStore.from_array(expected, np.array([True, False, True, True]))
+    assert store.fingerprint == as_array.fingerprint and store.size == 12 and pixels.shape == expected.shape
+    for key in (
+        2,
+        -1,
+        slice(1, None),
+        [3, 0, 0],
+        np.array([[1, 2], [0, 3]]),
+        np.arange(4) > 1,
+        (slice(None), 4, 4, 0),
+        [],
+    ):
+        np.testing.assert_array_equal(pixels[key], expected[key])
+    np.testing.assert_array_equal(np.array(pixels), expected)
+    np.testing.assert_array_equal(np.stack(list(pixels)), expected)
+    np.testing.assert_array_equal(
+        resized(store, 6, cache=tmp_path).pixels, resized(as_array, 6, cache=tmp_path / "b").pixels
+    )
+
+    # A store of the same pictures takes them over as they are kept.
+    again = [Path(tmp_path / f"{name}.png") for name in "abc"]
+    for path, image in zip(again, (small, wide, large), strict=True):
+        image.save(path)
+    first = prepare_images(again, list("abc"), tmp_path / "first", size=12, fit=fit, progress=False)
+    both = prepare_images(
+        again[:2], list("ab"), tmp_path / "second", size=12, fit=fit, progress=False, alike=[tmp_path / "first"]
+    )
+    assert [earlier.rows.tolist() for earlier in both.earlier] == [[0, 1]]
+    np.testing.assert_array_equal(both.pixels, first.pixels[:2])
+    assert np.load(tmp_path / "second" / "pixels.npy").shape == (3 * (5 * 7 + 30 * 2),)
+
+    index = json.loads((tmp_path / "s" / "index.json").read_text())
+    (tmp_path / "s" / "index.json").write_text(json.dumps(index | {"shapes": [*index["shapes"][:3], [12, 13]]}))
+    with pytest.raises(InputError, match="its index speaks of 4 pictures of 12 pixels"):
+        open_images(tmp_path / "s")
+
+
 def test_thumbnail(photo: Image.Image) -> None:
     store = ImageStore.from_array(np.asarray(photo.resize((8, 8)))[None])
     np.testing.assert_array_equal(np.asarray(store.thumbnail(0)), store.pixels[0])
@@ -259,7 +315,7 @@ def test_sources_stream_in_order_through_a_bounded_window() -> None:
             yield np.full((3, 3, 3), i, np.uint8)
 
     stream = storing._decoded(sources(), [], storing._Form(3, "squash", "nearest"), [], workers=2)
-    for i, (pixels, problem, repair) in enumerate(stream):
+    for i, (pixels, _, problem, repair) in enumerate(stream):
         assert problem == repair == "" and (np.asarray(pixels) == i).all()
         assert pulled - i <= 4 * 2 + 1
 
