@@ -32,13 +32,9 @@ class Index:
         self._database.execute("CREATE VIRTUAL TABLE vocabulary USING fts5vocab(words, row)")
         texts = table.fillna("").astype(str)
         named = [column for column in (Columns.ITEM, Columns.NAME) if column in texts]
-        told = texts.drop(columns=named)
-        rows = zip(
-            range(len(texts)),
-            texts[named].agg(" ".join, axis=1) if len(texts) else [],
-            told.agg(" ".join, axis=1) if len(told.columns) and len(texts) else [""] * len(texts),
-            strict=True,
-        )
+        told = [column for column in texts if column not in named]
+        columns = ([" ".join(row) for row in texts[each].to_numpy().tolist()] for each in (named, told))
+        rows = zip(range(len(texts)), *columns, strict=True)
         with self._database:
             self._database.executemany("INSERT INTO words(rowid, named, told) VALUES (?, ?, ?)", rows)
         self._ids = texts[Columns.ITEM].str.lower().to_numpy().astype(str)

@@ -18,6 +18,7 @@ from imgrec_lib.data.decoding import FORMATS_IN_WORDS, MAX_BYTES, decode
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.evaluation.neighbours import nearest_to
 from imgrec_lib.features import Backbone, build_backbone
+from imgrec_lib.features.extraction import fold_batch_norms
 from imgrec_lib.features.sets import PICTURES
 from imgrec_lib.files import fingerprint
 from imgrec_lib.models import list_models
@@ -114,7 +115,9 @@ def features_of(trained: Trained, pixels: Tensor) -> Tensor:
 
 @lru_cache(2)
 def _built(name: str, weights: str, options: tuple[tuple[str, object], ...]) -> Backbone:
-    return build_backbone(name, weights=weights, **dict(options))  # type: ignore[arg-type]
+    network = build_backbone(name, weights=weights, **dict(options))  # type: ignore[arg-type]
+    fold_batch_norms(network)  # as where features are extracted
+    return network
 
 
 def similar_to_picture(trained: Trained, picture: Path | bytes, k: Count = 10, *, by: str = "picture") -> pd.DataFrame:

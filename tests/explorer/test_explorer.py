@@ -1046,7 +1046,7 @@ def test_occlusion_of_a_real_network(runs: Runs) -> None:
     found = occlude(opened, 2, 7)
     new = item_anew(opened, 7)
     assert found.score == pytest.approx(float(not_none(new.scores)[2]), abs=1e-4)
-    assert found.drops.shape == (7, 7) and np.isfinite(found.drops).all() and found.drops.std() > 0
+    assert found.drops.shape == (4, 4) and np.isfinite(found.drops).all() and found.drops.std() > 0
     assert "lies" in answer(runs, State(run="ft", view="what it saw", item=str(opened.item_ids[7]))).view
 
 

@@ -193,6 +193,7 @@ def load_weights(network: nn.Module, state: dict[str, Tensor], name: str, classi
                 f"name a file of {name}, or the backbone that the file belongs to."
             )
     counters = {k: torch.tensor(0) for k in network.state_dict() if k.endswith("num_batches_tracked")}
-    if any(parameter.is_meta for parameter in network.parameters()):
-        network.to_empty(device="cpu")
-    network.load_state_dict(counters | given)
+    own = network.state_dict()
+    values = {key: value.to(own[key].dtype) for key, value in (counters | given).items()}
+    # Where there are shapes alone the values take their place; filling them first would import sympy, most of a second.
+    network.load_state_dict(values, assign=any(value.is_meta for value in own.values()))
