@@ -27,6 +27,7 @@ MAKES_NO_NUMBER = frozenset(
         "request",  # what is asked for, which the run's identity holds
         "runs.load",  # how a finished run is opened
         "runs.record",  # how it is read
+        "runs.sketch",  # how its features are known again
         "source",
     )
 )

@@ -21,7 +21,8 @@ from imgrec_lib.files import fingerprint
 from imgrec_lib.models import build_model, list_models, model_card
 from imgrec_lib.models.base import Recommender
 from imgrec_lib.request import Moved, Request
-from imgrec_lib.runs.record import PREPARATIONS, Run, open_run, weights_of
+from imgrec_lib.runs.record import PREPARATIONS, SKETCH, Run, open_run, weights_of
+from imgrec_lib.runs.sketch import MOST_MOVED, moved, sketch
 from imgrec_lib.training import read_checkpoint
 
 
@@ -107,7 +108,7 @@ class Inputs:
         dataset = _once(self._datasets, request, _DATA, lambda: request.load_dataset(progress=self.progress))
         features = None
         if (pictures or run.record.features is not None) and request.has_features(dataset):
-            learnt = _learnt(run)
+            learnt = _kept(run, PREPARATIONS)
             load = partial(request.load_features, dataset, progress=self.progress, learnt=learnt_from(learnt))
             digits = fingerprint({name: values.numpy() for name, values in learnt.items()})
             features = _once(self._features, request, (*_DATA, *_FEATURES), load, digits)
@@ -129,10 +130,10 @@ _FEATURES = ("backbone", "weights", "feature_options", "feature_files")
 """What of a request says which dataset, and which features, are loaded."""
 
 
-def _learnt(run: Run) -> dict[str, Tensor]:
-    """What the preparation of a run's features had learnt when it was trained, see `preparation_tensors`."""
+def _kept(run: Run, group: str) -> dict[str, Tensor]:
+    """What a run's file of weights keeps of its features, see `PREPARATIONS` and `SKETCH`."""
     path = run.folder / "model.safetensors"
-    return read_checkpoint(path, group=PREPARATIONS).group(PREPARATIONS) if path.is_file() else {}
+    return read_checkpoint(path, group=group).group(group) if path.is_file() else {}
 
 
 def _once(
@@ -204,16 +205,10 @@ def load_model(run: Run, dataset: Dataset, features: Features | None = None, dev
             f"run {run.name} was trained on {trained_on.name!r} with other data than {dataset.name!r} has now: "
             f"{trained_on.changes(dataset)}. Load the data as they were then, or train again."
         )
-    uses_features = record.features is not None
-    if uses_features and (features is None or not _same_features(features.identity, record.features or {})):
-        then, now = record.features or {}, {} if features is None else features.identity
-        differing = [name for name in {**then, **now} if name != "precision" and then.get(name) != now.get(name)]
-        raise InputError(
-            f"run {run.name} needs the features it was trained with: "
-            + ", ".join(f"{name} {then.get(name)!r}, not {now.get(name)!r}" for name in differing)
-            + "."
-        )
-    data = dataset.training_data(features if uses_features else None)
+    used = None if record.features is None else features
+    if changes := changed_features(run, used):
+        raise InputError(f"run {run.name} needs the features it was trained with: {changes}.")
+    data = dataset.training_data(used)
     overrides = dict(record.parameters)
     model = build_model(record.model, data, profile=record.profile, seed=record.seed, **overrides)
     path = run.folder / "model.safetensors"
@@ -227,12 +222,25 @@ def load_model(run: Run, dataset: Dataset, features: Features | None = None, dev
     return model.to(device).eval()
 
 
-def _same_features(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two descriptions are of the same features but for rounding.
+def changed_features(run: Run, features: Features | None) -> str:
+    """In what features differ from those that a run was trained with, for a sentence; empty: in rounding at most.
 
-    A GPU computes them in bfloat16 and a CPU in float32: what was trained on the ones is of use with the others.
+    What counts are the vectors. A run of a version that kept no sketch of them goes by how they are described.
     """
-    return {**one, "precision": None} == {**other, "precision": None}
+    then, now = run.record.features or {}, {} if features is None else features.identity
+    differing = [
+        f"{name} {then.get(name)!r}, not {now.get(name)!r}"
+        for name in {**then, **now}
+        if name != "precision" and then.get(name) != now.get(name)
+    ]
+    kept = _kept(run, SKETCH).get("features")
+    if features is not None and kept is not None:
+        others = moved(kept.numpy(), sketch(features.values))
+        rounded = "bfloat16" in (then.get("precision"), now.get("precision"))
+        if others.mean() <= (MOST_MOVED if rounded else 0):
+            return ""
+        differing.append(f"{others.sum():,} of {len(others):,} items have other vectors")
+    return ", ".join(differing)
 
 
 def _order(run: Run) -> tuple[Any, ...]:

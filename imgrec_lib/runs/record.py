@@ -4,7 +4,7 @@
 <run>/curve.csv                the learning curve, one row an epoch
 <run>/per_user.parquet         what evaluation counted for each user
 <run>/model.safetensors        the weights that training kept: of the best validation, or the last; and what the options
-                               of the features had learnt (means, principal components)
+                               of the features had learnt (means, principal components), and a sketch of these
 <run>/training.safetensors     only while training: where to go on after a crash
 <run>/state.safetensors        how training ended, weights and optimiser, from where more epochs go on
 <run>/progress.json            only while training: the last epoch, for who watches
@@ -43,6 +43,8 @@ LATER_SETTINGS = {"weight_decay": 0.0, "warm_up": 0, "validation_users": 0, "sha
 it differs from that: a row of a table is of one configuration, to which runs of an earlier version may belong."""
 PREPARATIONS = "preparations"
 """The group of a run's weights that holds what the options of its features had learnt."""
+SKETCH = "sketch"
+"""The group that holds `runs.sketch` of what the model was given, as "features"."""
 STAGES = ("trial", "search", "refit", "lists")
 TESTED = ("trial", "lists")
 """The stages of what was evaluated on the test items."""

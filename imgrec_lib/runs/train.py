@@ -28,6 +28,7 @@ from imgrec_lib.request import Request
 from imgrec_lib.runs.record import (
     LATER_SETTINGS,
     PREPARATIONS,
+    SKETCH,
     Cost,
     DatasetRecord,
     Metrics,
@@ -37,6 +38,7 @@ from imgrec_lib.runs.record import (
     open_run,
     weights_of,
 )
+from imgrec_lib.runs.sketch import sketch
 from imgrec_lib.runs.warm import STATE, continue_from, may_continue, moments_from, start_from, write_ids
 from imgrec_lib.source import run_fingerprint
 from imgrec_lib.training import distributed, fit, write_checkpoint
@@ -107,7 +109,7 @@ def train_run(
     if not isinstance(request, Request):
         request = Request(str(model), profile, dict(parameters or {}), seed, device)
     resolved, card = request.resolved, model_card(request.model)
-    uses_features = features is not None and "features" in card.uses
+    used = features if "features" in card.uses else None
     what = {
         "model": request.model,
         "profile": request.profile,
@@ -115,7 +117,7 @@ def train_run(
         "phases": [_without(UNKNOWN_AT_FIRST, phase) for phase in resolved.phases],
         "seed": request.seed,
         "dataset": dataset.fingerprint,
-        "features": features.fingerprint if features is not None and uses_features else None,
+        "features": None if used is None else used.fingerprint,
     }
     if "images" in card.uses and dataset.images is not None and not dataset.pictures_count:
         what |= {"pictures": dataset.images.fingerprint}
@@ -145,13 +147,12 @@ def train_run(
             )
         return run
     distributed.barrier()  # all have looked for the record before the first one can write it
-    data = dataset.training_data(features if uses_features else None)
+    data = dataset.training_data(used)
     began = time.perf_counter()
     recommender = build_model(request.model, data, profile=request.profile, seed=request.seed, **request.overrides)
     started_from = None if started is None else start_from(recommender, started, dataset)
     make_folder(out)
     checkpoint, training = out / "training.safetensors", f"{identity} by {source}"
-    used = features.identity if features is not None and uses_features else None
     moments = None
     if started is not None:
         if not (started.folder / STATE).exists():
@@ -200,8 +201,8 @@ def train_run(
             evaluation.per_user.to_parquet(temporary, index=False)
     if stage != "search":
         weights = {"model": recommender.state_dict()}
-        if features is not None and uses_features:
-            weights[PREPARATIONS] = features.learnt
+        if used is not None:
+            weights |= {PREPARATIONS: used.learnt, SKETCH: {"features": torch.from_numpy(sketch(used.values))}}
         write_checkpoint(out / "model.safetensors", weights, {}, weights_of(dataset, request.model))
         if resolved.phases:
             write_ids(dataset, out)
@@ -214,7 +215,7 @@ def train_run(
         phases=[_without(LATER_SETTINGS, phase) for phase in resolved.phases],
         seed=request.seed,
         dataset=DatasetRecord.of(dataset),
-        features=used,
+        features=None if used is None else used.identity,
         identity=identity,
         source=source,
         title=card.title,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,12 @@ from imgrec_lib.files import replacing
 from imgrec_lib.models import model_card
 from imgrec_lib.models.base import Recommender
 from imgrec_lib.request import Request
-from imgrec_lib.runs.load import load_inputs
+from imgrec_lib.runs.load import changed_features, load_inputs
 from imgrec_lib.runs.record import LATER_SETTINGS, Run
 from imgrec_lib.training import distributed, read_checkpoint, write_checkpoint
+
+if TYPE_CHECKING:
+    from imgrec_lib.features import Features  # what extracts them makes no number of a model without
 
 FILE = "ids.parquet"
 STATE = "state.safetensors"
@@ -125,14 +128,14 @@ def start_from(model: Recommender, run: Run, dataset: Dataset) -> dict[str, Any]
     }
 
 
-def may_continue(run: Run, request: Request, dataset: Dataset, features: dict[str, str] | None) -> bool:
+def may_continue(run: Run, request: Request, dataset: Dataset, features: Features | None) -> bool:
     """Whether what is asked for is more epochs of a finished run: the same data, settings and seed.
 
     Args:
         run: the finished run.
         request: what is asked for.
         dataset: what it is to be trained on.
-        features: `Features.identity` of those that the model uses; None where it uses none.
+        features: those that the model uses; None where it uses none.
     """
     record, resolved = run.record, request.resolved
 
@@ -141,10 +144,11 @@ def may_continue(run: Run, request: Request, dataset: Dataset, features: dict[st
         return [{name: value for name, value in phase.items() if name not in EPOCHS} for phase in complete]
 
     return (
-        (record.seed, record.dataset.fingerprint, record.features) == (request.seed, dataset.fingerprint, features)
+        (record.seed, record.dataset.fingerprint) == (request.seed, dataset.fingerprint)
         and ("images" not in model_card(record.model).uses or record.dataset.has_pictures_of(dataset))
         and record.parameters == dict(resolved.parameters)
         and settings(record.phases) == settings(map(asdict, resolved.phases))
+        and not changed_features(run, features)
     )
 
 

@@ -15,13 +15,15 @@ import torch
 from commands import call
 from narrow import not_none
 from PIL import Image
-from safetensors.numpy import save_file
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from imgrec_lib import InputError, evaluate, open_trained, train_run
 from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.explorer import Runs, State, answer
 from imgrec_lib.features import extraction, read_features
 from imgrec_lib.request import Request
+from imgrec_lib.runs import Run
 
 CATALOGUE = np.array(["10", "2", "3", "007", "x"])
 IDS = ["x", "007", "2", "10", "3"]
@@ -262,8 +264,68 @@ def test_a_run_made_on_a_gpu_opens_on_a_cpu(
     assert status == 0, err
     shown = answer(Runs(tmp_path / "runs", root={"": str(tmp_path / "laptop")}), State(item="7", view="neighbours"))
     assert "By look" in shown.html and "By clip" in shown.html
-    # Other weights are other features, whatever rounds them.
+    # The vectors count, not what their description says, but for a run of a version that kept no sketch of them.
     record["features"]["weights_sha256"] = "0" * 16
     (run.folder / "run.json").write_text(json.dumps(record))
+    open_trained(run.folder, root=tmp_path / "laptop", progress=False)
+    forget_sketch(run)
     with pytest.raises(InputError, match="needs the features it was trained with: weights_sha256 '0000000000000000'"):
         open_trained(run.folder, root=tmp_path / "laptop", progress=False)
+
+
+def forget_sketch(run: Run) -> None:
+    """Make a run what earlier versions left."""
+    path = run.folder / "model.safetensors"
+    with safe_open(path, framework="np") as file:
+        metadata = file.metadata()
+    save_file({name: each for name, each in load_file(path).items() if not name.startswith("sketch.")}, path, metadata)
+
+
+def test_a_run_knows_its_features_by_content_and_tolerance(tmp_path: Path) -> None:
+    """Vectors rounded otherwise are the run's; of another encoder, another picture or another order not."""
+    write_shop(tmp_path / "shop")
+    rng = np.random.default_rng(4)
+    vectors, path = rng.normal(size=(25, 40)).astype(np.float32), tmp_path / "clip.parquet"
+
+    def write(values: np.ndarray) -> None:
+        pd.DataFrame({"item": map(str, range(25)), "vector": list(values)}).to_parquet(path)
+
+    def score() -> np.ndarray:
+        opened = open_trained(run.folder, progress=False)
+        return opened.model.scorer().block(torch.arange(3)).detach().numpy()
+
+    write(vectors)
+    request = Request(
+        "vbpr", dataset="table", root=str(tmp_path / "shop"), dataset_options={"min_interactions": 3},
+        parameters={"epochs": 2, "factors": 4, "visual_factors": 4}, feature_files={"clip": str(path)},
+        feature_options={"standardise": True},
+    )  # fmt: skip
+    dataset = request.load_dataset(progress=False)
+    run = train_run(
+        dataset, request, tmp_path / "run", features=request.load_features(dataset, progress=False), progress=False
+    )
+    scores = score()
+    # float32 of another summation, half precision, and bfloat16.
+    for rounded in (
+        vectors * np.float32(1 + 1e-6),
+        vectors.astype(np.float16),
+        torch.tensor(vectors).bfloat16().float(),
+    ):
+        write(np.asarray(rounded))
+        np.testing.assert_allclose(score(), scores, atol=0.02 * np.ptp(scores))
+    swapped, replaced = vectors[[1, 0, *range(2, 25)]], vectors.copy()
+    replaced[7] = rng.normal(size=40)
+    for said, others in {
+        "2 of 25": swapped, "1 of 25": replaced, "2[45] of 25": vectors[rng.permutation(25)],
+        "25 of 25": vectors @ rng.normal(size=(40, 30)),
+    }.items():  # fmt: skip
+        write(others)
+        with pytest.raises(InputError, match=rf"needs the features .* content '.*', not '.*', {said} items have other"):
+            score()
+    # What earlier versions left goes by the fingerprint of the file's content, as it did.
+    forget_sketch(run)
+    write(vectors)
+    np.testing.assert_array_equal(score(), scores)
+    write(vectors * np.float32(1 + 1e-6))
+    with pytest.raises(InputError, match=r"needs the features it was trained with: content '[0-9a-f]{16}', not"):
+        score()
