@@ -14,8 +14,8 @@ help: ## say what can be made
 reproduce: $(VENV)/installed ## set up, run every model on the embedded data set, write reports/index.html
 	$(BIN)/imgrec run matrices/default.yaml --runs runs --reports reports
 
-# A file, or a notebook, stays with one worker: its tests share what they have made.
-TWO_WORKERS := -n 2 --dist loadfile
+# A file, or a notebook, stays with one worker: its tests share what they have made. tests/conftest.py says which comes first.
+TWO_WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 
 # Tests are small: threads would cost more than they bring, and far more on a busy machine.
 test test-fast: export OMP_NUM_THREADS ?= 1

@@ -90,7 +90,8 @@ def test_wheel_and_source_distribution_hold_notebooks_matrices_and_tests(sdist: 
 
 @pytest.mark.slow
 def test_the_tests_of_the_source_distribution_collect(sdist: Path) -> None:
-    text = run(sys.executable, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider", cwd=sdist)
+    quickly = ("--assert=plain", "-p", "no:cacheprovider", "-p", "no:nbval")
+    text = run(sys.executable, "-m", "pytest", "-q", "--collect-only", *quickly, cwd=sdist)
     assert "tests/test_package.py::test_the_installed_wheel_trains_and_reports" in text
 
 

@@ -689,7 +689,7 @@ def test_dask_runs_what_local_processes_run(tmp_path: Path, reports: Path) -> No
     distributed = pytest.importorskip("distributed", reason="Dask is an extra: pip install imgrec[dask]")
     matrix = small(models=["poprank"], seeds=[0, 1])
     with distributed.LocalCluster(
-        n_workers=2,
+        n_workers=1,
         threads_per_worker=1,
         processes=True,
         dashboard_address=None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import socket
 import subprocess
@@ -54,6 +55,12 @@ def build(name: str, data: TrainingData, optimiser: str = "adam", **changed: Any
 def inputs() -> tuple[Dataset, TrainingData]:
     dataset, features = planted_dataset()
     return dataset, dataset.training_data(features, in_order=True)
+
+
+def in_processes(work: Callable[..., None], folder: Path, n: int) -> None:
+    """Run `work(rank, folder, port)` in n processes; the server that they are forked from imports PyTorch once."""
+    multiprocessing.set_forkserver_preload(["imgrec_lib.evaluation", "imgrec_lib.models", "imgrec_lib.training"])
+    torch.multiprocessing.start_processes(work, (folder, free_port()), nprocs=n, start_method="forkserver")
 
 
 class Stopped(Exception):
@@ -184,7 +191,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.raises(Stopped):
         fit(build("bpr-mf", data), data, stopping, checkpoint=folder / "stopped.safetensors", **OPTIONS)
     begin_alone(folder)
-    torch.multiprocessing.spawn(one_of_two, (folder, free_port()), nprocs=2)
+    in_processes(one_of_two, folder, 2)
     return folder
 
 
@@ -261,7 +268,7 @@ def test_divided_tables_train_as_whole_ones_do_and_go_on_in_another_number_of_pr
 @pytest.mark.slow
 def test_tables_are_divided_among_four_processes(tmp_path: Path) -> None:
     begin_alone(tmp_path)
-    torch.multiprocessing.spawn(one_of_four, (tmp_path, free_port()), nprocs=4)
+    in_processes(one_of_four, tmp_path, 4)
     check_sharded(tmp_path, 4)
 
 
