@@ -123,7 +123,10 @@ def download_pictures(
         for number, address in enumerate(list(listed)[:most], 1)
     ]
     if not wanted:
-        raise InputError("the item table has no addresses of pictures: name their column with the option image_column.")
+        raise InputError(
+            "there are no addresses of pictures: they come from an item table that is read by 'table', whose option "
+            "image_column names their column, or by 'amazon2023'."
+        )
     folder = Path(folder)
     make_folder(folder)
     fetcher = _Fetcher(folder, connections, per_second, timeout, attempts, largest, private)

@@ -43,6 +43,25 @@ def file_name_of(item: str) -> str:
     return re.sub(r'[/\\:*?"<>|%\x00-\x1f\x7f]|^\.', lambda sign: f"%{ord(sign[0]):02X}", item)
 
 
+def find_pictures(
+    folder: Path, items: Sequence[str], written: Mapping[str, str] | None, table: Path | None
+) -> dict[str, list[Path]]:
+    """The pictures of each item that has some: those that the item table names, or else those named after items.
+
+    Args:
+        folder: where the pictures are.
+        items: ids.
+        written: what a column of the item table says of each item; None where it has none.
+        table: the table's file.
+
+    Raises:
+        InputError: see `pictures_by_column` and `pictures_by_name`.
+    """
+    if written is None or table is None:
+        return pictures_by_name(folder, items)
+    return pictures_by_column(folder, items, written, table)
+
+
 def pictures_by_name(folder: Path, items: Sequence[str]) -> dict[str, list[Path]]:
     """The pictures of each item that has some: the file that is named after it, and numbered ones.
 
@@ -158,7 +177,7 @@ def only_pictured(
     there = {item for item, paths in pictures.items() if any(path.is_file() for path in paths)}
     if not there:
         raise InputError(
-            "require_image keeps only items with a picture, and there is none: name the folder that has them."
+            "require_image keeps only items with a picture, and there is none: give `images` the folder that has them."
         )
     kept = catalogue[catalogue[Columns.ITEM].isin(there)]
     chosen = [(path, table[table[Columns.ITEM].isin(there)].reset_index(drop=True)) for path, table in tables]

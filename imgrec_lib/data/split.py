@@ -13,6 +13,7 @@ from imgrec_lib.data.dataset import Columns, Dataset, HeldOut, Interactions
 from imgrec_lib.errors import InputError, tell, unknown_name
 
 KINDS = ("random", "time", "date")
+UNTIMED = "the split by {} needs timestamps: name their column with time_column, or say split='random'."
 PAIR = [Columns.USER, Columns.ITEM]
 
 
@@ -64,7 +65,7 @@ def leave_two_out(
     if kind not in ("random", "time"):
         raise unknown_name("split", kind, KINDS)
     if kind == "time" and Columns.TIME not in table:
-        raise InputError("the split by time needs timestamps: name the time column, or split='random'.")
+        raise InputError(UNTIMED.format(kind))
     if table.empty:
         raise InputError("the split is empty: there are no interactions.")
     _check_size(held_out)
@@ -127,7 +128,8 @@ def _check_parts(parts: Sequence[Interactions], validate_from: int | None, test_
             train_until = test_from if validate_from is None else validate_from
             raise InputError(
                 f"the split has no {name} interactions (training before {_day(train_until)}, test from "
-                f"{_day(test_from)} on; they go from {_day(min(times))} to {_day(max(times))}): choose other dates."
+                f"{_day(test_from)} on; they go from {_day(min(times))} to {_day(max(times))}): choose other days as "
+                "validate_from and test_from."
             )
 
 
@@ -261,7 +263,7 @@ def split_dataset(
     """
     check_split(min_interactions, split, held_out, validate, validate_from, test_from)
     if Columns.TIME not in table and split != "random":
-        raise InputError(f"the split by {split} needs timestamps: name the time column, or split='random'.")
+        raise InputError(UNTIMED.format(split))
     codes, ranks, user_ids, counts = _ranked(table[Columns.USER])
     items = items.sort_values(Columns.ITEM).reset_index(drop=True)
     item_codes, distinct = distinct_values(table[Columns.ITEM])

@@ -14,7 +14,7 @@ import pandas as pd
 
 from imgrec_lib.data.dataset import Columns, Dataset
 from imgrec_lib.data.decoding import Fit, Resample
-from imgrec_lib.data.formats import find_table, records_of, table_stem
+from imgrec_lib.data.formats import check_encoding, find_table, records_of, table_stem
 from imgrec_lib.data.ids import read_ids
 from imgrec_lib.data.interactions import read_numbers
 from imgrec_lib.data.items import UNKNOWN
@@ -40,6 +40,7 @@ def load_amazon2023(
     min_rating: float | None = None,
     repeated: Literal["first", "last"] = "first",
     time_format: str | list[str] | None = None,
+    encoding: str | None = None,
     core: Count | None = None,
     min_interactions: int | None = 5,
     split: Literal["random", "time", "date", "given"] = "random",
@@ -73,6 +74,7 @@ def load_amazon2023(
         min_rating: ratings below it are no interactions; None takes every rating for one, and says how many are poor.
         repeated: which of a user's ratings of an item that are left counts, the "first" or the "last".
         time_format: the form of the times, or several, where it is not recognised; see `check_forms`.
+        encoding: of the ratings, where they are text; see `load_table`.
         core: users and items with fewer interactions than this are left out, again and again until all have as many, as
             in the published 5-core; None leaves nothing out.
         min_interactions: users with fewer different items are dropped; None drops none. Not used on a given split.
@@ -90,6 +92,7 @@ def load_amazon2023(
     """
     reading = reading_of(load_amazon2023, locals())
     check_forms(time_format)
+    check_encoding(encoding)
     if split != "given":
         check_split(min_interactions, split, held_out, validate, validate_from, test_from)
     root = plain_path(root)
@@ -106,7 +109,9 @@ def load_amazon2023(
     if None in files:
         names = ", ".join(missing) if split == "given" else f"{category}.csv (ratings) or {category}.jsonl (reviews)"
         raise InputError(f"{root} lacks {names}, also with .gz: get it from the data set's page.")
-    tables = [_interactions(path, min_rating, repeated, time_format, progress) for path in files if path is not None]
+    tables = [
+        _interactions(path, min_rating, repeated, time_format, encoding, progress) for path in files if path is not None
+    ]
     if core is not None and split == "given":
         raise InputError("the published split is kept as it is: leave core out, or read all interactions.")
     if core is not None:
@@ -162,10 +167,12 @@ def _interactions(
     min_rating: float | None,
     repeated: Literal["first", "last"],
     time_format: str | list[str] | None,
+    encoding: str | None,
     progress: bool,
 ) -> pd.DataFrame:
     """Columns `user`, `item` (categoricals) and `timestamp` (Unix seconds)."""
-    raw = stream_table(path, ("user_id", "parent_asin", "rating", "timestamp"), "timestamp", progress=progress)
+    columns = ("user_id", "parent_asin", "rating", "timestamp")
+    raw = stream_table(path, columns, "timestamp", encoding=encoding, progress=progress)
     table = pd.DataFrame(
         {
             Columns.USER: read_ids(raw["user_id"], "user_id", path),

@@ -16,7 +16,7 @@ from imgrec_lib.data.formats import check_encoding, columns_of, table_stem
 from imgrec_lib.data.ids import how_ids_differ, read_ids
 from imgrec_lib.data.interactions import Repeated, check_counting, read_interactions
 from imgrec_lib.data.items import UNKNOWN, read_items
-from imgrec_lib.data.pictures import only_pictured, pictures_by_name, with_pictures
+from imgrec_lib.data.pictures import find_pictures, only_pictured, with_pictures
 from imgrec_lib.data.split import check_split, split_dataset
 from imgrec_lib.data.storing import reading_of
 from imgrec_lib.data.streams import stream_table
@@ -67,7 +67,8 @@ def load_covers(
     times, and `split="time"` goes by the order. Both are read in a stream.
 
     The catalogue are the items of the interactions. The cover of item `X` is the file `X` of the folder of covers, at
-    any depth. A table of items may add names, descriptions, tags (a header is needed, or two columns: item and title).
+    any depth, or the one that a column such as `image` of the table of items names. That table may add names,
+    descriptions, tags (a header is needed, or two columns: item and title).
 
     Args:
         root: folder in which the rest is found: the only table whose name does not speak of items, titles or tags; the
@@ -115,7 +116,11 @@ def load_covers(
     else:
         table = _sequences(path, encoding, progress)
     catalogue = pd.DataFrame({Columns.ITEM: np.sort(table[Columns.ITEM].unique().astype(object))})
-    pictures = pictures_by_name(folder, catalogue[Columns.ITEM].tolist())
+    about, written, items_path = None, None, None
+    if items is not None:
+        items_path = root / plain_path(items)
+        about, written = read_items(items_path, encoding=encoding)
+    pictures = find_pictures(folder, catalogue[Columns.ITEM].tolist(), written, items_path)
     if require_image:
         [(_, table)], catalogue = only_pictured([(path, table)], catalogue, pictures)
     dataset = split_dataset(
@@ -124,8 +129,8 @@ def load_covers(
     )  # fmt: skip
     if not timed:
         dataset = _without_times(dataset)
-    if items is not None:
-        dataset = replace(dataset, items=_described(dataset.items, root / plain_path(items), encoding))
+    if about is not None and items_path is not None:
+        dataset = replace(dataset, items=_described(dataset.items, about, items_path))
     return with_pictures(
         dataset, "covers", pictures, cache, size=image_size, fit=image_fit, resample=image_resample, progress=progress,
         reading=reading,
@@ -194,9 +199,8 @@ def _without_times(dataset: Dataset) -> Dataset:
     return replace(dataset, train=train, validation=untimed(dataset.validation), test=untimed(dataset.test))
 
 
-def _described(catalogue: pd.DataFrame, path: Path, encoding: str | None) -> pd.DataFrame:
-    """The catalogue with what a table says of its items."""
-    described, _ = read_items(path, encoding=encoding)
+def _described(catalogue: pd.DataFrame, described: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The catalogue with what the table of a file says of its items."""
     known = catalogue[Columns.ITEM].isin(described[Columns.ITEM])
     if not known.any():
         difference = how_ids_differ(catalogue[Columns.ITEM], described[Columns.ITEM])

@@ -15,7 +15,7 @@ from imgrec_lib.data.formats import check_encoding, find_table, read_table
 from imgrec_lib.data.ids import read_ids
 from imgrec_lib.data.interactions import Repeated, check_counting, read_interactions
 from imgrec_lib.data.items import IMAGE_NAMES, read_categories, require_groups, settle_unlisted, written_pictures
-from imgrec_lib.data.pictures import only_pictured, pictures_by_column, pictures_by_name, with_pictures
+from imgrec_lib.data.pictures import find_pictures, only_pictured, with_pictures
 from imgrec_lib.data.split import check_split, split_dataset
 from imgrec_lib.data.storing import reading_of
 from imgrec_lib.data.times import DAY, check_forms
@@ -136,11 +136,7 @@ def load_hm(
     )  # fmt: skip
     purchases = _of_days(purchases, days, purchases_path)
     [(_, table)], items = settle_unlisted([(purchases_path, purchases)], items, articles_path, unlisted_items)
-    articles, folder = items[Columns.ITEM].tolist(), root / "images"
-    if written is None:
-        pictures = pictures_by_name(folder, articles)
-    else:
-        pictures = pictures_by_column(folder, articles, written, articles_path)
+    pictures = find_pictures(root / "images", items[Columns.ITEM].tolist(), written, articles_path)
     if require_image:
         [(_, table)], items = only_pictured([(purchases_path, table)], items, pictures)
     dataset = split_dataset(

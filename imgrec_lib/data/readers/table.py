@@ -18,10 +18,9 @@ from imgrec_lib.data.interactions import Repeated, check_counting, read_interact
 from imgrec_lib.data.items import read_items, settle_unlisted
 from imgrec_lib.data.pictures import (
     addresses_of,
+    find_pictures,
     list_pictures,
     only_pictured,
-    pictures_by_column,
-    pictures_by_name,
     with_pictures,
 )
 from imgrec_lib.data.split import check_split, split_dataset, with_given_split
@@ -260,12 +259,10 @@ def _pictures(
             )
         return None
     ids = sorted(items)
-    if written is None or items_path is None:
-        return pictures_by_name(image_folder, ids)
-    if addresses_of(written) and not list_pictures(image_folder):
+    if written is not None and addresses_of(written) and not list_pictures(image_folder):
         tell(
             f"{image_folder} has no pictures yet: 'imgrec pictures' downloads those whose addresses are in "
             f"{items_path}."
         )
         return None
-    return pictures_by_column(image_folder, ids, written, items_path)
+    return find_pictures(image_folder, ids, written, items_path)
