@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from imgrec_lib.files import default_cache, fingerprint
 from imgrec_lib.models import list_models
@@ -31,11 +32,17 @@ def _showcase() -> list[str]:
     return [next(name for name, card in plain.items() if kind(card)) for kind in kinds]
 
 
-def example_runs(models: Sequence[str] = (), folder: Path | None = None, progress: bool = True) -> Path:
+def example_runs(
+    models: Sequence[str] = (),
+    feature_files: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    progress: bool = True,
+) -> Path:
     """Train a few models on a small wardrobe; what is there already is not trained again.
 
     Args:
         models: names of the models; none: one of each kind that the explorer tells something of its own about.
+        feature_files: sets of features by name, see `item_features`; by default the pictures'.
         folder: where the runs go; by default the cache.
         progress: show progress bars.
 
@@ -43,11 +50,12 @@ def example_runs(models: Sequence[str] = (), folder: Path | None = None, progres
         The folder of the runs.
     """
     models = models or _showcase()
-    requests = [Request(model, dataset="wardrobe", dataset_options=DATASET_OPTIONS) for model in models]
+    asked: dict[str, Any] = {"dataset_options": DATASET_OPTIONS, "feature_files": dict(feature_files or {})}
+    requests = [Request(model, dataset="wardrobe", **asked) for model in models]
     dataset, features = requests[0].load(with_features=True, progress=progress)
     # Other profiles, or other code, make other runs.
     made_by = [[dict(r.resolved.parameters), repr(r.resolved.phases), run_fingerprint(r.model)] for r in requests]
-    made_of = fingerprint(dataset.fingerprint, made_by)
+    made_of = fingerprint(dataset.fingerprint, features and features.fingerprint, made_by)
     folder = folder or default_cache() / "explore" / made_of[:8]
     for request in requests:
         train_run(dataset, request, folder / request.model, features=features, progress=progress)

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import psutil
 import pytest
 
@@ -135,8 +136,15 @@ def test_a_failing_notebook_gets_a_sentence_and_leaves_no_result(tmp_path: Path)
 def test_an_executed_notebook_carries_its_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imgrec_lib.notebooks.LONGEST_SHOWN", 20)
     output = tmp_path / "n.ipynb"
-    parameters = {"dataset_options": {"n_users": 40, "n_items": 40, "image_size": 32}}
+    items = [f"item-{i:04}" for i in range(2, 40)]
+    np.savez(tmp_path / "own.npz", ids=items, vectors=np.ones((38, 12)))
+    parameters = {
+        "dataset_options": {"n_users": 40, "n_items": 40, "image_size": 32},
+        "feature_files": {"own": str(tmp_path / "own.npz")},
+    }
     run_notebook("01_data", parameters, output, address="abc", progress=False)
+    (tmp_path / "own.npz").unlink()
+    assert "own: 12 dimensions, 38 of 40 items have a vector" in output.read_text()
     executed = json.loads(output.read_text())
     metadata = executed["metadata"]
     assert metadata["imgrec"] == {"address": "abc"} and metadata["papermill"]["parameters"] == parameters
