@@ -6,8 +6,9 @@
 Without `--run`, BPR-MF with 64 factors is trained for an epoch on random purchases in a catalogue of 166,270 items:
 what is timed does not depend on what was learnt. The server, its worker included, may use one core, and this script
 another. Requests come at random moments (a Poisson process), whether or not earlier ones were answered, and each is
-timed from the moment at which it was due: what waits in a queue counts. The processor time of a request is that of all
-of the server's processes. docs/serving.md says what was measured.
+timed from the moment at which it was due: what waits in a queue counts, and so does a delay of this script, which it
+also says. The processor time of a request is that of all of the server's processes. Where others use the machine,
+`chrt --fifo 1` before the command says how it would be without them. docs/serving.md says what was measured.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ class Load:
         port: of the server.
         bodies: what is asked, one after another and again.
         milliseconds: from the moment when each request was due to its answer, in the order of the answers.
+        late: milliseconds from the moment when each request was due to its being sent.
         failures: what went wrong, in words.
         answers: the different answers to each body, where `keep` says so.
     """
@@ -80,6 +82,7 @@ class Load:
     bodies: list[dict[str, Any]]
     keep: bool = False
     milliseconds: list[float] = field(default_factory=list)
+    late: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     answers: dict[int, set[str]] = field(default_factory=dict)
     _local: threading.local = field(default_factory=threading.local)
@@ -94,6 +97,7 @@ class Load:
                 clients.submit(self._ask, number % len(self.bodies), began + moment)
 
     def _ask(self, number: int, due: float) -> None:
+        self.late.append(1e3 * (time.perf_counter() - due))
         try:
             connection = self._local.__dict__.setdefault(
                 "connection", http.client.HTTPConnection("127.0.0.1", self.port)
@@ -158,6 +162,7 @@ def main() -> None:
             load = Load(port, [{"user": str(user), "k": options.k} for user in some])
             load.run(options.rate, 2.0)  # connections, and what is made once
             load.milliseconds.clear()
+            load.late.clear()
             spent = processor_seconds(process.pid)
             load.run(options.rate, options.seconds, seed=2)
             spent = processor_seconds(process.pid) - spent
@@ -172,6 +177,7 @@ def main() -> None:
                     name: round(float(v), 1)
                     for name, v in zip(("median_ms", "p95_ms", "p99_ms", "largest_ms"), found, strict=True)
                 },
+                "sent_late_p99_ms": round(float(np.percentile(load.late, 99)), 1),
                 "processor_ms_a_request": round(1e3 * spent / len(load.milliseconds), 2),
                 "load_of_the_machine": os.getloadavg()[0],
                 "cores_of_the_machine": len(cores),

@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core.cgutils import voidptr_t
+from numba.extending import intrinsic
 
 from imgrec_lib.compiled import TINY, Array, compiled, dot, square, summing
 
@@ -156,6 +160,26 @@ def keep_best(
         _keep(scores[row], first, owned[indptr[user] : indptr[user + 1]], items[row], values[row])
 
 
+AHEAD = 16
+"""Rows between the one that is multiplied and the one that is asked for from memory."""
+
+
+@intrinsic
+def _prefetch(typing: Any, table: Any, place: Any) -> Any:
+    """Ask memory for what lies at a place of an array of bytes, maybe behind its end, and do not wait for it."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        address = builder.bitcast(builder.gep(data, [arguments[1]]), voidptr_t)
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [voidptr_t, number, number, number])
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [voidptr_t], kind)
+        builder.call(prefetch, [address, number(0), number(3), number(1)])  # to read, into the nearest cache, data
+        return context.get_dummy_value()
+
+    return types.void(table, place), build
+
+
 @summing
 def keep_best_products(
     user: Array, table: Array, codes: Array, steps: Array, slacks: Array,
@@ -175,6 +199,9 @@ def keep_best_products(
     """
     length, tiny = np.sqrt(square(user)), len(user) * TINY
     for item in range(len(table)):
+        # The catalogue has left the caches since the last request, and memory would be waited for row by row.
+        for place in range(0, len(user), 64):
+            _prefetch(codes, (item + AHEAD) * len(user) + place)
         about, step = np.float32(0), np.float64(steps[item])
         for column in range(len(user)):
             about += user[column] * np.float32(codes[item, column])

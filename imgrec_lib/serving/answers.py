@@ -10,7 +10,7 @@ import pandas as pd
 
 from imgrec_lib import __version__
 from imgrec_lib.serving.pictures import score_picture, similar_to_picture
-from imgrec_lib.serving.trained import Trained
+from imgrec_lib.serving.trained import Trained, rows_for
 
 Question = Mapping[str, Any]
 NEW_CUSTOMER = "new"
@@ -45,13 +45,11 @@ def answer(trained: Trained, name: str, question: Question, picture: bytes = b""
 def _recommend(trained: Trained, question: Question, picture: bytes) -> dict[str, Any]:
     conditions = {name: value for name, value in question.items() if name not in ("user", "basket")}
     if question.get("basket") is None:
-        lists = trained.recommend([question["user"]], **conditions)
-    else:
-        if not question["basket"]:  # the catalogue does not have `NO_ITEM`, which is no news
-            warnings.filterwarnings("ignore", "1 of 1 purchases in the baskets")
-        basket = pd.DataFrame({"user": NEW_CUSTOMER, "item": question["basket"] or [NO_ITEM]})
-        lists = trained.recommend(baskets=basket, **conditions)
-    return {"items": _rows(lists, less="user")}
+        return {"items": rows_for(trained, [question["user"]], **conditions)}
+    if not question["basket"]:  # the catalogue does not have `NO_ITEM`, which is no news
+        warnings.filterwarnings("ignore", "1 of 1 purchases in the baskets")
+    basket = pd.DataFrame({"user": NEW_CUSTOMER, "item": question["basket"] or [NO_ITEM]})
+    return {"items": rows_for(trained, baskets=basket, **conditions)}
 
 
 def _similar(trained: Trained, question: Question, picture: bytes) -> dict[str, Any]:

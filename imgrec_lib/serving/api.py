@@ -292,12 +292,20 @@ def serve(
         )
 
 
-async def _serve(pool: Pool, host: str, port: int, token: str) -> None:
+def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listening = socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
         raise InputError(f"{host}:{port} cannot be listened at ({error}): choose another port or host.") from None
+    # asyncio sets this for sockets that it makes itself. Without it the second part of an answer, its body, may wait
+    # for 40 ms until the client has confirmed the first. Connections inherit it.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
+
+
+async def _serve(pool: Pool, host: str, port: int, token: str) -> None:
+    listening = _listen(host, port)
     try:
         await pool.start()
         place = f"[{host}]" if ":" in host else host

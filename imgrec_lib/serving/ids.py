@@ -46,7 +46,7 @@ def positions(kind: str, known: pd.Index, ids: Iterable[Any]) -> np.ndarray:
         InputError: an id that is not known (with a suggestion where there are few).
     """
     wanted = [as_text(each, f"{kind} id") for each in ([ids] if isinstance(ids, str) else ids)]
-    found = known.get_indexer(pd.Index(wanted, dtype=str))
+    found = np.array([known.get_loc(each) if each in known else -1 for each in wanted], np.int64)
     if (found < 0).any():
         missing = wanted[int(np.flatnonzero(found < 0)[0])]
         number = int((found < 0).sum())
@@ -60,7 +60,7 @@ def positions(kind: str, known: pd.Index, ids: Iterable[Any]) -> np.ndarray:
                 else "check the id against the item table."
             )
         )
-    return found.astype(np.int64)
+    return found
 
 
 def read_ids(text: str) -> list[str]:

@@ -32,6 +32,9 @@ from imgrec_lib.serving.elsewhere import open_lists
 from imgrec_lib.serving.ids import Table, pairs_of, positions
 from imgrec_lib.training import fit
 
+POPULARITY = "popularity"
+"""What the column `by` says of items that were chosen by how much they sell."""
+
 BASKETS_AT_ONCE = 256
 """New customers who are scored at a time, each for the whole catalogue."""
 
@@ -183,18 +186,34 @@ class Trained:
             >>> shoes["user"].tolist()
             ['user-0007', 'user-0007', 'user-0008', 'user-0008']
         """
-        choice = _Choice(
-            k, self._admissible(items, without, where, where_not), self._groups() if one_per_group else None
-        )
+        choice = self._choice(k, include_owned, items, without, where, where_not, one_per_group)
         parts = []
         if users is not None or baskets is None:
-            known = np.arange(self.dataset.n_users) if users is None else positions("user", self.users, users)
-            owned = self._nothing(self.dataset.n_users) if include_owned else self.owned
-            empty = self.dataset.train.history_lengths[known] == 0
-            parts.append(self._lists(self.scorer, known, self.dataset.user_ids[known], owned, empty, choice))
+            parts.append(self._lists_for(users, choice))
         if baskets is not None:
-            parts.append(self._for_baskets(pairs_of(baskets), include_owned, choice))
-        return pd.concat(parts, ignore_index=True)
+            parts.append(self._lists_for_baskets(baskets, choice))
+        return pd.concat(map(self._table, parts), ignore_index=True)
+
+    def _choice(
+        self,
+        k: Count,
+        include_owned: bool = False,
+        items: Iterable[Any] | None = None,
+        without: Iterable[Any] = (),
+        where: Mapping[str, Any] | None = None,
+        where_not: Mapping[str, Any] | None = None,
+        one_per_group: bool = False,
+    ) -> _Choice:
+        """What may be listed, by the arguments of `recommend`."""
+        admissible = self._admissible(items, without, where, where_not)
+        return _Choice(k, include_owned, admissible, self._groups() if one_per_group else None)
+
+    def _lists_for(self, users: Iterable[Any] | None, choice: _Choice) -> _Lists:
+        """The lists of known users by id, or of all of them."""
+        known = np.arange(self.dataset.n_users) if users is None else positions("user", self.users, users)
+        owned = self._nothing(self.dataset.n_users) if choice.include_owned else self.owned
+        empty = self.dataset.train.history_lengths[known] == 0
+        return self._lists(self.scorer, known, self.dataset.user_ids[known], owned, empty, choice)
 
     def similar(self, items: Iterable[Any] | None = None, k: Count = 10, *, by: str = "learned") -> pd.DataFrame:
         """The k most similar items of each item, by cosine.
@@ -291,8 +310,8 @@ class Trained:
 
     def _lists(
         self, scorer: Scorer, rows: np.ndarray, ids: np.ndarray, owned: Interactions, empty: np.ndarray, choice: _Choice
-    ) -> pd.DataFrame:
-        """Lists as a table.
+    ) -> _Lists:
+        """The lists of some users of a scorer.
 
         Args:
             scorer: the scores.
@@ -309,17 +328,20 @@ class Trained:
                 found[chosen], scores[chosen] = self._best(source, rows[chosen], owned, choice)
         if empty.any():
             tell(f"of {int(empty.sum()):,} customers no purchase is known: they get the most popular items.")
-        row, place = np.nonzero(found >= 0)
-        chosen_items = found[row, place]
+        return _Lists(ids, found, scores, empty)
+
+    def _table(self, lists: _Lists) -> pd.DataFrame:
+        row, place = np.nonzero(lists.items >= 0)
+        items = lists.items[row, place]
         columns = {
-            "user": _texts(ids).take(row),
-            "item": self._item_texts.take(chosen_items),
+            "user": _texts(lists.ids).take(row),
+            "item": self._item_texts.take(items),
             "rank": place + 1,
-            "score": scores[row, place],
+            "score": lists.scores[row, place],
         }
         if self.item_names is not None:
-            columns["name"] = self._name_texts.take(chosen_items)
-        columns["by"] = _texts([self.title, "popularity"]).take(empty[row].astype(np.int64))
+            columns["name"] = self._name_texts.take(items)
+        columns["by"] = _texts([self.title, POPULARITY]).take(lists.empty[row].astype(np.int64))
         return pd.DataFrame(columns)
 
     def _best(
@@ -348,7 +370,9 @@ class Trained:
             length = min(2 * length, self.dataset.n_items)
             found, scores = top_items(scorer, rows[waiting], owned, length, admissible=choice.admissible, user_ids=ids)
 
-    def _for_baskets(self, table: pd.DataFrame, include_owned: bool, choice: _Choice) -> pd.DataFrame:
+    def _lists_for_baskets(self, baskets: Table, choice: _Choice) -> _Lists:
+        """The lists of customers who are new to the model, by what they bought."""
+        table = pairs_of(baskets)
         if not isinstance(self.model, Baskets):
             able = [name for name, card in list_models().items() if hasattr(card.build, "score_baskets")]
             raise InputError(
@@ -366,10 +390,10 @@ class Trained:
             )
         there = item >= 0
         pairs = np.unique(np.c_[row[there], item[there]], axis=0)
-        baskets = Interactions.from_pairs(pairs[:, 0], pairs[:, 1], len(ids), self.dataset.n_items)
-        owned = self._nothing(len(ids)) if include_owned else baskets
-        empty = baskets.history_lengths == 0
-        return self._lists(_BasketScorer(self.model, baskets), np.arange(len(ids)), ids, owned, empty, choice)
+        bought = Interactions.from_pairs(pairs[:, 0], pairs[:, 1], len(ids), self.dataset.n_items)
+        owned = self._nothing(len(ids)) if choice.include_owned else bought
+        empty = bought.history_lengths == 0
+        return self._lists(_BasketScorer(self.model, bought), np.arange(len(ids)), ids, owned, empty, choice)
 
     def _admissible(
         self,
@@ -431,11 +455,29 @@ class Trained:
 
 @dataclass(frozen=True)
 class _Choice:
-    """Which items are listed: k of them, those of a mask (None: all), and one of each group (None: any)."""
+    """Which items are listed: k, also owned ones or not, those of a mask (None: all), one of each group (None: any)."""
 
     k: int
+    include_owned: bool
     admissible: np.ndarray | None
     groups: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class _Lists:
+    """The best items of some users.
+
+    Attributes:
+        ids: (n,) whose lists they are.
+        items: (n, k) int64, best first; -1 behind the end of a list.
+        scores: (n, k) float32.
+        empty: (n,) bool, those who get what sells most, for no purchase of theirs is known.
+    """
+
+    ids: np.ndarray
+    items: np.ndarray
+    scores: np.ndarray
+    empty: np.ndarray
 
 
 def _texts(values: Any) -> Any:
@@ -487,6 +529,33 @@ class _Popularity:
 
     def pairs(self, users: Tensor, items: Tensor) -> Tensor:
         return self.block(users).gather(1, items)
+
+
+def rows_for(
+    trained: Trained, users: Iterable[Any] | None = None, baskets: Table | None = None, **conditions: Any
+) -> list[dict[str, Any]]:
+    """The rows that `Trained.recommend` has for one customer, but for the column `user`, as plain values.
+
+    Args:
+        trained: the model.
+        users, baskets: of one customer, either.
+        conditions: as there.
+    """
+    # A table of these few rows would take longer than to find them.
+    choice = trained._choice(**conditions)
+    lists = trained._lists_for(users, choice) if baskets is None else trained._lists_for_baskets(baskets, choice)
+    names, by = trained.item_names, POPULARITY if lists.empty[0] else trained.title
+    return [
+        {
+            "item": str(trained.item_ids[item]),
+            "rank": rank,
+            "score": score,
+            **({} if names is None else {"name": names[item]}),
+            "by": by,
+        }
+        for rank, (item, score) in enumerate(zip(lists.items[0].tolist(), lists.scores[0].tolist(), strict=True), 1)
+        if item >= 0
+    ]
 
 
 def recommend(

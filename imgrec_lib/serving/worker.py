@@ -7,6 +7,7 @@ the socket is gone, however that ended.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -54,8 +55,9 @@ def _end_with_the_server(channel: socket.socket) -> None:
 
 def _warm(trained: Trained) -> None:
     """Make what the first questions would wait for: the scorer, indices of ids, compiled loops."""
-    trained.recommend(trained.dataset.user_ids[:1], 1)
+    answer(trained, "recommend", {"user": trained.dataset.user_ids[0], "k": 1})
     _ = trained.items, trained.learned
+    gc.freeze()  # what is here stays: a collection that goes through all of it would make a question wait
 
 
 def _answered(trained: Trained, question: dict[str, object], picture: bytes) -> tuple[int, dict[str, object]]:

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -344,11 +345,16 @@ def test_a_server_answers_as_the_library_does_and_leaves_no_process(folder: Path
         assert not alive and "Traceback" not in server.stderr.read()
 
 
+def test_no_part_of_an_answer_waits_for_the_one_before_it() -> None:
+    with api._listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        connection, _ = listening.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_a_server_that_cannot_start_says_why(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(InputError, match="holds no finished run"):
         api.serve(tmp_path, port=0)
-    with pytest.raises(InputError, match=r"127\.0\.0\.1:\d+ cannot be listened at .*: choose another port or host"):
-        import socket
-
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            api.serve(folder / "vbpr", port=taken.getsockname()[1])
+    sentence = r"127\.0\.0\.1:\d+ cannot be listened at .*: choose another port or host"
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(InputError, match=sentence):
+        api.serve(folder / "vbpr", port=taken.getsockname()[1])
