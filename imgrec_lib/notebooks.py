@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from imgrec_lib.errors import InputError, unknown_name
+from imgrec_lib.errors import InputError, InputWarning, unknown_name
 from imgrec_lib.extras import require
 from imgrec_lib.files import default_cache, fingerprint, make_folder, shipped_folder, write_text
 from imgrec_lib.kernel_server import ForkedKernel, KernelServer
@@ -95,7 +96,8 @@ def notebook_options(name: str) -> dict[str, Option]:
 def check_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
     """Called by a notebook's first cell behind the parameters: refuse injected names that it does not declare.
 
-    papermill itself only warns of an unknown parameter and injects it; a misspelt one would silently do nothing.
+    papermill itself only warns of an unknown parameter and injects it; a misspelt one would silently do nothing. From
+    here on the notebook shows what is told of odd input once, however many of its runs it is true of.
 
     Args:
         namespace: the notebook's `globals()`.
@@ -116,6 +118,7 @@ def check_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
         if not name.startswith("_") and name not in ("In", "Out") and isinstance(value, plain)
     }
     check_options("this notebook", declared, values)
+    warnings.simplefilter("once", InputWarning)
     return {name: values[name] for name in declared}
 
 

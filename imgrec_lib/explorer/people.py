@@ -21,6 +21,7 @@ from imgrec_lib.explorer.state import State
 from imgrec_lib.gallery.gallery import Gallery
 from imgrec_lib.gallery.rows import Row
 from imgrec_lib.results.significance import paired_differences
+from imgrec_lib.results.trials import metric_heading
 from imgrec_lib.serving import Trained
 
 PAGE = 50
@@ -90,7 +91,7 @@ def table_of_users(opened: Trained, second: Trained | None, state: State) -> lis
     table = users_of(opened).drop(columns=["item"])
     if second is not None:
         metric = _metric(state.metric)
-        better = f"{metric} less {second.title}"
+        better = f"{metric_heading(metric)} less {second.title}"
         table[better] = table[metric] - users_of(second)[metric]
     column = state.sort.removeprefix("-")
     if column not in table:
@@ -116,7 +117,7 @@ def table_of_users(opened: Trained, second: Trained | None, state: State) -> lis
         here = name == column
         address = state.address(sort=f"-{name}" if here and not falling else name, page=1)
         arrow = (" ▼" if falling else " ▲") if here else ""
-        text = Markup('<a href="?{}">{}{}</a>').format(address, name, arrow)
+        text = Markup('<a href="?{}">{}{}</a>').format(address, metric_heading(name), arrow)
         return text, name != "id", ("descending" if falling else "ascending") if here else ""
 
     def cell(name: str, value: object, user: str) -> Markup | str:
@@ -133,7 +134,7 @@ def table_of_users(opened: Trained, second: Trained | None, state: State) -> lis
         '<label>least {column}<input type="number" step="any" name="least" value="{least}"></label>'
         '<label>most {column}<input type="number" step="any" name="most" value="{most}"></label></form>'
     ).format(
-        column=column,
+        column=metric_heading(column),
         least="" if state.least is None else f"{state.least:g}",
         most="" if state.most is None else f"{state.most:g}",
     )
@@ -145,7 +146,7 @@ def table_of_users(opened: Trained, second: Trained | None, state: State) -> lis
             _link(" ◂ before", state.address(page=page - 1)) if page > 1 else "",
             _link(" next ▸", state.address(page=page + 1)) if page < pages else "",
         )
-    title = f"{len(shown):,} of {len(table):,} users with a test item, by {column}"
+    title = f"{len(shown):,} of {len(table):,} users with a test item, by {metric_heading(column)}"
     heading_text = Markup("<p><b>{}</b>. A heading sorts, and once more the other way round.</p>").format(title)
     return [Text(heading_text + bounds + table_html(title, [heading(name) for name in columns], body) + steps)]
 
@@ -212,9 +213,9 @@ def comparison_of_users(first: Trained, second: Trained, state: State) -> list[S
     holds = whole["low"] > 0 or whole["high"] < 0
     better = names[0] if whole["difference"] > 0 else names[1]
     verdict = (
-        f"{better} serves the users better by {metric}"
+        f"{better} serves the users better by {metric_heading(metric)}"
         if holds
-        else f"By {metric} the two cannot be told apart over all users"
+        else f"By {metric_heading(metric)} the two cannot be told apart over all users"
     )
     sentence = Markup(
         "<p><b>{verdict}</b>: {first} {a:.3f}, {second} {b:.3f}, difference {d:+.4f} (95 % interval {low:+.4f} to "
@@ -225,7 +226,10 @@ def comparison_of_users(first: Trained, second: Trained, state: State) -> list[S
         losses=int(whole["losses"]), ties=int(whole["ties"]),
     )  # fmt: skip
     options = Markup().join(
-        Markup("<option{}>{}</option>").format(Markup(" selected") if each == metric else "", each) for each in known
+        Markup('<option value="{}"{}>{}</option>').format(
+            each, Markup(" selected") if each == metric else "", metric_heading(each)
+        )
+        for each in known
     )
     choice = Markup('<form><label>Compared by<select name="metric">{}</select></label></form>').format(options)
     body: list[list[Markup | str]] = []

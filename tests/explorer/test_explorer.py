@@ -968,7 +968,7 @@ def test_lists_of_another_program_are_compared_by_what_lists_tell(runs: Runs, tm
         users_of(other)["id"], opened.item_ids[held], strict=True)]  # fmt: skip
     assert (users_of(other)["place"].notna() == listed).all() and 0 < sum(listed) < 60
     found = answer(both, State(run="ft", other="other", view="compare"))
-    assert "by ndcg@10" in found.view and 'role="alert"' not in found.html and "compared by auc" not in found.view
+    assert "by NDCG@10" in found.view and 'role="alert"' not in found.html and ">AUC<" not in found.view
     assert 'role="alert"' not in answer(both, State(run="other", view="users", sort="-hr@10")).html
     assert items_of(answer(both, State(run="other")).html)
 

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import nbformat
@@ -15,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
-from imgrec_lib.errors import InputError
+from imgrec_lib.errors import InputError, tell
 from imgrec_lib.notebooks import (
     TYPES,
     check_parameters,
@@ -111,6 +112,14 @@ def test_a_notebook_refuses_what_papermill_injects_without_being_declared() -> N
         check_parameters(namespace | {"seeds": 3})
     with pytest.raises(InputError, match="'seed' of this notebook must be int"):
         check_parameters(namespace | {"seed": 1.5})
+
+
+def test_a_notebook_shows_a_warning_once() -> None:
+    with warnings.catch_warnings(record=True) as told:
+        check_parameters({})
+        for sentence in ("The first is odd.", "The first is odd.", "The second is odd."):
+            tell(sentence)
+    assert [str(each.message) for each in told] == ["The first is odd.", "The second is odd."]
 
 
 def test_the_address_follows_code_parameters_and_inputs() -> None:
