@@ -10,8 +10,18 @@ function render({ model, el }) {
   const inside = root.querySelector("[data-inside]"), said = root.querySelector("[data-said]");
   const before = {};
 
+  let slow = null;
   function busy(sentence) {
+    clearTimeout(slow);
     root.setAttribute("aria-busy", sentence ? "true" : "false");
+    said.classList.add("unseen");
+    said.textContent = sentence;
+    if (sentence) slow = setTimeout(
+      () => say(`${sentence}. What is prepared for the first time, such as features of all pictures, is kept for the next.`), 2000);
+  }
+
+  function say(sentence) {
+    said.classList.remove("unseen");
     said.textContent = sentence;
   }
 
@@ -158,7 +168,7 @@ function render({ model, el }) {
       link.click();
       URL.revokeObjectURL(link.href);
     }
-    if (message.kind === "said") said.textContent = message.text;
+    if (message.kind === "said") say(message.text);
   });
   model.on("change:html", draw);
   if (model.get("html")) draw(); else busy("Opening the runs");

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from functools import cache, cached_property, lru_cache
+from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from imgrec_lib.data.dataset import Columns, Dataset
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.explorer.state import USER_ORDERS
+from imgrec_lib.features import Features
 from imgrec_lib.models import list_models
 from imgrec_lib.runs import TESTED, Inputs, Run, check_roots, find_runs
 from imgrec_lib.serving import Trained
@@ -91,9 +92,15 @@ class Runs:
         run = self._named(name)
         with self._lock:
             if name not in self._opened:
-                # The features are loaded also for a run without any: for neighbours by picture.
-                self._opened[name] = Trained.of(run, *self._inputs.of(run, pictures=True))
+                dataset, features = self._inputs.of(run)
+                # A run without any has them for neighbours by picture; a network may have to look at every picture.
+                later = partial(self._features_of, run) if run.record.features is None else features
+                self._opened[name] = Trained.of(run, dataset, later)
             return self._opened[name]
+
+    def _features_of(self, run: Run) -> Features | None:
+        with self._lock:
+            return self._inputs.of(run, pictures=True)[1]
 
     def _named(self, name: str) -> Run:
         if name not in self.by_name:

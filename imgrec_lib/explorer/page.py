@@ -159,7 +159,7 @@ def settled(runs: Runs, state: State) -> tuple[State, list[str]]:
     if state.region and not spaces_of(opened):
         notes.append(f"{opened.title} has no map: the part of it that was chosen was left out.")
         state = replace(state, region=())
-    if state.space not in ("learned", *spaces_of(opened)):
+    if state.space != "learned" and state.space not in spaces_of(opened):
         notes.append(f"{opened.title} has no map by {state.space}.")
         state = replace(state, space="learned", region=(), zoom=())
     if state.colour and state.colour not in (*COLOURINGS, *table):

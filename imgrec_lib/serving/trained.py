@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -46,36 +46,46 @@ class Trained:
     Attributes:
         model: the trained model, in evaluation mode.
         dataset: what it was trained on.
-        features: the visual features of the catalogue, each item's own whatever the run's control; None where none
-            were loaded.
+        given: the visual features of the catalogue, each item's own whatever the run's control, or what loads them
+            when they are first asked for (`features`); None where there are none.
         finished: the run that it comes from; None for one that was trained in memory.
         title: what to call the model in tables ("BPR-MF"), with the control that it was trained under.
     """
 
     model: Recommender
     dataset: Dataset
-    features: Features | None
+    given: Features | Callable[[], Features | None] | None
     finished: Run | None
     title: str
 
     @classmethod
-    def of(cls, run: Run, dataset: Dataset, features: Features | None = None) -> Trained:
+    def of(
+        cls, run: Run, dataset: Dataset, features: Features | Callable[[], Features | None] | None = None
+    ) -> Trained:
         """The trained model of a finished run, on the CPU, where its data are in memory.
 
         Args:
             run: the run.
             dataset: what it was trained on.
-            features: the catalogue's own, as `Inputs.of` gives them; None for a model that uses none.
+            features: the catalogue's own, as `Inputs.of` gives them; of a model that uses none None, or what loads them
+                to compare items.
 
         Raises:
             InputError: see `load_model`.
         """
         record = run.record
         control = record.control
-        used = None if features is None or record.features is None else with_control(features, control)
+        used = (
+            None if record.features is None or not isinstance(features, Features) else with_control(features, control)
+        )
         title = record.title + (f" ({control})" if control else "")
         model = open_lists(run, dataset) if record.stage == "lists" else load_model(run, dataset, used)
         return cls(model, dataset, features, run, title)
+
+    @cached_property
+    def features(self) -> Features | None:
+        """The visual features of the catalogue; None where there are none."""
+        return self.given() if callable(self.given) else self.given
 
     @property
     def run(self) -> Run:

@@ -211,6 +211,15 @@ def test_runs_share_their_data_and_are_opened_once(runs: Runs) -> None:
     assert list(Runs(runs.folder, ["bpr"]).by_name) == ["bpr"]
 
 
+def test_features_that_a_run_does_not_use_are_loaded_when_asked_for(folder: Path) -> None:
+    runs = Runs(folder)
+    opened = runs.open("bpr")
+    answer(runs, State(run="bpr"))
+    assert "features" not in opened.__dict__
+    assert "By picture" in answer(runs, State(run="bpr", view="neighbours")).view
+    assert opened.features is runs.open("ft").features
+
+
 def test_the_run_before_fine_tuning_is_found(runs: Runs) -> None:
     assert runs.before_fine_tuning("ete") == "ete-before"
     assert not any(runs.before_fine_tuning(name) for name in RUNS if name != "ete")

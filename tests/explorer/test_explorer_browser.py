@@ -329,7 +329,7 @@ def test_search_by_meaning_by_keyboard_alone(browser: Any, tmp_path: Path) -> No
 
 
 def test_a_busy_state_is_there_at_once(page: Any) -> None:
-    page.route("**/answer*", lambda route: page.wait_for_timeout(300) or route.continue_())
+    page.route("**/answer*", lambda route: page.wait_for_timeout(2500) or route.continue_())
     page.evaluate(
         """() => { const root = document.querySelector('.imgrec-explorer'); window.waited = null;
         const began = performance.now();
@@ -338,7 +338,10 @@ def test_a_busy_state_is_there_at_once(page: Any) -> None:
     )
     page.wait_for_function("window.waited !== null")
     assert page.evaluate("window.waited") < 100
+    # What takes long is said to those who see, too.
+    page.wait_for_selector("[data-said]:not(.unseen):has-text('is kept for the next')")
     page.wait_for_selector(DONE)
+    assert page.locator("[data-said].unseen").count() == 1
 
 
 @pytest.mark.slow
