@@ -19,7 +19,7 @@ from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.evaluation.neighbours import nearest_to
 from imgrec_lib.features import Backbone, build_backbone
 from imgrec_lib.features.extraction import fold_batch_norms
-from imgrec_lib.features.sets import PICTURES
+from imgrec_lib.features.sets import OF_TABLE, PICTURES
 from imgrec_lib.files import fingerprint
 from imgrec_lib.models import list_models
 from imgrec_lib.models.base import Extensible, InnerProduct, PictureEmbedding, Recommender, Scorer
@@ -28,6 +28,11 @@ from imgrec_lib.serving.ids import positions
 from imgrec_lib.serving.trained import Trained
 
 PICTURES_AT_ONCE = 32
+TRIED = 16
+"""Pictures of the catalogue by which a network is known as the encoder of vectors from a file."""
+AS_MADE = 0.5
+"""How far from what the network makes of them such vectors may be, as a share of the spread between items: whoever made
+them may have decoded and resized the pictures otherwise."""
 BACKBONE_OPTIONS = ("pooling", "size", "stride", "preprocessing", "crop", "seed")
 
 
@@ -61,6 +66,10 @@ def backbone_of(trained: Trained) -> Backbone:
         InputError: see `picture_set`.
     """
     picture_set(trained)
+    return _backbone(trained)
+
+
+def _backbone(trained: Trained) -> Backbone:
     request = trained.run.request
     options = {key: value for key, value in request.feature_options.items() if key in BACKBONE_OPTIONS}
     return _built(request.backbone, request.weights, tuple(sorted(options.items())))
@@ -70,30 +79,53 @@ def picture_set(trained: Trained) -> str:
     """The name of the set of features that can be made of a picture that is no item's: "picture" where it has none.
 
     Raises:
-        InputError: the dataset has no pictures, or none of the run's sets is computed from them.
+        InputError: the dataset has no pictures, or none of the run's sets is computed from them, or comes from a file
+            of what the run's backbone makes of them.
     """
     if trained.dataset.images is None:
         raise InputError(f"dataset {trained.dataset.name!r} has no pictures: a picture can be compared with nothing.")
-    sets = trained.run.request.feature_files
-    if not sets:
-        return "picture"
-    found = [name for name, source in sets.items() if source == PICTURES]
-    if not found:
+    name = _encoded_set(trained)
+    if name is None:
+        sets = " and ".join(trained.run.request.feature_files)
         raise InputError(
-            f"run {trained.run.name} knows items by {' and '.join(sets)} and computes none of it from pictures: what "
-            "it would be of a new picture is unknown; open a run with a set of features that is 'pictures'."
+            f"run {trained.run.name} knows items by {sets} and computes none of it from pictures: what it would be of "
+            "a new picture is unknown; train with a set of features that is 'pictures' or, where an encoder of "
+            "pictures made the vectors of a file, with that encoder as the backbone."
         )
-    return found[0]
+    return name
 
 
 def other_sets(trained: Trained) -> list[str]:
     """The names of the sets that the model needs of an item beside `picture_set`, which no picture tells."""
     if trained.run.record.features is None:
         return []
-    return [name for name, source in trained.run.request.feature_files.items() if source != PICTURES]
+    return [name for name in trained.run.request.feature_files if name != _encoded_set(trained)]
 
 
-@torch.no_grad()
+@lru_cache(16)
+def _encoded_set(trained: Trained) -> str | None:
+    """The name of the set that is made of pictures, here or by who wrote a file; None where there is none."""
+    sets = trained.run.request.feature_files
+    if not sets:
+        return "picture"
+    of_files = (name for name, source in sets.items() if source not in OF_TABLE and _is_encoder_of(trained, name))
+    return next((name for name, source in sets.items() if source == PICTURES), None) or next(of_files, None)
+
+
+def _is_encoder_of(trained: Trained, name: str) -> bool:
+    """Whether the run's backbone makes of some of the catalogue's pictures what a set of features has of them."""
+    images, values = trained.dataset.images, trained.feature_sets.get(name)
+    if images is None or values is None or not images.present.any():
+        return False
+    items = np.flatnonzero(images.present)[:TRIED]
+    try:
+        found = _encoded(trained, torch.from_numpy(np.array(images.pixels[items])), name).numpy()
+    except ValueError:  # of a network that cannot be had here, or of other dimensions
+        return False
+    distance = np.linalg.norm(found - values[items], axis=1)
+    return bool(np.median(distance) < AS_MADE * np.sqrt(values.var(axis=0).sum()))
+
+
 def features_of(trained: Trained, pixels: Tensor) -> Tensor:
     """What the run's features of pictures would be of others.
 
@@ -107,7 +139,13 @@ def features_of(trained: Trained, pixels: Tensor) -> Tensor:
     Raises:
         InputError: see `picture_set`.
     """
-    network, name = backbone_of(trained), picture_set(trained)
+    return _encoded(trained, pixels, picture_set(trained))
+
+
+@torch.no_grad()
+def _encoded(trained: Trained, pixels: Tensor, name: str) -> Tensor:
+    """Pictures through the run's backbone, then prepared as a set of features was."""
+    network = _backbone(trained)
     features = torch.cat([network(part) for part in pixels.split(PICTURES_AT_ONCE)])
     prepare = None if trained.features is None else trained.features.preparations.get(name)
     return features if prepare is None else torch.from_numpy(prepare(features.numpy()))

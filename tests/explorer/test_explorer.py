@@ -58,6 +58,7 @@ from imgrec_lib.explorer.ranking import user_scores
 from imgrec_lib.explorer.search import Index, facets
 from imgrec_lib.explorer.shown import Beside
 from imgrec_lib.explorer.state import POPULARITY, SEEN, USER_ORDERS
+from imgrec_lib.features import extract_features
 from imgrec_lib.gallery import Gallery
 from imgrec_lib.models.base import (
     AttributeAttention,
@@ -467,14 +468,26 @@ SETS = {"words": "text", "look": "pictures"}
 
 @pytest.fixture(scope="module")
 def of_sets(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """Runs on words and pictures, on pictures that have a name, and on words alone."""
+    """Runs on words and pictures, on pictures that have a name, on words alone, and on files of vectors.
+
+    Of these one is of what the network makes of the pictures, at least of the first, decoded a little otherwise.
+    """
     folder = tmp_path_factory.mktemp("sets")
+    rng, images = np.random.default_rng(0), not_none(REQUEST.load_dataset(progress=False).images)
+    made = extract_features(ImageStore.from_array(np.array(images.pixels[:16])), progress=False).values
+    vectors = np.concatenate([made, rng.permuted(made[rng.integers(16, size=len(images) - 16)], axis=0)])
+    vectors = vectors + rng.normal(size=vectors.shape) * 0.1 * made.std(axis=0)
+    for name, each in (("encoded", vectors), ("other", rng.permuted(vectors, axis=1))):
+        ids = REQUEST.load_dataset(progress=False).items["item"].tolist()
+        np.savez(folder / f"{name}.npz", ids=ids, vectors=each)
     options = {"size": 64, "standardise": True, "unit_length": True, "components": 9}
     for name, model, sets in (
         ("both", "vbpr", SETS),
         ("look", "visrank", {"look": "pictures"}),
         ("words", "visrank", {"words": "text"}),
         ("ids", "bpr-mf", SETS),
+        ("encoded", "visrank", {"clip": str(folder / "encoded.npz")}),
+        ("other", "visrank", {"clip": str(folder / "other.npz")}),
     ):
         parameters = {"epochs": 1} if model != "visrank" else {}
         known = {key: value for key, value in options.items() if key != "size" or "look" in sets}
@@ -510,7 +523,10 @@ def test_a_picture_is_searched_by_the_set_that_is_of_pictures(of_sets: Runs, pic
         galleries = galleries_of("new picture", of_sets, State(run=name, picture=picture, number=3))
         row = galleries[0].rows[1]
         assert row.title == "Nearest by look" and row.cells[0].item == 7
-    assert new_item(of_sets.open("look"), picture).scores is not None  # its one set is all that the model needs
+    for name in ("look", "encoded"):  # its one set is all that the model needs
+        assert new_item(of_sets.open(name), picture).scores is not None
+    row = galleries_of("new picture", of_sets, State(run="encoded", picture=picture, number=3))[0].rows[1]
+    assert row.title == "Nearest by clip" and row.cells[0].item == 7
     for name, lacks in (("both", "words"), ("ids", "id")):
         title = galleries_of("new picture", of_sets, State(run=name, picture=picture))[-1].title
         assert title.endswith(f"cannot score an item by its picture: it needs an item's {lacks}")
@@ -526,10 +542,11 @@ def test_a_picture_is_searched_by_the_set_that_is_of_pictures(of_sets: Runs, pic
 
 
 def test_without_a_set_of_pictures_one_sentence_says_so(of_sets: Runs, picture: str) -> None:
-    for state in (State(run="words", view="new picture"), State(run="words", view="new picture", picture=picture)):
-        shown = html.unescape(answer(of_sets, state).html)
-        assert "run words knows items by words and computes none of it from pictures" in shown
-        assert "data-upload" not in shown
+    for name, sets in (("words", "words"), ("other", "clip")):
+        for state in (State(run=name, view="new picture"), State(run=name, view="new picture", picture=picture)):
+            shown = html.unescape(answer(of_sets, state).html)
+            assert f"run {name} knows items by {sets} and computes none of it from pictures" in shown
+            assert "data-upload" not in shown
     assert "data-upload" in answer(of_sets, State(run="both", view="new picture")).html
 
 
