@@ -43,6 +43,9 @@ def main() -> None:
         "explorer-compare": {"view": "compare", "other": other},
         "explorer-map": {"view": "map", "colour": "category", "zoom": (0.3, 0.35, 0.6, 0.65)},
         "explorer-saw": {"view": "what it saw"},
+        "explorer-similar": {"view": "similar users"},
+        "explorer-neighbours": {"view": "neighbours", "item": str(opened.item_ids[best[0]])},
+        "explorer-new": {"view": "new picture", "item": str(opened.item_ids[best[0]])},
     }
     with chromium() as browser, explored(folder) as address, tempfile.TemporaryDirectory() as scratch:
         page = browser.new_page(viewport={"width": 1200, "height": 820}, color_scheme="light")

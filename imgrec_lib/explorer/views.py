@@ -175,16 +175,17 @@ def _cold_start(runs: Runs, state: State) -> list[Shown]:
     opened = runs.open(state.run)
     by = picture_set(opened)
     if state.picture:
-        new = new_item(opened, state.picture)
+        new, caption = new_item(opened, state.picture), ("your picture",)
     elif state.item:
-        new = item_anew(opened, find_item(opened.dataset, state.item))
+        item = find_item(opened.dataset, state.item)
+        new, caption = item_anew(opened, item), describe_item(opened.dataset, item)[:1]
     else:
         return [
             UPLOAD,
             Text("Give a photograph of yours, or choose an item, to see it as an item that nobody has bought."),
         ]
     dataset, user = opened.dataset, user_of(opened, state)
-    cell = Cell(-1, ("your picture",), mark="new", picture=new.shown)
+    cell = Cell(-1, caption, mark="new", picture=new.shown)
     rows = [Row("The new item", (cell,))]
     if by in opened.feature_sets:
         rows.append(_nearest_row(opened, opened.feature_sets[by], new.feature, state.number, f"Nearest by {by}"))
@@ -204,7 +205,7 @@ def _cold_start(runs: Runs, state: State) -> list[Shown]:
     around = ranking.items[max(0, place - 5) : place + 5]
     cells = [cell_of(opened, int(i), float(ranking.scores[i])) for i in around]
     at = min(place, 5)
-    cells.insert(at, Cell(-1, ("your picture",), float(new.scores[user]), "new", picture=new.shown))
+    cells.insert(at, Cell(-1, caption, float(new.scores[user]), "new", picture=new.shown))
     where = Row(
         f"For {user_name(opened, user)} it would be number {place + 1:,} of {len(ranking.items) + 1:,}; "
         f"its median place over all users is {int(np.median(new.places)):,}",

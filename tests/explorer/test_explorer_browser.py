@@ -358,6 +358,8 @@ def test_no_rule_of_accessibility_is_broken(page: Any, scheme: str, width: int, 
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.locator("#imgrec-filters > summary").click()
     assert axe_violations(page) == []
+    page.emulate_media(media="print")
+    assert page.locator(".bar").is_hidden() and page.locator("section").is_visible()
 
 
 def test_a_shared_page_filters_sorts_and_goes_from_run_to_run(
