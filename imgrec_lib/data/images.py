@@ -145,6 +145,10 @@ class ImageStore:
         """Height and width of the pictures, in pixels."""
         return int(self.pixels.shape[1])
 
+    def shows(self, item: int) -> bool:
+        """Whether there is a picture of an item."""
+        return bool(self.present[item])
+
     def photograph(self, item: int, size: int) -> Image.Image:
         """One item's picture as people see it: from the original file, in its own proportions, never enlarged.
 
@@ -180,20 +184,37 @@ class ImageStore:
 
 
 class PendingImages(ImageStore):
-    """A store that is prepared when it is first looked at.
+    """A store that is prepared when a network is to look at it; people are shown the photographs without.
 
     Args:
         prepare: makes or opens the store.
+        sources: where the picture of each item comes from.
     """
 
-    def __init__(self, prepare: Callable[[], ImageStore]) -> None:
-        vars(self)["_prepare"] = prepare
+    def __init__(self, prepare: Callable[[], ImageStore], sources: Sequence[Source]) -> None:
+        vars(self).update(_prepare=prepare, _sources=sources)
 
     def __getattribute__(self, name: str) -> Any:
         known = object.__getattribute__(self, "__dict__")
         if name in ImageStore.__dataclass_fields__ and "pixels" not in known:
             known.update(vars(known["_prepare"]()))
         return object.__getattribute__(self, name)
+
+    def shows(self, item: int) -> bool:
+        """Whether there is a picture of an item; while none was decoded, whether there is a file."""
+        if self.prepared:
+            return super().shows(item)
+        source = vars(self)["_sources"][item]
+        return source is not None and not (isinstance(source, Path) and not source.is_file())
+
+    def photograph(self, item: int, size: int) -> Image.Image:
+        """See `ImageStore.photograph`; a picture that cannot be decoded is white."""
+        if self.prepared:
+            return super().photograph(item, size)
+        try:
+            return original_picture(vars(self)["_sources"][item], size)
+        except ValueError:
+            return Image.new("RGB", (size, size), "white")
 
 
 def open_images(folder: Path) -> ImageStore:

@@ -36,6 +36,8 @@ def dataset_table(dataset: Dataset) -> pd.DataFrame:
             "cold items": [int(cold.sum())],
             "cold items, share": [float(cold.mean())],
             "held-out interactions on cold items, share": [float(cold[held_out].mean())],
-            "items without a picture": [dataset.n_items if images is None else int((~images.present).sum())],
+            "items without a picture": [
+                dataset.n_items if images is None else sum(not images.shows(item) for item in range(dataset.n_items))
+            ],
         }
     )

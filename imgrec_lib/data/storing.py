@@ -143,7 +143,7 @@ def cached_images(
 ) -> ImageStore:
     """`prepare_images` in a folder of the cache whose name tells datasets, catalogues and settings apart.
 
-    Inside `pictures_when_needed` the store is prepared when it is first looked at.
+    Inside `pictures_when_needed` the store is prepared when a network is to look at it.
 
     Args:
         name: the dataset's name.
@@ -171,7 +171,7 @@ def cached_images(
         # What lies in memory as a whole is not kept there for the sake of proportions.
         return replace(store, originals=[each if isinstance(each, Path | FileSlice) else None for each in sources])
 
-    return PendingImages(prepare) if _when_needed.get() else prepare()
+    return PendingImages(prepare, sources) if _when_needed.get() else prepare()
 
 
 _when_needed = ContextVar("pictures are prepared when they are needed", default=False)

@@ -52,7 +52,7 @@ def item_card(opened: Trained, user: int, item: int, state: State) -> Markup:
 
 def _pictures(dataset: Dataset, item: int, name: str) -> Markup:
     sources = []
-    if dataset.images is not None and dataset.images.present[item]:
+    if dataset.images is not None and dataset.images.shows(item):
         sources.append(data_uri(thumbnail(dataset.images, item, SIDE)))
     if dataset.further_pictures is not None:
         images = dataset.further_pictures.images

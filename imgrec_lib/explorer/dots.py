@@ -117,7 +117,7 @@ def pictures(opened: Trained, items: Sequence[int]) -> dict[str, tuple[str, str,
     dataset, found = opened.dataset, {}
     for item in items:
         if 0 <= item < dataset.n_items:
-            there = dataset.images is not None and bool(dataset.images.present[item])
+            there = dataset.images is not None and dataset.images.shows(item)
             source = thumbnail_uri(dataset.images, item, 96)[0] if dataset.images is not None and there else ""
             found[str(item)] = (source, ", ".join(describe_item(dataset, item)), str(opened.item_ids[item]))
     return found

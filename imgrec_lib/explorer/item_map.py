@@ -211,7 +211,7 @@ class ItemMap:
         thumbnails = []
         for cell, place, count in zip(cells.tolist(), first.tolist(), counts.tolist(), strict=True):
             item = int(self.shown[place])
-            if self.images is None or not self.images.present[item]:
+            if self.images is None or not self.images.shows(item):
                 continue
             j, i = divmod(cell, COLUMNS)
             others = f" and {count - 1:,} others near it" if count > 1 else ""

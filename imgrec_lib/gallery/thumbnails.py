@@ -34,9 +34,9 @@ def cell_picture(cell: Cell, images: ImageStore | None, side: int) -> Image.Imag
         image = Image.fromarray(cell.picture)
         image.thumbnail((side, side), Image.Resampling.BICUBIC)
         return image
-    if images is None or not images.present[cell.item]:
+    if images is None or not images.shows(cell.item):
         return None
-    if not _has_file(images, cell.item):
+    if not _is_kept(images, cell.item):
         return images.photograph(cell.item, side)
     return Image.open(io.BytesIO(thumbnail(images, cell.item, side)))
 
@@ -50,7 +50,7 @@ def thumbnail(images: ImageStore, item: int, side: int) -> bytes:
         item: item index.
         side: the longer side at most, in pixels.
     """
-    if not _has_file(images, item):
+    if not _is_kept(images, item):
         # The store lies open in memory already: to keep a file beside it would save nothing.
         return encoded(images.photograph(item, side))
     kept = cache_folder(None, "thumbnails") / images.fingerprint / str(side) / f"{item}.jpg"
@@ -63,8 +63,8 @@ def thumbnail(images: ImageStore, item: int, side: int) -> bytes:
     return made
 
 
-def _has_file(images: ImageStore, item: int) -> bool:
-    return bool(images.originals) and images.originals[item] is not None
+def _is_kept(images: ImageStore, item: int) -> bool:
+    return images.prepared and bool(images.originals) and images.originals[item] is not None
 
 
 def encoded(image: Image.Image) -> bytes:
@@ -94,7 +94,7 @@ def cell_uri(cell: Cell, images: ImageStore | None, side: int) -> tuple[str, flo
         image = Image.fromarray(np.asarray(cell.picture))
         image.thumbnail((side, side), Image.Resampling.BICUBIC)
         return data_uri(image), image.height / image.width
-    if images is None or not images.present[cell.item]:
+    if images is None or not images.shows(cell.item):
         return None
     return thumbnail_uri(images, cell.item, side)
 

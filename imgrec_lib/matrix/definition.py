@@ -15,6 +15,7 @@ from imgrec_lib.errors import InputError, shown, unknown_name
 from imgrec_lib.evaluation.metrics import check_metric
 from imgrec_lib.features import item_feature_options
 from imgrec_lib.features.controls import SHUFFLED_FEATURES, SHUFFLED_PICTURES
+from imgrec_lib.features.sets import PICTURES
 from imgrec_lib.files import shipped_folder
 from imgrec_lib.models import list_models, model_card, resolve_profile
 from imgrec_lib.notebooks import notebook_options
@@ -128,6 +129,15 @@ class Matrix:
         if self.feature_sets and "features" in model_card(model).uses:
             return self.feature_sets
         return {"": self.features}
+
+    def sees_pictures(self, data: Data) -> bool:
+        """Whether a model that is run on one dataset sees its pictures, or features that are made of them."""
+        models = {model for model, _ in self.profiles_of([*self.models, *self.controls], data)}
+        return any(
+            "images" in model_card(model).uses
+            or ("features" in model_card(model).uses and any(map(of_pictures, self.features_of(model).values())))
+            for model in models
+        )
 
     def search_of(self, model: str, profile: str) -> Search | None:
         """How a model is searched around one of its profiles: around others than "default" where a space is given."""
@@ -362,6 +372,11 @@ def features_of(matrix: Matrix, files: Mapping[str, str]) -> dict[str, Any]:
         "feature_options": options,
         "feature_files": dict(files),
     }
+
+
+def of_pictures(files: Mapping[str, str]) -> bool:
+    """Whether a set of features is made of pictures."""
+    return not files or PICTURES in files.values()
 
 
 def control_of(files: Mapping[str, str]) -> str:

@@ -146,8 +146,9 @@ class _Driver:
             tasks = [task for task in made.data if task.labels["dataset"] == name]
             tasks[0].record("running")
             with _heartbeat(tasks[0]):
-                error = places[0].alone(read_facts, self.matrix.datasets[name], self.runs.absolute())
-            known = known_facts(self.matrix.datasets[name], self.runs)
+                data = self.matrix.datasets[name]
+                error = places[0].alone(read_facts, data, self.runs.absolute(), self.matrix.sees_pictures(data))
+            known = known_facts(data, self.runs, self.matrix.sees_pictures(data))
             if error is None and known is None:
                 error = (
                     f"what was read is not in {self.runs}: with Dask all workers must see that folder, and the data "

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from imgrec_lib.data import list_datasets, load_dataset
+from imgrec_lib.data.storing import pictures_when_needed
 from imgrec_lib.files import fingerprint, locked, write_json
 from imgrec_lib.matrix.definition import Data
 from imgrec_lib.source import source_fingerprint
@@ -22,38 +23,42 @@ from imgrec_lib.source import source_fingerprint
 
 @dataclass(frozen=True)
 class Facts:
-    """The fingerprint of a dataset (`Dataset.fingerprint`, pictures included), and whether it has pictures."""
+    """The fingerprint of a dataset (`Dataset.fingerprint`, pictures included where a model sees them), and whether it
+    has pictures."""
 
     fingerprint: str
     pictures: bool
 
 
-def known_facts(data: Data, runs: Path) -> Facts | None:
+def known_facts(data: Data, runs: Path, seen: bool = True) -> Facts | None:
     """What is known of a dataset without reading it; None where it was never read or has changed since.
 
     Args:
         data: the dataset.
         runs: the folder of the runs that are made of it.
+        seen: whether a model sees its pictures.
     """
-    return _kept(_stamp(data), _path(data, runs))
+    return _kept(_stamp(data, seen), _path(data, runs))
 
 
-def read_facts(data: Data, runs: Path) -> Facts:
+def read_facts(data: Data, runs: Path, seen: bool = True) -> Facts:
     """Read a dataset, and keep what is found for `known_facts`.
 
     Args:
-        data, runs: see there.
+        data, runs, seen: see there. Pictures that no model sees are not prepared.
 
     Raises:
         InputError: what `load_dataset` refuses, or `runs` cannot be written to.
     """
-    path, stamp = _path(data, runs), _stamp(data)  # before reading: what changes meanwhile must not go unnoticed
+    path, stamp = _path(data, runs), _stamp(data, seen)  # before reading: what changes meanwhile must not go unnoticed
     with locked(path):
         facts = _kept(stamp, path)
         if facts is None:
-            dataset = load_dataset(data.dataset, data.root or None, **data.options, **_silent(data))
-            counted = replace(dataset, pictures_count=True)  # of models that see them, a changed one is to be noticed
-            facts = Facts(counted.fingerprint, dataset.images is not None)
+            with pictures_when_needed():
+                dataset = load_dataset(data.dataset, data.root or None, **data.options, **_silent(data))
+            if seen:
+                dataset = replace(dataset, pictures_count=True)  # a changed one is to be noticed
+            facts = Facts(dataset.fingerprint, dataset.images is not None)
             write_json(path, {"stamp": stamp, "facts": asdict(facts)})
     return facts
 
@@ -76,11 +81,11 @@ def _path(data: Data, runs: Path) -> Path:
     return runs / ".datasets" / f"{fingerprint(asdict(data))}.json"
 
 
-def _stamp(data: Data) -> str:
+def _stamp(data: Data, seen: bool) -> str:
     options = {key: value for key, value in data.options.items() if key != "cache"}
     named = [data.root, *(value for value in options.values() if isinstance(value, str))]
     files = [entry for name in named if name for entry in _files(Path(name).expanduser())]
-    return fingerprint(asdict(data), source_fingerprint([list_datasets()[data.dataset].module]), files)
+    return fingerprint(asdict(data), source_fingerprint([list_datasets()[data.dataset].module]), files, seen)
 
 
 def _files(path: Path) -> Iterator[tuple[str, int, int]]:

@@ -22,12 +22,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from imgrec_lib.errors import InputError, unknown_name
-from imgrec_lib.features.sets import PICTURES
 from imgrec_lib.files import fingerprint, write_json
-from imgrec_lib.matrix.definition import Data, Matrix, control_of, features_of
+from imgrec_lib.matrix.definition import Data, Matrix, control_of, features_of, of_pictures
 from imgrec_lib.matrix.facts import Facts, known_facts
 from imgrec_lib.models import model_card
-from imgrec_lib.notebooks import notebook_address, notebook_parts
+from imgrec_lib.notebooks import notebook_address, notebook_options, notebook_parts
 from imgrec_lib.request import Request
 from imgrec_lib.runs import discard_run, open_run
 from imgrec_lib.search import Search, Study
@@ -280,7 +279,7 @@ def plan(
 
 def all_facts(matrix: Matrix, runs: Path) -> dict[str, Facts | None]:
     """What is known of each dataset of a matrix without reading it."""
-    return {name: known_facts(data, runs) for name, data in matrix.datasets.items()}
+    return {name: known_facts(data, runs, matrix.sees_pictures(data)) for name, data in matrix.datasets.items()}
 
 
 def _beside(reports: Path, matrix: Matrix, name: str) -> Path:
@@ -297,12 +296,13 @@ def _plan_dataset(
     device = {"device": matrix.devices[0].partition(":")[0]}
     shown = source_fingerprint(["imgrec_lib.report"])
     pairs, controls = matrix.profiles_of(matrix.models, data), matrix.profiles_of(matrix.controls, data)
-    preparing: dict[str, dict[str, Any]] = {"01_data": source}
+    seen = matrix.sees_pictures(data)
+    preparing = {"01_data": source | _of_pictures("01_data", seen)}
     used = [model for model, _ in [*pairs, *controls] if "features" in model_card(model).uses]
     sets = [files for model in used for files in matrix.features_of(model).values()]
-    of_pictures = [files for files in sets if not files or PICTURES in files.values()]
-    if of_pictures and (facts is None or facts.pictures):
-        preparing["02_features"] = source | features_of(matrix, of_pictures[0]) | device
+    shown_sets = [files for files in sets if of_pictures(files)]
+    if shown_sets and (facts is None or facts.pictures):
+        preparing["02_features"] = source | features_of(matrix, shown_sets[0]) | device
     for notebook, parameters in preparing.items():
         made.data.append(_notebook_task("data", labels, notebook, parameters, reports, data=[known], code=[shown]))
 
@@ -349,11 +349,17 @@ def _plan_dataset(
     finished = [task for task in own_trials if task.state == "done"]
     if finished:
         for notebook, chosen in matrix.compare.items():
-            parameters = {"runs": str(runs), "only": [task.folder.name for task in finished]} | chosen
+            parameters = {"runs": str(runs), "only": [task.folder.name for task in finished]}
+            parameters |= _of_pictures(notebook, seen) | chosen
             addresses = [task.address for task in finished]
             made.comparisons.append(
                 _notebook_task("comparison", labels, notebook, parameters, reports, code=[shown], runs=addresses)
             )
+
+
+def _of_pictures(notebook: str, seen: bool) -> dict[str, Any]:
+    """What tells a notebook that would prepare all pictures that no model sees any."""
+    return {} if seen or "pictures" not in notebook_options(notebook) else {"pictures": False}
 
 
 def _words(parameters: Mapping[str, Any]) -> str:

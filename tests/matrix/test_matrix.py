@@ -21,6 +21,7 @@ import pytest
 import yaml
 from narrow import not_none
 from paths import ROOT
+from PIL import Image
 from plans import WARDROBE, planned
 from records import record
 from rich.console import Console
@@ -31,9 +32,10 @@ from imgrec_lib.files import write_json
 from imgrec_lib.kernel_server import KERNEL
 from imgrec_lib.matrix import Data, Matrix, driver, plan, read_matrix, rows, run_matrix, watch_matrix, with_roots
 from imgrec_lib.matrix.facts import Facts, known_facts, read_facts
-from imgrec_lib.matrix.tasks import SILENCE, Task, winning
+from imgrec_lib.matrix.tasks import SILENCE, Task, all_facts, winning
 from imgrec_lib.matrix.view import Row, lines, remaining, render
 from imgrec_lib.models.base import Range
+from imgrec_lib.report import write_report
 from imgrec_lib.runs import Validation
 from imgrec_lib.search import Search, read_studies, space_of
 from imgrec_lib.training import read_checkpoint
@@ -682,6 +684,31 @@ def test_a_dataset_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     table = run_matrix(matrix, tmp_path / "runs", tmp_path / "reports", workers=1, progress=False)
     assert [(row.state, row.stage) for row in table] == [("failed", "data"), ("to do", "trial")]
     assert "nowhere" in table[0].detail
+
+
+@pytest.mark.slow
+def test_models_without_pictures_prepare_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a catalogue with photographs, people are shown some; no network is to see them, and so none is stored."""
+    monkeypatch.setenv("IMGREC_CACHE", str(tmp_path / "cache"))
+    pairs = [f"u{u},i{(u * k) % 11}" for u in range(1, 13) for k in range(1, 6)]
+    (tmp_path / "shop" / "images").mkdir(parents=True)
+    (tmp_path / "shop" / "interactions.csv").write_text("\n".join(["user,item", *pairs]) + "\n")
+    for item in range(11):
+        Image.new("RGB", (20, 30), (20 * item, 0, 0)).save(tmp_path / "shop" / "images" / f"i{item}.png")
+    shop = {"shop": Data("table", str(tmp_path / "shop"), {"min_interactions": 3})}
+    matrix = Matrix(datasets=shop, models=["bpr-mf"], seeds=[0], compare={"05_neighbours": {}})
+    assert not matrix.sees_pictures(shop["shop"])
+    seeing = replace(matrix, models=["bpr-mf", "vbpr"])
+    assert seeing.sees_pictures(shop["shop"])
+    assert not replace(seeing, features={"words": "text"}).sees_pictures(shop["shop"])
+    runs, reports = tmp_path / "runs", tmp_path / "reports"
+    table = run_matrix(matrix, runs, reports, workers=1, progress=False)
+    assert {row.state for row in table} == {"done"}, [row.detail for row in table]
+    write_report(runs, reports, progress=False)
+    shown = [reports / "index.html", reports / "01_data.ipynb", reports / "05_neighbours.ipynb"]
+    assert all("data:image/jpeg" in path.read_text(encoding="utf-8") for path in shown)
+    assert not list((tmp_path / "cache").glob("images/*/pixels.npy"))
+    assert all(facts is None for facts in all_facts(seeing, runs).values())  # with them another dataset is read
 
 
 @pytest.mark.slow
