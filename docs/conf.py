@@ -5,13 +5,17 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
+from sphinx.ext.napoleon import Config
+from sphinx.ext.napoleon.docstring import GoogleDocstring
 
 import imgrec_lib
 from imgrec_lib.models import list_models
@@ -26,7 +30,6 @@ version = release = imgrec_lib.__version__
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
-    "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx-mathjax-offline",  # formulas are drawn without asking the network for anything
     "sphinx_copybutton",
@@ -86,7 +89,7 @@ def committed_rows() -> dict[str, list[str]]:
     """By a model's title: its rows in the committed reports of H&M, cut down to six columns."""
     rows: dict[str, list[str]] = {}
     wanted = ["model", "trials", "AUC", "HR@10", "NDCG@10", "cold AUC"]
-    for name in ("hm-week.md", "hm-rules.md", "hm-own-model.md"):
+    for name in ("hm-week.md", "hm-rules.md", "hm-own-model.md", "hm-end-to-end.md"):
         text = (ROOT / "reports" / name).read_text(encoding="utf-8")
         table = next(part for part in text.split("\n\n") if part.startswith("| model | trials | AUC "))
         header, _, *lines = ([cell.strip() for cell in line.strip(" |").split(" | ")] for line in table.splitlines())
@@ -96,6 +99,39 @@ def committed_rows() -> dict[str, list[str]]:
             title = re.sub(r"( \(.*\))?$", "", line[0])
             rows.setdefault(title, []).append("| " + " | ".join(line[place] for place in places) + " |")
     return rows
+
+
+def referred() -> dict[str, Any]:
+    """By name: what the docstrings in this book send their reader to ("see ..."), and is neither public nor a model."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("imgrec_lib.")]
+    known = {
+        name: value
+        for module in modules
+        for name, value in vars(module).items()
+        if (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__ == module.__name__
+    }
+    waiting = [*(getattr(imgrec_lib, name) for name in imgrec_lib.__all__), *(c.build for c in list_models().values())]
+    there = {each.__name__ for each in waiting}
+    found = {}
+    while waiting:
+        for sentence in re.findall(r"\b[Ss]ee ([^.;:()]*)", inspect.getsource(waiting.pop())):
+            for name in re.findall(r"`(\w+)", sentence):
+                if name in known and name not in there:
+                    there.add(name)
+                    found[name] = known[name]
+                    waiting.append(known[name])
+    return dict(sorted(found.items()))
+
+
+def auto(path: str, value: Any) -> str:
+    """The directive that shows a function, or a class with what it offers."""
+    if isinstance(value, type):
+        return f".. autoclass:: {path}\n   :members:\n"
+    return f".. autofunction:: {path}\n"
+
+
+LINKS: dict[str, str] = {}
+"""By a name that docstrings put in backticks: the mark that leads to what is said of it."""
 
 
 def write_pages(*_: Any) -> None:
@@ -114,16 +150,20 @@ def write_pages(*_: Any) -> None:
         f"H&M.\n\n```{{toctree}}\n:maxdepth: 1\n\n{entries}\n```\n",
         encoding="utf-8",
     )
-    public = "\n".join(
-        f".. auto{'class' if isinstance(getattr(imgrec_lib, name), type) else 'function'}:: imgrec_lib.{name}\n"
-        + ("   :members:\n" if isinstance(getattr(imgrec_lib, name), type) else "")
-        for name in imgrec_lib.__all__
-    )
-    (GENERATED / "interface.md").write_text(
-        "# The public interface\n\nEverything that `import imgrec_lib` offers. What lies deeper may change between "
-        f"versions.\n\n```{{eval-rst}}\n{public}```\n",
-        encoding="utf-8",
-    )
+    public = {f"imgrec_lib.{name}": getattr(imgrec_lib, name) for name in imgrec_lib.__all__}
+    further = {f"{value.__module__}.{name}": value for name, value in referred().items()}
+    for page, title, text, shown in (
+        ("interface", "The public interface", "Everything that `import imgrec_lib` offers. What it refers to beyond "
+         "that is in [a page of its own](further.md).", public),
+        ("further", "What the interface refers to", "Functions and classes that the [public interface](interface.md) "
+         "and the [models](models.md) name. They may change between versions.", further),
+    ):  # fmt: skip
+        directives = "\n".join(auto(path, value) for path, value in shown.items())
+        (GENERATED / f"{page}.md").write_text(
+            f"# {title}\n\n{text}\n\n```{{eval-rst}}\n{directives}```\n", encoding="utf-8"
+        )
+        LINKS.update((path.rpartition(".")[2], f":py:obj:`{path.rpartition('.')[2]} <{path}>`") for path in shown)
+    LINKS.update((c.build.__name__, f":doc:`{c.build.__name__} </generated/models/{n}>`") for n, c in cards.items())
     (GENERATED / "notebooks").mkdir()
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         shutil.copy(path, GENERATED / "notebooks")
@@ -144,7 +184,14 @@ def link_within(_app: Any, _name: str, source: list[str]) -> None:
         source[0] = source[0].replace(f"](../{file}", f"](/{page}")
 
 
-def plain(_app: Any, _what: str, _name: str, _obj: Any, _options: Any, lines: list[str]) -> None:
+class Docstring(GoogleDocstring):
+    """Ours: in what is returned napoleon would take the words before a colon for a type."""
+
+    def _consume_returns_section(self, preprocess_types: bool = False) -> list[tuple[str, str, list[str]]]:
+        return [("", "", self._dedent(self._consume_to_next_section()))]
+
+
+def plain(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Docstrings are plain text with names in backticks; Sphinx would take their formulas for marks of its own."""
     example = False
     for place, line in enumerate(lines):
@@ -152,11 +199,14 @@ def plain(_app: Any, _what: str, _name: str, _obj: Any, _options: Any, lines: li
         if not example:
             parts = re.split(r"(`[^`]*`)", line)
             parts[::2] = [re.sub(r"([*|]|(?<=\w)_(?=\W|$))", r"\\\1", part) for part in parts[::2]]
+            parts[1::2] = [LINKS.get(part.strip("`"), part) for part in parts[1::2]]
             lines[place] = "".join(parts)
+    kind = "method" if what == "property" else what  # of a property likewise
+    lines[:] = Docstring(lines, Config(), app, kind, name, obj, options).lines()
 
 
 def setup(app: Any) -> None:
     """See Sphinx: called once before a build."""
     app.connect("builder-inited", write_pages)
     app.connect("source-read", link_within)
-    app.connect("autodoc-process-docstring", plain, priority=400)  # before napoleon reads the sections
+    app.connect("autodoc-process-docstring", plain)
