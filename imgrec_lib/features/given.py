@@ -262,7 +262,7 @@ def _read_parquet(path: Path) -> tuple[np.ndarray, Sequence[Any] | None]:
     if ids is None:
         raise InputError(f"{path} has no column of ids: call it 'item'.")
     rest = table.drop(columns=[ids])
-    lists = [column for column in rest if rest[column].dtype == object]
+    lists = [column for column in rest if not pd.api.types.is_numeric_dtype(rest[column])]
     if len(lists) == 1 and len(rest.columns) == 1:
         table, rest = table[rest[lists[0]].notna()], rest.dropna()
         lengths = rest[lists[0]].map(len)

@@ -30,7 +30,10 @@ def check_needs(card: ModelCard, data: TrainingData, coming: Iterable[str] = ())
         InputError: naming the model, what is missing, and the remedy.
     """
     remedies = {
-        "features": (data.features is not None, "give it visual features (extract_features)"),
+        "features": (
+            data.features is not None,
+            "give it pictures, or vectors of your own (--features; in Python, read_features)",
+        ),
         "categories": (data.categories is not None, "add a 'category' column to the item table"),
         "groups": (
             data.groups is not None,
