@@ -120,7 +120,9 @@ def _is_encoder_of(trained: Trained, name: str) -> bool:
     items = np.flatnonzero(images.present)[:TRIED]
     try:
         found = _encoded(trained, torch.from_numpy(np.array(images.pixels[items])), name).numpy()
-    except ValueError:  # of a network that cannot be had here, or of other dimensions
+    except ValueError:  # of a network that cannot be had here, or of vectors that are prepared in other dimensions
+        return False
+    if found.shape[1] != values.shape[1]:
         return False
     distance = np.linalg.norm(found - values[items], axis=1)
     return bool(np.median(distance) < AS_MADE * np.sqrt(values.var(axis=0).sum()))

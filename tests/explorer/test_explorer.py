@@ -477,7 +477,7 @@ def of_sets(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     made = extract_features(ImageStore.from_array(np.array(images.pixels[:16])), progress=False).values
     vectors = np.concatenate([made, rng.permuted(made[rng.integers(16, size=len(images) - 16)], axis=0)])
     vectors = vectors + rng.normal(size=vectors.shape) * 0.1 * made.std(axis=0)
-    for name, each in (("encoded", vectors), ("other", rng.permuted(vectors, axis=1))):
+    for name, each in {"encoded": vectors, "other": rng.permuted(vectors, axis=1), "narrow": vectors[:, :99]}.items():
         ids = REQUEST.load_dataset(progress=False).items["item"].tolist()
         np.savez(folder / f"{name}.npz", ids=ids, vectors=each)
     options = {"size": 64, "standardise": True, "unit_length": True, "components": 9}
@@ -488,9 +488,11 @@ def of_sets(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         ("ids", "bpr-mf", SETS),
         ("encoded", "visrank", {"clip": str(folder / "encoded.npz")}),
         ("other", "visrank", {"clip": str(folder / "other.npz")}),
+        ("narrow", "visrank", {"clip": str(folder / "narrow.npz")}),
     ):
         parameters = {"epochs": 1} if model != "visrank" else {}
         known = {key: value for key, value in options.items() if key != "size" or "look" in sets}
+        known = {} if name == "narrow" else known
         request = replace(REQUEST, model=model, parameters=parameters, feature_files=sets, feature_options=known)
         dataset, features = request.load(with_features=True, progress=False)
         train_run(dataset, request, folder / name, features=features, progress=False)
@@ -542,7 +544,7 @@ def test_a_picture_is_searched_by_the_set_that_is_of_pictures(of_sets: Runs, pic
 
 
 def test_without_a_set_of_pictures_one_sentence_says_so(of_sets: Runs, picture: str) -> None:
-    for name, sets in (("words", "words"), ("other", "clip")):
+    for name, sets in (("words", "words"), ("other", "clip"), ("narrow", "clip")):
         for state in (State(run=name, view="new picture"), State(run=name, view="new picture", picture=picture)):
             shown = html.unescape(answer(of_sets, state).html)
             assert f"run {name} knows items by {sets} and computes none of it from pictures" in shown
