@@ -844,7 +844,7 @@ def cache(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Prune: say what would go and delete nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List what is kept in the cache, with sizes, or make it smaller.
+    """List what is kept in the cache, or make it smaller.
 
     Pictures, features and activations are kept there; all of them can be made again.
 
@@ -875,7 +875,7 @@ def doctor(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what this installation is made of, and what is wrong with it.
+    """Say what is installed, and what is wrong with it.
 
     Versions, devices, kernel, cache, disk and data, as plain text that a report of a fault may quote.
 

@@ -48,6 +48,8 @@ def test_every_command_has_help_with_an_example(
     for command in COMMANDS:
         status, out, _ = call(monkeypatch, capsys, command, "--help")
         assert status == 0 and "Example: imgrec" in out, command
+    _, out, _ = call(monkeypatch, capsys, "--help")
+    assert "..." not in out.partition("Commands:")[2], "a sentence is too long for the list"
 
 
 def test_backbones_say_what_they_are(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

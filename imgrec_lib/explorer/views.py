@@ -174,6 +174,7 @@ def _cold_start(runs: Runs, state: State) -> list[Shown]:
     """A picture as an item that nobody has bought: what is near it, who would like it, where it would stand."""
     opened = runs.open(state.run)
     by = picture_set(opened)
+    caption: tuple[str, ...]
     if state.picture:
         new, caption = new_item(opened, state.picture), ("your picture",)
     elif state.item:
