@@ -20,6 +20,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+import numpy as np
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from imgrec_lib.errors import InputError, shown, unknown_name
@@ -35,6 +36,34 @@ NotNegative = Annotated[float, Ge(0)]
 
 ShareBelowOne = Annotated[float, Ge(0), Lt(1)]
 """A part of a whole that leaves something over."""
+
+
+@dataclass(frozen=True)
+class Array:
+    """A bound: an array or a tensor of so many dimensions, of numbers of NumPy's kinds ("iu": whole ones)."""
+
+    dimensions: int
+    kinds: str = "iuf"
+
+    def admits(self, value: Any) -> bool:
+        """Whether it has this form."""
+        kind = np.dtype(str(value.dtype).removeprefix("torch.").replace("bfloat16", "float32")).kind
+        return value.ndim == self.dimensions and kind in self.kinds
+
+
+@dataclass(frozen=True)
+class Below:
+    """A bound: an index, or indices, of something of which another argument says how many there are.
+
+    Attributes:
+        limit: the argument with attributes behind it, such as "opened.dataset.n_users": a number, or what has a length.
+    """
+
+    limit: str
+
+
+Indices = Annotated[np.ndarray, Array(1, "iu")]
+Vectors = Annotated[np.ndarray, Array(2)]
 
 
 @dataclass(frozen=True)
@@ -177,6 +206,11 @@ def _checked(called: Callable[..., Any], owner: str) -> Callable[..., Any]:
             except NameError as error:  # what the module imports for type checkers alone
                 unknown[str(error.name)] = Any
 
+    @functools.cache
+    def indices() -> dict[str, str]:
+        bounds = {name: [each for _, of in _alternatives(kind) for each in of] for name, kind in annotations().items()}
+        return {name: each.limit for name, found in bounds.items() for each in found if isinstance(each, Below)}
+
     def admitted(name: str, value: Any) -> Any:
         if name not in annotations():
             return value
@@ -190,11 +224,28 @@ def _checked(called: Callable[..., Any], owner: str) -> Callable[..., Any]:
     def call(*arguments: Any, **others: Any) -> Any:
         for name in () if any_name else others.keys() - named:
             raise unknown_name(f"argument of {owner}", name, [each for each in named if each != "self"])
-        by_place = map(admitted, chain(places, repeat(further)), arguments)
-        return called(*by_place, **{name: admitted(name, value) for name, value in others.items()})
+        by_place = tuple(map(admitted, chain(places, repeat(further)), arguments))
+        by_name = {name: admitted(name, value) for name, value in others.items()}
+        if indices():
+            given = dict(zip(places, by_place, strict=False)) | by_name
+            for name in indices().keys() & given:
+                _check_indices(name, given[name], indices()[name], given)
+        return called(*by_place, **by_name)
 
     call.checks_its_arguments = True  # type: ignore[attr-defined]
     return call
+
+
+def _check_indices(name: str, value: Any, limit: str, given: Mapping[str, Any]) -> None:
+    argument, *attributes = limit.split(".")
+    if value is None or argument not in given:
+        return
+    found = functools.reduce(getattr, attributes, given[argument])
+    n = found if isinstance(found, int) else len(found)
+    numbers = np.atleast_1d(np.asarray(value))
+    outside = numbers[(numbers < 0) | (numbers >= n)]
+    if len(outside):
+        raise InputError(f"{name.removesuffix('s')} index {outside[0]} does not exist: choose from 0 to {n - 1}.")
 
 
 def _readings(value: Any) -> Iterator[Any]:
@@ -291,6 +342,7 @@ def _within(value: Any, bound: Any) -> bool:
         and (not isinstance(bound, Le) or value <= bound.le)
         and (not isinstance(bound, Lt) or value < bound.lt)
         and (not isinstance(bound, MinLen) or len(value) >= bound.min_length)
+        and (not isinstance(bound, Array) or bound.admits(value))
     )
 
 
@@ -325,3 +377,6 @@ def _limits(bounds: Iterable[Any]) -> Iterable[str]:
             yield f"below {bound.lt}"
         elif isinstance(bound, MinLen):
             yield f"{bound.min_length} of them or more"
+        elif isinstance(bound, Array):
+            yield f"of {bound.dimensions} dimension{'s' if bound.dimensions > 1 else ''}"
+            yield {"iu": "of whole numbers", "b": "of bools"}.get(bound.kinds, "of numbers")

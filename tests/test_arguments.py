@@ -55,6 +55,18 @@ WRONG: dict[str, Any] = {
     "a list of nothing": [],
 }
 
+WRONG_ARRAYS: dict[str, Any] = {
+    "three dimensions": np.zeros((2, 2, 2), np.float32),
+    "one number": np.array(1.0),
+    "texts": np.array(["a", "b"]),
+    "a tensor of three dimensions": torch.zeros(2, 2, 2),
+    "indices beyond the data": np.array([10**6]),
+    "a tensor of indices beyond the data": torch.tensor([10**6]),
+    "indices below the data": np.array([-7]),
+    "an index beyond the data": 10**6,
+}
+"""What arguments that declare an array's form or the range of an index are given."""
+
 HEAVY = {
     "build_backbone": "builds a network",
     "example_runs": "trains",
@@ -470,7 +482,9 @@ def test_a_wrong_argument_gets_one_sentence(
         for parameter in inspect.signature(called).parameters.values():
             if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
                 continue
-            for what, value in WRONG.items():
+            declared = [each for _, of in options._alternatives(hints.get(parameter.name, Any)) for each in of]
+            has_form = any(isinstance(each, options.Array | options.Below) for each in declared)
+            for what, value in (WRONG | (WRONG_ARRAYS if has_form else {})).items():
                 fits = admitted(value, hints.get(parameter.name, Any))
                 if name in HEAVY and fits:
                     continue

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ import pandas as pd
 from imgrec_lib.data.images import ImageStore
 from imgrec_lib.errors import InputError, few
 from imgrec_lib.files import fingerprint
+from imgrec_lib.options import Below
 
 
 class Columns:
@@ -453,7 +454,7 @@ class Dataset:
         """The same dataset with other pictures."""
         return replace(self, images=images, further_pictures=further)
 
-    def pictures_of(self, item: int) -> list[np.ndarray]:
+    def pictures_of(self, item: Annotated[int, Below("self.n_items")]) -> list[np.ndarray]:
         """All pictures of an item that can be shown, its first one first: (size, size, 3) uint8 each; maybe none."""
         found = [] if self.images is None or not self.images.present[item] else [self.images.pixels[item]]
         if self.further_pictures is not None:

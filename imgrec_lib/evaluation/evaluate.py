@@ -29,7 +29,7 @@ from imgrec_lib.evaluation.metrics import (
 from imgrec_lib.evaluation.protocols import PROTOCOLS, evaluation_protocol, held_out, negative_lists, owned_items
 from imgrec_lib.evaluation.ranking import BLOCK_BYTES, Counts, rank_held_out, scorer_of
 from imgrec_lib.models.base import Recommender, Scorer
-from imgrec_lib.options import Count
+from imgrec_lib.options import Count, Vectors
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def evaluate(
     device: Device = "cpu",
     block_bytes: Count = BLOCK_BYTES,
     cutoffs: Cutoffs = CUTOFFS,
-    features: np.ndarray | None = None,
+    features: Vectors | None = None,
 ) -> Evaluation:
     """Evaluate a model by leave-one-out ranking.
 

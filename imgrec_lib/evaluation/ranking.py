@@ -18,6 +18,7 @@ from imgrec_lib.data.dataset import HeldOut, Interactions
 from imgrec_lib.devices import Device
 from imgrec_lib.errors import InputError
 from imgrec_lib.models.base import Recommender, Scorer, Sliceable
+from imgrec_lib.options import Indices
 
 BLOCK_BYTES = 16 * 2**20
 """Size of a block of scores: stays in the last-level cache between product and counting, and small enough for
@@ -49,7 +50,7 @@ class Counts(NamedTuple):
 
 
 @torch.no_grad()
-def scorer_of(model: Recommender | Scorer, times: np.ndarray | None = None, device: Device = "cpu") -> Scorer:
+def scorer_of(model: Recommender | Scorer, times: Indices | None = None, device: Device = "cpu") -> Scorer:
     """The scorer of a model in evaluation mode (the model's mode is restored); a scorer is returned as it is.
 
     Args:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 import torch
 
@@ -10,7 +12,7 @@ from imgrec_lib.devices import Device
 from imgrec_lib.errors import InputError
 from imgrec_lib.evaluation.ranking import TILE_ITEMS, Catalogue, at_once, check_finite, owned_rows, sort_keys
 from imgrec_lib.models.base import InnerProduct, Scorer
-from imgrec_lib.options import Count
+from imgrec_lib.options import Array, Count, Indices
 
 BLOCK_BYTES = 4 * 2**20
 """Size of a tile of scores on a CPU: still in a near cache when its best are looked for."""
@@ -25,11 +27,11 @@ LARGEST = 2.0**126
 @torch.no_grad()
 def top_items(
     scorer: Scorer,
-    users: np.ndarray,
+    users: Indices,
     owned: Interactions,
     k: Count,
     *,
-    admissible: np.ndarray | None = None,
+    admissible: Annotated[np.ndarray, Array(1, "b")] | None = None,
     user_ids: np.ndarray | None = None,
     device: Device = "cpu",
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.explorer.state import State
 from imgrec_lib.extras import require
 from imgrec_lib.gallery.thumbnails import thumbnail_uri
-from imgrec_lib.options import Count
+from imgrec_lib.options import Array, Count
 from imgrec_lib.serving import Trained
 
 STYLE = """\
@@ -43,7 +44,7 @@ _LIVE = Markup(
 _THUMBNAIL = Markup('<figure class="thumbnail" style="{style}" title="{alt}"><img src="{source}" alt="{alt}"></figure>')
 
 
-def project(vectors: Tensor | np.ndarray, method: str = "pca") -> np.ndarray:
+def project(vectors: Annotated[Tensor | np.ndarray, Array(2)], method: str = "pca") -> np.ndarray:
     """Positions of items on a plane.
 
     Args:

@@ -10,8 +10,8 @@ import torch
 
 from imgrec_lib.errors import InputError
 from imgrec_lib.explorer.new_item import embed
+from imgrec_lib.explorer.state import ItemIndex, UserIndex
 from imgrec_lib.models.base import Extensible
-from imgrec_lib.options import CountOrNone
 from imgrec_lib.serving import Trained
 
 GRID = 4
@@ -48,7 +48,7 @@ class Occlusion:
 
 @lru_cache(64)
 @torch.no_grad()
-def occlude(opened: Trained, user: CountOrNone, item: CountOrNone) -> Occlusion:
+def occlude(opened: Trained, user: UserIndex, item: ItemIndex) -> Occlusion:
     """Cover a picture's regions with its mean colour, one after the other, and score each picture anew.
 
     Zeiler and Fergus 2014, Visualizing and Understanding Convolutional Networks, section 4.2, with one user's score in

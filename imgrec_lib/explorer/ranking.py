@@ -10,9 +10,9 @@ import torch
 
 from imgrec_lib.errors import InputError, unknown_name
 from imgrec_lib.explorer.item_map import inside, positions_of, spaces_of
-from imgrec_lib.explorer.state import POPULARITY, State
+from imgrec_lib.explorer.state import POPULARITY, ItemIndices, State, UserIndex
 from imgrec_lib.models.base import AttributeAttention, InnerProduct, PurchaseParts, ScoreParts
-from imgrec_lib.options import Count, CountOrNone
+from imgrec_lib.options import Count
 from imgrec_lib.serving import Trained
 
 
@@ -38,7 +38,7 @@ def user_scores(opened: Trained, user: int) -> np.ndarray:
     return opened.scorer.block(torch.tensor([user]))[0].float().numpy()
 
 
-def candidates(opened: Trained, user: CountOrNone, state: State) -> np.ndarray:
+def candidates(opened: Trained, user: UserIndex, state: State) -> np.ndarray:
     """(n_items,) bool: the items that pass the state's filters.
 
     Raises:
@@ -77,7 +77,7 @@ def described(opened: Trained, state: State) -> np.ndarray:
     return mask
 
 
-def rank(opened: Trained, user: CountOrNone, state: State) -> Ranking:
+def rank(opened: Trained, user: UserIndex, state: State) -> Ranking:
     """Rank the items that pass the state's filters for one user; of lists from elsewhere those that are listed."""
     scores = user_scores(opened, user)
     admitted = np.flatnonzero(candidates(opened, user, state) & np.isfinite(scores))
@@ -87,7 +87,7 @@ def rank(opened: Trained, user: CountOrNone, state: State) -> Ranking:
     return Ranking(items, places, scores)
 
 
-def score_parts(opened: Trained, user: CountOrNone, items: np.ndarray) -> dict[str, np.ndarray]:
+def score_parts(opened: Trained, user: UserIndex, items: ItemIndices) -> dict[str, np.ndarray]:
     """What scores are made of, exactly: their sum is the score to rounding.
 
     The model says it itself (`ScoreParts`), or its score is an inner product with item offsets, which splits into
@@ -134,7 +134,7 @@ def attended_attributes(opened: Trained, user: int, items: np.ndarray) -> list[s
 
 
 def closest_purchases(
-    opened: Trained, user: CountOrNone, items: np.ndarray, most: Count
+    opened: Trained, user: UserIndex, items: ItemIndices, most: Count
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """The purchases that pull items up, for a model that compares items with them (`PurchaseParts`).
 

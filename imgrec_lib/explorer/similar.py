@@ -10,11 +10,11 @@ from scipy import sparse
 
 from imgrec_lib.evaluation.neighbours import search_neighbours
 from imgrec_lib.explorer.shown import Shown, Text, history_row, user_name
-from imgrec_lib.explorer.state import State
+from imgrec_lib.explorer.state import State, UserIndex
 from imgrec_lib.gallery.gallery import Gallery
 from imgrec_lib.gallery.rows import Row
 from imgrec_lib.models.base import InnerProduct
-from imgrec_lib.options import Count, CountOrNone
+from imgrec_lib.options import Count
 from imgrec_lib.serving import Trained
 
 SIMILAR = 8
@@ -23,7 +23,7 @@ BOUGHT = 12
 """Purchases of each that are shown, the latest first."""
 
 
-def similar_users(opened: Trained, user: CountOrNone, k: Count) -> tuple[np.ndarray, np.ndarray, str]:
+def similar_users(opened: Trained, user: UserIndex, k: Count) -> tuple[np.ndarray, np.ndarray, str]:
     """The users most like one, by the cosine of their vectors, or else of their sets of training items.
 
     Args:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, fields, replace
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlencode
 
 from imgrec_lib.errors import InputError, unknown_name
+from imgrec_lib.options import Below, CountOrNone, Indices
 
 SEEN = ("not bought yet", "bought", "all")
 POPULARITY = {
@@ -24,6 +25,12 @@ USER_ORDERS = ("as listed", "random", "longest history", "shortest history", "wo
 COLUMN = "where."
 """How a condition on a column of the item table begins in an address: `where.colour=red`."""
 LIMITS = {"number": (1, 200), "size": (48, 320), "page": (1, 10**9)}
+
+
+UserIndex = Annotated[CountOrNone, Below("opened.dataset.n_users")]
+ItemIndex = Annotated[CountOrNone, Below("opened.dataset.n_items")]
+ItemIndices = Annotated[Indices, Below("opened.dataset.n_items")]
+"""Whom and what functions of an opened run are asked about."""
 
 
 @dataclass(frozen=True)

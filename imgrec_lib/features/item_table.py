@@ -31,7 +31,7 @@ MOST_VALUES = 1000
 def text_features(
     dataset: Dataset,
     *,
-    text_columns: list | None = None,
+    text_columns: list[str] | None = None,
     text_encoder: str = TFIDF,
     text_components: Count = 128,
     device: Device = "cpu",
@@ -91,7 +91,7 @@ def text_features(
     return _cached(what, cache, encode, {"text_encoder"})
 
 
-def category_features(dataset: Dataset, *, category_columns: list | None = None) -> Features:
+def category_features(dataset: Dataset, *, category_columns: list[str] | None = None) -> Features:
     """A feature for each value in some columns of the item table: 1 for the items that have it, else 0.
 
     Args:
@@ -128,7 +128,7 @@ def category_features(dataset: Dataset, *, category_columns: list | None = None)
     return _of_table("categories", values, what, digits)
 
 
-def number_features(dataset: Dataset, *, number_columns: list | None = None) -> Features:
+def number_features(dataset: Dataset, *, number_columns: list[str] | None = None) -> Features:
     """The numbers in some columns of the item table, such as prices, each column to mean 0 and standard deviation 1.
 
     Of columns without negative numbers the logarithm of 1 + x is taken first: prices spread over orders of magnitude.

@@ -15,7 +15,7 @@ from torch import Tensor
 from imgrec_lib.errors import InputError
 from imgrec_lib.features.attributes.labels import AttributeLabels, held_out_items
 from imgrec_lib.features.attributes.maps import FeatureMaps, kept
-from imgrec_lib.options import Count, CountOrNone, NotNegative, ShareBelowOne
+from imgrec_lib.options import Array, Count, CountOrNone, NotNegative, ShareBelowOne
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +32,11 @@ class Heads:
     bias: Tensor
     sizes: Sequence[int]
 
-    def logits(self, pooled: Tensor) -> tuple[Tensor, ...]:
+    def logits(self, pooled: Annotated[Tensor, Array(2, "f")]) -> tuple[Tensor, ...]:
         """Logits of each attribute's values: (B, n_features) -> for each attribute (B, number of values)."""
         return F.linear(pooled, self.weight, self.bias).split(list(self.sizes), 1)
 
-    def predict(self, pooled: Tensor) -> Tensor:
+    def predict(self, pooled: Annotated[Tensor, Array(2, "f")]) -> Tensor:
         """The likeliest value of each attribute: (B, n_features) -> (B, n_attributes) int64."""
         return torch.stack([logits.argmax(1) for logits in self.logits(pooled)], 1)
 

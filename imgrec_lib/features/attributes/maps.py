@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from imgrec_lib.errors import InputError
 from imgrec_lib.features.activations import Activations, trunk_activations
 from imgrec_lib.features.backbones import Backbone
 from imgrec_lib.files import cache_folder, cached, fingerprint
+from imgrec_lib.options import Array, Below
 from imgrec_lib.progress import progress_bar
 
 
@@ -52,7 +53,7 @@ class FeatureMaps:
     def device(self) -> torch.device:
         return self.backbone.mean.device
 
-    def of(self, items: Tensor) -> Tensor:
+    def of(self, items: Annotated[Tensor, Array(1, "iu"), Below("self.images")]) -> Tensor:
         """The maps of different items, ascending: (B,) int64 -> (B, n_features, h, w) float32."""
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             rows = self.activations.rows(items).to(self.backbone.mean.dtype)
