@@ -315,10 +315,11 @@ def test_a_run_knows_its_features_by_content_and_tolerance(tmp_path: Path) -> No
         np.testing.assert_allclose(score(), scores, atol=0.02 * np.ptp(scores))
     swapped, replaced = vectors[[1, 0, *range(2, 25)]], vectors.copy()
     replaced[7] = rng.normal(size=40)
-    for said, others in {
+    refused: dict[str, np.ndarray] = {
         "2 of 25": swapped, "1 of 25": replaced, "2[45] of 25": vectors[rng.permutation(25)],
         "25 of 25": vectors @ rng.normal(size=(40, 30)),
-    }.items():  # fmt: skip
+    }  # fmt: skip
+    for said, others in refused.items():
         write(others)
         with pytest.raises(InputError, match=rf"needs the features .* content '.*', not '.*', {said} items have other"):
             score()
