@@ -272,7 +272,7 @@ FAULTS = [
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.reader}: {fault.sentence}")
 def test_what_is_advised_helps(fault: Fault, tmp_path: Path) -> None:
-    write(tmp_path, SHOP[fault.reader] | fault.files)
+    write(tmp_path, {**SHOP[fault.reader], **fault.files})
     said = told(fault, fault.options, tmp_path)
     sentence = next((each for each in said if re.search(fault.sentence, each)), None)
     assert sentence is not None, said
