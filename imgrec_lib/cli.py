@@ -960,11 +960,10 @@ def _moved(texts: list[str] | None) -> dict[str, str]:
     """PATH or NAME=PATH texts as absolute paths by name, see `Request.at`; a path alone has the name ""."""
     moved: dict[str, str] = {}
     for text in texts or []:
-        name, equals, path = text.partition("=")
-        name, path = (name, path) if equals and re.fullmatch(r"[\w.-]+", name) else ("", text)
+        name, path = _named(text)
         if name in moved:
             raise InputError(f"--root has two places for {name or 'all datasets'}: write NAME=PATH for each dataset.")
-        moved[name] = str(Path(path).absolute())
+        moved[name] = str(Path(path).expanduser().absolute())
     return moved
 
 
@@ -983,9 +982,15 @@ def _named_files(texts: list[str] | None) -> dict[str, str]:
     """FILE or NAME=FILE texts as files by name; the name of a file alone is its own without ending."""
     files: dict[str, str] = {}
     for text in texts or []:
-        name, equals, path = text.partition("=")
-        files[name if equals else Path(text).stem] = path if equals else text
+        name, path = _named(text)
+        files[name or Path(path).stem] = path
     return files
+
+
+def _named(text: str) -> tuple[str, str]:
+    """The name and the path of NAME=PATH; of a path alone, which may have an = of its own, the name is ""."""
+    name, equals, path = text.partition("=")
+    return (name, path) if equals and re.fullmatch(r"[\w.-]+", name) else ("", text)
 
 
 def _assignments(texts: list[str] | None) -> dict[str, Any]:

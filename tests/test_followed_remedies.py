@@ -373,7 +373,7 @@ COMMANDS = [
         "write key=value",
         ("recommend", "runs/poprank", "--where", "item=i1"),
     ),
-    (("evaluate", "runs/moved"), "say where they lie now with --root", ("evaluate", "runs/moved", "--root", "shop")),
+    (("evaluate", "runs/moved"), "say where they lie now with --root", ("evaluate", "runs/moved", "--root=~/shop")),
     (
         ("evaluate", "runs/poprank", "--root", "a", "--root", "b"),
         "write NAME=PATH",
@@ -432,7 +432,7 @@ COMMANDS = [
             "-p",
             "epochs=1",
             "--features",
-            "v.npz",
+            "./a=b/v.npz",
         ),
     ),
 ]
@@ -447,6 +447,9 @@ def test_what_commands_advise_helps(
     record.write_text(record.read_text().replace(f"{copy}/shop", f"{copy}/gone"))
     (copy / "lists.csv").write_text("user,item,rank\nu1,i3,1\n")
     monkeypatch.chdir(copy)
+    monkeypatch.setenv("HOME", str(copy))
+    (copy / "a=b").mkdir()
+    shutil.move(copy / "v.npz", copy / "a=b" / "v.npz")
     for wrong, sentence, advised in COMMANDS:
         status, _, said = call(monkeypatch, capsys, *wrong)
         assert status == 2 and sentence in said, said
