@@ -164,10 +164,7 @@ AHEAD = 16
 """Rows between the one that is multiplied and the one that is asked for from memory."""
 
 
-@intrinsic
-def _prefetch(typing: Any, table: Any, place: Any) -> Any:
-    """Ask memory for what lies at a place of an array of bytes, maybe behind its end, and do not wait for it."""
-
+def _typed_prefetch(typing: Any, table: Any, place: Any) -> Any:
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
         address = builder.bitcast(builder.gep(data, [arguments[1]]), voidptr_t)
@@ -178,6 +175,10 @@ def _prefetch(typing: Any, table: Any, place: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(table, place), build
+
+
+_prefetch: Any = intrinsic(_typed_prefetch)
+"""Ask memory for what lies at a place of an array of bytes, maybe behind its end, and do not wait for it."""
 
 
 @summing
