@@ -7,11 +7,12 @@ than that square, these are kept as they were: then the file has one dimension, 
 `version` (1), `size`, `fit`, `resample`, `ids` (the items' ids in row order), `problems` (a list of [row, reason],
 ascending: the items whose picture is missing or broken, and whose row is white), `repairs` (a list of [row, what was
 repaired], ascending), `fingerprint` (the first 16 hexadecimal digits of the SHA-256 of the text "n_items size", the
-bytes of all rows as squares, and one byte an item that is 1 where the picture is present), `source` (a fingerprint of
-what the pictures were made from: a store is made again when it no longer agrees), `sources` (the same of each item, ""
-where it has none: rows that agree are taken over), `reading` (what the reader was asked for, or null: of stores of one
-reading the last alone is kept), and `earlier` (a list of objects: the stores that rows were taken over from, see
-`Earlier`). The folder is written under a temporary name and renamed, so a store that is there is complete.
+bytes of all pictures as they are kept, the shapes as int64 where they are listed, and one byte an item that is 1 where
+the picture is present), `source` (a fingerprint of what the pictures were made from: a store is made again when it no
+longer agrees), `sources` (the same of each item, "" where it has none: rows that agree are taken over), `reading` (what
+the reader was asked for, or null: of stores of one reading the last alone is kept), and `earlier` (a list of objects:
+the stores that rows were taken over from, see `Earlier`). The folder is written under a temporary name and renamed, so
+a store that is there is complete.
 """
 
 from __future__ import annotations
@@ -126,14 +127,17 @@ class ImageStore:
                 f"not {pixels.dtype} of shape {pixels.shape}."
             )
         present = np.ones(len(pixels), dtype=bool) if present is None else np.asarray(present, dtype=bool)
-        digest = new_digest(len(pixels), pixels.shape[1])
-        for row in pixels:
-            digest.update(row.tobytes())
-        digest.update(present.tobytes())
-        return cls(pixels, present, digest.hexdigest()[:16])
+        return cls(pixels, present, _fingerprint_of_squares(pixels, present))
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    def is_known_as(self, fingerprint: str) -> bool:
+        """Whether it is the fingerprint of these pictures: theirs, or that of an array or earlier version, which
+        enlarge small pictures."""
+        return fingerprint == self.fingerprint or (
+            isinstance(self.pixels, FittedPixels) and fingerprint == _fingerprint_of_squares(self.pixels, self.present)
+        )
 
     @property
     def prepared(self) -> bool:
@@ -291,6 +295,14 @@ def tell_of_enlargement(images: ImageStore, size: int) -> None:
 
 def _earlier(written: dict[str, Any]) -> Earlier:
     return Earlier(str(written["fingerprint"]), bool(written["replaced"]), np.array(written["rows"], dtype=np.int64))
+
+
+def _fingerprint_of_squares(pixels: np.ndarray | FittedPixels, present: np.ndarray) -> str:
+    digest = new_digest(len(pixels), pixels.shape[1])
+    for row in pixels:
+        digest.update(row.tobytes())
+    digest.update(present.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def new_digest(n_items: int, size: int) -> hashlib._Hash:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from imgrec_lib.data.decoding import FITS, RESAMPLING, FileSlice, Source, decode_and_repair, fitted
+from imgrec_lib.data.decoding import FITS, RESAMPLING, FileSlice, Source, decode_and_repair
 from imgrec_lib.data.images import (
     FORMAT,
     INDEX,
@@ -247,10 +247,9 @@ class _Form(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """A picture on its way into a store, as it will be kept and as a square; without pixels it is missing or broken."""
+    """A picture on its way into a store, as it will be kept; without pixels it is missing or broken."""
 
     kept: np.ndarray | None
-    square: np.ndarray | None
     problem: str = ""
     repair: str = ""
 
@@ -309,15 +308,15 @@ def _decoded(
             if there is not None:
                 store.taken[row] = there
                 if there in store.problems:
-                    return _Row(None, None, store.problems[there])
+                    return _Row(None, store.problems[there])
                 pixels = store.images.pixels
                 kept = pixels.kept(there) if isinstance(pixels, FittedPixels) else pixels[there]
-                return _Row(kept, fitted(kept, *form), repair=store.repairs.get(there, ""))
+                return _Row(kept, repair=store.repairs.get(there, ""))
         try:
             kept, repair = decode_and_repair(source, *form)
-            return _Row(kept, fitted(kept, *form), repair=repair)
+            return _Row(kept, repair=repair)
         except ValueError as error:
-            return _Row(None, None, str(error))
+            return _Row(None, str(error))
 
     pool = ThreadPoolExecutor(workers)
     ahead: deque[Future[_Row]] = deque()
@@ -370,11 +369,13 @@ def _write_store(
             if picture.repair:
                 repairs.append((rows - 1, picture.repair))
             kept = white if picture.kept is None else picture.kept
-            digest.update((white if picture.square is None else picture.square).tobytes())
-            file.write(kept.tobytes())
+            data = kept.tobytes()
+            digest.update(data)
+            file.write(data)
             shapes.append(kept.shape[:2])
         smaller = any(shape != (size, size) for shape in shapes)
         if smaller:
+            digest.update(np.array(shapes, np.int64).tobytes())
             file.seek(0)  # NumPy pads a header, and any of these two has 128 bytes
             n_bytes = sum(3 * height * width for height, width in shapes)
             np.lib.format.write_array_header_1_0(file, header | {"shape": (n_bytes,)})

@@ -129,7 +129,9 @@ class DatasetRecord:
     def has_pictures_of(self, dataset: Dataset) -> bool:
         """Whether the pictures are those of the record, as far as it says."""
         then = self.parts.get("pictures")
-        return then is None or then == ("" if dataset.images is None else dataset.images.fingerprint)
+        if then is None or dataset.images is None:
+            return not then
+        return dataset.images.is_known_as(then)
 
 
 def _parts(dataset: Dataset) -> dict[str, str]:
