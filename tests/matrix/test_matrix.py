@@ -643,10 +643,12 @@ def test_a_killed_worker_fails_its_own_run_alone(tmp_path: Path, reports: Path) 
     matrix = small(models=["bpr-mf", "poprank"], seeds=[0], parameters={"bpr-mf": endless})
     task, _ = plan(matrix, runs, reports).trials
     left: list[psutil.Process] = []
+    ended = threading.Event()
 
     def kill_the_worker() -> None:
         while not (task.folder / "training.safetensors").exists():
-            time.sleep(0.05)
+            if ended.wait(0.05):
+                return  # the run failed before it had saved an epoch
         family = [
             each
             for worker in psutil.Process().children()
@@ -661,6 +663,7 @@ def test_a_killed_worker_fails_its_own_run_alone(tmp_path: Path, reports: Path) 
     killer = threading.Thread(target=kill_the_worker)
     killer.start()
     table = run_matrix(matrix, runs, reports, workers=1, progress=False)
+    ended.set()
     killer.join()
     assert not left
     states = {row.labels["model"]: (row.state, row.detail) for row in table if row.stage == "trial"}
