@@ -299,8 +299,8 @@ def _earlier(written: dict[str, Any]) -> Earlier:
 
 def _fingerprint_of_squares(pixels: np.ndarray | FittedPixels, present: np.ndarray) -> str:
     digest = new_digest(len(pixels), pixels.shape[1])
-    for row in pixels:
-        digest.update(row.tobytes())
+    for row in range(len(pixels)):
+        digest.update(pixels[row].tobytes())
     digest.update(present.tobytes())
     return digest.hexdigest()[:16]
 
