@@ -249,7 +249,7 @@ def open_images(folder: Path) -> ImageStore:
         )
         earlier = tuple(map(_earlier, index.get("earlier", [])))
         shapes = np.array(index["shapes"], np.int64).reshape(len(ids), 2) if "shapes" in index else None
-        form = str(index["fit"]), str(index["resample"])
+        form = ("", "") if shapes is None else (str(index["fit"]), str(index["resample"]))
     except (KeyError, TypeError, ValueError, IndexError):
         raise InputError(f"the image index {folder / INDEX} is not of version 1 of the format: {remedy}") from None
     try:
