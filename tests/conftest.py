@@ -12,7 +12,7 @@ from imgrec_lib.data.dataset import Dataset
 from imgrec_lib.data.readers.wardrobe.world import load_wardrobe
 
 # A drawn example may take longer than the library's fifth of a second where other work is under way. The same ones are
-# drawn in every run, so that a suite fails where the code has changed and nowhere else; robustness/fuzz.py draws others.
+# drawn in every run, so that a suite fails where the code has changed and nowhere else; robustness/fuzz.py has others.
 settings.register_profile("patient", deadline=None, derandomize=True)
 settings.load_profile("patient")
 
