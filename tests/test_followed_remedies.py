@@ -360,6 +360,7 @@ def copied(shop: Path, folder: Path) -> Path:
     return copy
 
 
+SHOP = ("--no-notebook", "--dataset", "table", "--root", "shop", "-o", "min_interactions=3", "--quiet")
 LISTS = ("compare-lists", "lists.csv", "--out", "runs/theirs", "--quiet")
 COMMANDS = [
     (LISTS, "give --run or --dataset", (*LISTS, "--run", "runs/poprank")),
@@ -382,58 +383,12 @@ COMMANDS = [
     (
         ("train", "--model", "bpr-fm", "--out", "a"),
         "did you mean 'bpr-mf'",
-        (
-            "train",
-            "--model",
-            "poprank",
-            "--out",
-            "a",
-            "--no-notebook",
-            "--dataset",
-            "table",
-            "--root",
-            "shop",
-            "-o",
-            "min_interactions=3",
-            "--quiet",
-        ),
+        ("train", "--model", "poprank", "--out", "a", *SHOP),
     ),
     (
-        (
-            "train",
-            "--model",
-            "vbpr",
-            "--out",
-            "b",
-            "--no-notebook",
-            "--dataset",
-            "table",
-            "--root",
-            "shop",
-            "-o",
-            "min_interactions=3",
-            "--quiet",
-        ),
+        ("train", "--model", "vbpr", "--out", "b", *SHOP),
         "--features",
-        (
-            "train",
-            "--model",
-            "vbpr",
-            "--out",
-            "b",
-            "--no-notebook",
-            "--dataset",
-            "table",
-            "--root",
-            "shop",
-            "-o",
-            "min_interactions=3",
-            "--quiet",
-            "-p",
-            "epochs=1",
-            "--features",
-            "./a=b/v.npz",
-        ),
+        ("train", "--model", "vbpr", "--out", "b", *SHOP, "-p", "epochs=1", "--features", "./a=b/v.npz"),
     ),
 ]
 

@@ -133,8 +133,8 @@ class ImageStore:
         return len(self.pixels)
 
     def is_known_as(self, fingerprint: str) -> bool:
-        """Whether it is the fingerprint of these pictures: theirs, or that of an array or earlier version, which
-        enlarge small pictures."""
+        """Whether it is the fingerprint of these pictures: the store's own, or the one that they have where small ones
+        are kept enlarged, as in memory and in stores of an earlier version."""
         return fingerprint == self.fingerprint or (
             isinstance(self.pixels, FittedPixels) and fingerprint == _fingerprint_of_squares(self.pixels, self.present)
         )

@@ -196,7 +196,9 @@ class Trained:
             >>> shoes["user"].tolist()
             ['user-0007', 'user-0007', 'user-0008', 'user-0008']
         """
-        choice = self._choice(k, include_owned, items, without, where, where_not, one_per_group)
+        choice = self._choice(
+            k, include_owned, one_per_group, items=items, without=without, where=where, where_not=where_not
+        )
         parts = []
         if users is not None or baskets is None:
             parts.append(self._lists_for(users, choice))
@@ -204,19 +206,9 @@ class Trained:
             parts.append(self._lists_for_baskets(baskets, choice))
         return pd.concat(map(self._table, parts), ignore_index=True)
 
-    def _choice(
-        self,
-        k: Count,
-        include_owned: bool = False,
-        items: Iterable[Any] | None = None,
-        without: Iterable[Any] = (),
-        where: Mapping[str, Any] | None = None,
-        where_not: Mapping[str, Any] | None = None,
-        one_per_group: bool = False,
-    ) -> _Choice:
-        """What may be listed, by the arguments of `recommend`."""
-        admissible = self._admissible(items, without, where, where_not)
-        return _Choice(k, include_owned, admissible, self._groups() if one_per_group else None)
+    def _choice(self, k: Count, include_owned: bool = False, one_per_group: bool = False, **conditions: Any) -> _Choice:
+        """What may be listed, by the arguments of `recommend`; the conditions are those of `_admissible`."""
+        return _Choice(k, include_owned, self._admissible(**conditions), self._groups() if one_per_group else None)
 
     def _lists_for(self, users: Iterable[Any] | None, choice: _Choice) -> _Lists:
         """The lists of known users by id, or of all of them."""
@@ -407,10 +399,10 @@ class Trained:
 
     def _admissible(
         self,
-        items: Iterable[Any] | None,
-        without: Iterable[Any],
-        where: Mapping[str, Any] | None,
-        where_not: Mapping[str, Any] | None,
+        items: Iterable[Any] | None = None,
+        without: Iterable[Any] = (),
+        where: Mapping[str, Any] | None = None,
+        where_not: Mapping[str, Any] | None = None,
     ) -> np.ndarray | None:
         without = [without] if isinstance(without, str) else list(without)
         if items is None and not without and not where and not where_not:
