@@ -179,7 +179,7 @@ def test_a_download_goes_on_where_it_was(server: Server, tmp_path: Path) -> None
     assert sorted(path.name for path in tmp_path.glob("a*")) == ["a.jpg", "a_2.png"]
     # A run that was killed leaves a line cut short, and what it was writing.
     with open(tmp_path / downloads.RECORD, "a") as record:
-        record.write('{"item": "b", "pict')
+        record.write('\n{"item": "b", "pict')  # a line begins with its break, so the one before is whole
     (tmp_path / "own.webp").write_bytes(b"the owner's own")
     (tmp_path / "a_2.png").unlink()
     server.asked.clear()
